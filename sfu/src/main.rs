@@ -1,0 +1,3 @@
+//! The media node on its own: `chappe-sfu`.
+
+fn main() {}
