@@ -1,1 +1,10 @@
-//! placeholder
+//! Chappe's control plane: rooms, signalling, APIs, auth and placement.
+//!
+//! ```text
+//! main -> { api, signal } -> room -> { node, store } -> proto
+//! ```
+//!
+//! `auth` is read by `api` and `signal`; SDP is known to `signal` only.
+
+pub mod auth;
+pub mod room;

@@ -1,0 +1,34 @@
+//! Keys, tokens, grants and permissions.
+
+/// What a participant may do in its room (defaults of the wire protocol: signalling.md section 14).
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Permissions {
+    /// Publish tracks.
+    pub can_publish: bool,
+    /// Take tracks.
+    pub can_subscribe: bool,
+    /// Send data packets.
+    pub can_publish_data: bool,
+    /// Sources it may publish, as the token spells them ("camera", "microphone", ...); empty is all.
+    pub can_publish_sources: Vec<String>,
+    /// Change its own name, metadata and attributes.
+    pub can_update_own_metadata: bool,
+    /// Not shown to the others.
+    pub hidden: bool,
+    /// Records the room.
+    pub recorder: bool,
+}
+
+impl Default for Permissions {
+    fn default() -> Self {
+        Self {
+            can_publish: true,
+            can_subscribe: true,
+            can_publish_data: true,
+            can_publish_sources: Vec::new(),
+            can_update_own_metadata: false,
+            hidden: false,
+            recorder: false,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What sessions and APIs say to a room, and what a room tells its sessions.
+//!
+//! A room actor is the single owner of its room. A signal session asks through [`super::RoomHandle`] and hears
+//! [`RoomEvent`]s; it owns the negotiation (SDP, mids, SSRCs) of its participant, the room owns who may do what, who
+//! is told what, and who takes which track.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use chappe_proto::node::v1 as node;
+use livekit_protocol as proto;
+
+use crate::auth::Permissions;
+
+/// `PA_` and 12 characters: one join of a participant.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ParticipantSid(pub Arc<str>);
+
+/// `TR_` and 14 characters: one published track.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct TrackSid(pub Arc<str>);
+
+impl fmt::Display for ParticipantSid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TrackSid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which PeerConnection of a participant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub enum PeerRole {
+    /// The only one, both directions (`/rtc/v1`).
+    Single,
+    /// The client's uplink of two (`/rtc`).
+    Publisher,
+    /// The client's downlink of two (`/rtc`).
+    Subscriber,
+}
+
+/// A participant as it asks to join.
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    /// Unique in the room; an older participant of the same identity is evicted.
+    pub identity: String,
+    /// For people to read.
+    pub name: String,
+    /// Application data.
+    pub metadata: String,
+    /// Application data by key.
+    pub attributes: HashMap<String, String>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// Standard, agent, ...
+    pub kind: proto::participant_info::Kind,
+    /// Takes every track without asking.
+    pub auto_subscribe: bool,
+    /// Two PeerConnections (`/rtc`) instead of one (`/rtc/v1`).
+    pub two_peers: bool,
+    /// Protocol version of the client.
+    pub protocol: u32,
+    /// RPC and data-stream capabilities, told to the others.
+    pub client_protocol: i32,
+}
+
+/// Answer to a join.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The new participant.
+    pub sid: ParticipantSid,
+    /// The room as the wire protocol states it.
+    pub room: proto::Room,
+    /// The new participant as the others see it.
+    pub participant: proto::ParticipantInfo,
+    /// The others, tracks included.
+    pub others: Vec<proto::ParticipantInfo>,
+}
+
+/// Answer to a resume: the PeerConnections live on.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// The room as the wire protocol states it.
+    pub room: proto::Room,
+    /// The participant itself.
+    pub participant: proto::ParticipantInfo,
+    /// The others, tracks included.
+    pub others: Vec<proto::ParticipantInfo>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// What the session had stored in its peers' `owner_state`, with the peers' revision: enough to rebuild a session
+    /// after a restart of the control plane.
+    pub peers: Vec<(PeerRole, node::PeerSnapshot)>,
+    /// Tracks that this participant takes now.
+    pub subscriptions: Vec<SubscribedTrack>,
+}
+
+/// Why a join or resume was refused. The session turns it into a status and a body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Rooms are not made by joining and nobody made this one.
+    #[error("requested room does not exist")]
+    RoomNotFound,
+    /// `max_participants` reached.
+    #[error("the room is full: it takes {0} participants")]
+    RoomFull(u32),
+    /// The participant to resume is gone: it has to join anew.
+    #[error("the participant to resume is not here any more")]
+    UnknownParticipant,
+    /// No media node takes the participant now.
+    #[error("no media node is available: {0}")]
+    NoNode(String),
+    /// The server is stopping.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// One codec variant of a track as the node knows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrackVariant {
+    /// Id of the track on the node.
+    pub node_track_id: String,
+    /// For example "video/VP8".
+    pub mime_type: String,
+}
+
+/// A track that a participant is to receive.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SubscribedTrack {
+    /// The track as its publisher's ParticipantInfo states it.
+    pub info: proto::TrackInfo,
+    /// Who publishes it.
+    pub publisher: ParticipantSid,
+    /// In order of preference: the first, then backup codecs.
+    pub variants: Vec<TrackVariant>,
+}
+
+/// What a room tells a session.
+#[derive(Clone, Debug)]
+pub enum RoomEvent {
+    /// Others (or the participant itself) changed, or left (state DISCONNECTED). Send before any description that
+    /// carries their tracks.
+    Participants(Vec<proto::ParticipantInfo>),
+    /// The room's metadata or counts changed.
+    Room(proto::Room),
+    /// Take this track, or take it in other variants than before.
+    Subscribe(SubscribedTrack),
+    /// Stop taking this track.
+    Unsubscribe {
+        /// Which track.
+        track: TrackSid,
+        /// It was wanted and is now forbidden by its publisher.
+        permission_lost: bool,
+    },
+    /// Somebody's permission to take a track changed.
+    SubscriptionPermission {
+        /// Who publishes it.
+        publisher: ParticipantSid,
+        /// Which track.
+        track: TrackSid,
+        /// May be taken now.
+        allowed: bool,
+    },
+    /// The first subscriber takes this participant's track.
+    TrackSubscribed(TrackSid),
+    /// A track of this participant was ended by the server.
+    TrackUnpublished(TrackSid),
+    /// A track of this participant was muted or unmuted by the server.
+    Muted {
+        /// Which track.
+        track: TrackSid,
+        /// The new state.
+        muted: bool,
+    },
+    /// Qualities of this participant's track that anybody wants.
+    SubscribedQuality(proto::SubscribedQualityUpdate),
+    /// Who speaks: changes only.
+    Speakers(proto::SpeakersChanged),
+    /// Permissions changed: a fresh token is due.
+    Permissions(Permissions),
+    /// The node connected one of this participant's peers.
+    PeerConnected(PeerRole),
+    /// Data channels of a peer are open.
+    DataReady(PeerRole),
+    /// The node lost one of this participant's peers.
+    PeerLost {
+        /// Which peer.
+        role: PeerRole,
+        /// As the node says it.
+        reason: node::LostReason,
+    },
+    /// This participant reads reliable data too slowly: it should reconnect.
+    DataOverflow(PeerRole),
+    /// The session is over.
+    Closed {
+        /// Told to the client.
+        reason: proto::DisconnectReason,
+        /// Told to the client: disconnect, resume or reconnect.
+        action: proto::leave_request::Action,
+    },
+}
+
+/// Why a request of a session was refused; becomes a `request_response`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The grants do not allow it.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// No such track or participant.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// A bound was reached.
+    #[error("limit exceeded: {0}")]
+    LimitExceeded(String),
+    /// The request contradicts itself.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// The node refused or is away.
+    #[error("media node: {0}")]
+    Node(String),
+    /// The room or the participant is gone.
+    #[error("the session is over")]
+    Closed,
+}
