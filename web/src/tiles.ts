@@ -1,0 +1,135 @@
+// The grid: a tile for each participant, and one for each shared screen.
+
+import { type Participant, ParticipantEvent, type RemoteTrackPublication, Track, type TrackPublication } from 'livekit-client';
+
+import { h, icon, show } from './dom';
+
+/** Tiles keyed by participant and source; grows and shrinks with the room. */
+export class Grid {
+  readonly element = h('section', { class: 'grid', 'aria-label': 'Participants' });
+  private readonly tiles = new Map<string, Tile>();
+
+  /** Shows what `participants` publish now. */
+  update(participants: Participant[]): void {
+    const wanted = new Map<string, [Participant, Track.Source]>();
+    for (const participant of participants) {
+      const screen = participant.getTrackPublication(Track.Source.ScreenShare);
+      if (screen && !screen.isMuted) wanted.set(`${participant.sid}/screen`, [participant, Track.Source.ScreenShare]);
+      wanted.set(`${participant.sid}/camera`, [participant, Track.Source.Camera]);
+    }
+    for (const [key, tile] of this.tiles) {
+      if (wanted.has(key)) continue;
+      tile.remove();
+      this.tiles.delete(key);
+    }
+    for (const [key, [participant, source]] of wanted) {
+      let tile = this.tiles.get(key);
+      if (!tile) {
+        tile = new Tile(participant, source);
+        this.tiles.set(key, tile);
+      }
+      tile.update();
+    }
+    // Screens first, then people in the order given.
+    const ordered = [...wanted.keys()].sort((a, b) => Number(b.endsWith('/screen')) - Number(a.endsWith('/screen')));
+    const elements = ordered.map((key) => this.tiles.get(key)!.element);
+    if (elements.some((element, index) => this.element.children[index] !== element) || this.element.children.length !== elements.length) {
+      this.element.replaceChildren(...elements);
+    }
+    this.element.classList.toggle('with-screen', ordered.some((key) => key.endsWith('/screen')));
+    this.arrange();
+  }
+
+  /** Chooses the number of columns that makes 16:9 tiles largest. */
+  arrange(): void {
+    const count = this.element.children.length;
+    const { clientWidth: width, clientHeight: height } = this.element;
+    if (!count || !width || !height) return;
+    let best = { columns: 1, size: 0 };
+    for (let columns = 1; columns <= count; columns++) {
+      const rows = Math.ceil(count / columns);
+      const size = Math.min(width / columns, (height / rows) * (16 / 9));
+      if (size > best.size) best = { columns, size };
+    }
+    this.element.style.setProperty('--columns', String(best.columns));
+    this.element.style.setProperty('--rows', String(Math.ceil(count / best.columns)));
+  }
+
+  clear(): void {
+    for (const tile of this.tiles.values()) tile.remove();
+    this.tiles.clear();
+  }
+}
+
+class Tile {
+  readonly element: HTMLElement;
+  private readonly media = h('div', { class: 'media' });
+  private readonly label = h('span', { class: 'name' });
+  private readonly mark = h('span', { class: 'mark' });
+  private attached: Track | undefined;
+  private readonly refresh = () => this.update();
+
+  constructor(private readonly participant: Participant, private readonly source: Track.Source) {
+    this.element = h('article', { class: 'tile', tabindex: 0 }, this.media,
+      h('div', { class: 'caption' }, this.mark, this.label));
+    this.element.dataset.identity = participant.identity;
+    this.element.dataset.source = source;
+    participant.on(ParticipantEvent.IsSpeakingChanged, this.refresh);
+  }
+
+  update(): void {
+    const { participant, source } = this;
+    const publication = participant.getTrackPublication(source);
+    const microphone = participant.getTrackPublication(Track.Source.Microphone);
+    const name = participant.name || participant.identity || 'Guest';
+    const screen = source === Track.Source.ScreenShare;
+    this.label.textContent = screen ? `${name} is sharing` : participant.isLocal ? `${name} (you)` : name;
+    this.element.setAttribute('aria-label', this.label.textContent);
+    const silent = !microphone || microphone.isMuted;
+    show(this.mark, screen ? icon('screen') : silent ? icon('micOff') : null);
+    this.mark.title = silent ? 'Microphone is off' : '';
+    this.element.classList.toggle('muted', silent && !screen);
+    this.element.classList.toggle('speaking', participant.isSpeaking && !screen);
+    this.showMedia(publication, name);
+  }
+
+  private showMedia(publication: TrackPublication | undefined, name: string): void {
+    const track = publication && !publication.isMuted ? publication.videoTrack : undefined;
+    const failed = (publication as RemoteTrackPublication | undefined)?.subscriptionStatus === 'desired' ? 'loading' : '';
+    this.element.dataset.state = track ? 'video' : failed || 'off';
+    if (track === this.attached && this.media.firstChild) {
+      // The track may live on while what is written in the placeholder changes.
+      if (!track) this.placeholder(name, publication);
+      return;
+    }
+    this.attached?.detach().forEach((element) => element.remove());
+    this.attached = track;
+    if (!track) {
+      this.placeholder(name, publication);
+      return;
+    }
+    const video = track.attach() as HTMLVideoElement;
+    video.classList.toggle('mirrored', this.participant.isLocal && this.source === Track.Source.Camera);
+    show(this.media, video);
+  }
+
+  private placeholder(name: string, publication: TrackPublication | undefined): void {
+    const initials = name.split(/\s+/).map((word) => word[0] ?? '').join('').slice(0, 2).toUpperCase();
+    const unplayable = publication?.dimensions && this.element.dataset.error;
+    show(this.media, h('span', { class: 'avatar', style: `--hue:${hue(name)}` }, initials),
+      unplayable ? h('span', { class: 'hint' }, unplayable) : null);
+  }
+
+  remove(): void {
+    this.participant.off(ParticipantEvent.IsSpeakingChanged, this.refresh);
+    this.attached?.detach().forEach((element) => element.remove());
+    this.element.remove();
+  }
+}
+
+/** A steady colour for a name. */
+function hue(name: string): number {
+  let sum = 0;
+  for (const char of name) sum = (sum * 31 + char.codePointAt(0)!) % 360;
+  return sum;
+}
