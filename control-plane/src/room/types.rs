@@ -4,7 +4,7 @@
 //! [`RoomEvent`]s; it owns the negotiation (SDP, mids, SSRCs) of its participant, the room owns who may do what, who
 //! is told what, and who takes which track.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
@@ -12,12 +12,42 @@ use livekit_protocol as proto;
 use crate::auth::Permissions;
 
 /// `PA_` and 12 characters: one join of a participant.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(
+    Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(from = "String", into = "String")]
 pub struct ParticipantSid(pub Arc<str>);
 
 /// `TR_` and 14 characters: one published track.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(
+    Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(from = "String", into = "String")]
 pub struct TrackSid(pub Arc<str>);
+
+impl From<String> for ParticipantSid {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<ParticipantSid> for String {
+    fn from(sid: ParticipantSid) -> Self {
+        sid.0.as_ref().to_owned()
+    }
+}
+
+impl From<String> for TrackSid {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<TrackSid> for String {
+    fn from(sid: TrackSid) -> Self {
+        sid.0.as_ref().to_owned()
+    }
+}
 
 impl fmt::Display for ParticipantSid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,6 +157,39 @@ pub struct TrackVariant {
     pub mime_type: String,
 }
 
+/// One codec of a published track, as its media section was negotiated.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct PublishedVariant {
+    /// Id of the track on the node: the track's sid, or "<sid>/<codec>" for a backup codec.
+    pub node_track_id: String,
+    /// For example "video/VP8".
+    pub mime_type: String,
+    /// The m-line it arrives on.
+    pub mid: String,
+    /// The client's id of it, as AddTrackRequest named it; empty where unknown.
+    pub cid: String,
+    /// Lowest quality first. Empty: those of the AddTrackRequest stay.
+    pub layers: Vec<proto::VideoLayer>,
+}
+
+/// What the negotiation of a track's media sections led to: at least one variant, the preferred one first.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PublishedInfo {
+    /// Every variant that is negotiated now.
+    pub variants: Vec<PublishedVariant>,
+}
+
+/// Changes to what a participant says about itself; absent fields stay.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ProfileUpdate {
+    /// For people to read.
+    pub name: Option<String>,
+    /// Application data.
+    pub metadata: Option<String>,
+    /// Keys to set; an empty value removes the key.
+    pub attributes: HashMap<String, String>,
+}
+
 /// A track that a participant is to receive.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SubscribedTrack {
@@ -138,8 +201,9 @@ pub struct SubscribedTrack {
     pub variants: Vec<TrackVariant>,
 }
 
-/// What a room tells a session.
-#[derive(Clone, Debug)]
+/// What a room tells a session. A queue that ends without [`RoomEvent::Closed`] was not drained in time: the session
+/// closes its socket and the client resumes.
+#[derive(Clone, PartialEq, Debug)]
 pub enum RoomEvent {
     /// Others (or the participant itself) changed, or left (state DISCONNECTED). Send before any description that
     /// carries their tracks.
@@ -201,6 +265,30 @@ pub enum RoomEvent {
         /// Told to the client: disconnect, resume or reconnect.
         action: proto::leave_request::Action,
     },
+}
+
+/// What a room is made with.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomOptions {
+    /// Application data.
+    pub metadata: String,
+    /// 0 is unlimited.
+    pub max_participants: u32,
+    /// An unused room ends after this long.
+    pub empty_timeout: Duration,
+    /// A room whose last participant left ends after this long.
+    pub departure_timeout: Duration,
+}
+
+impl Default for RoomOptions {
+    fn default() -> Self {
+        Self {
+            metadata: String::new(),
+            max_participants: 0,
+            empty_timeout: Duration::from_secs(300),
+            departure_timeout: Duration::from_secs(20),
+        }
+    }
 }
 
 /// Why a request of a session was refused; becomes a `request_response`.
