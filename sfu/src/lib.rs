@@ -9,3 +9,4 @@
 //! ```
 
 pub mod rtp;
+pub mod wire;

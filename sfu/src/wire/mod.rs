@@ -1,0 +1,23 @@
+//! Bytes <-> values: no state, no time, no allocation. Every parser checks its bounds and is fuzzed (`fuzz/`).
+//!
+//! Views borrow from the datagram; writers fill the caller's buffer and say how much they used. What arrives from
+//! a peer is an error or a value, never a panic.
+
+mod cursor;
+mod demux;
+mod extension;
+mod ntp;
+mod rtp_header;
+mod rtp_packet;
+
+pub use cursor::BufferTooSmall;
+pub use demux::{DatagramClass, classify};
+pub use extension::{
+    AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation,
+};
+pub use ntp::{NtpTime, compact_to_duration, duration_to_compact};
+pub use rtp_header::{RtpHeaderFields, WrittenHeader, patch_abs_send_time, patch_transport_cc};
+pub use rtp_packet::{ExtensionElements, RtpError, RtpHeader, RtpPacket};
+
+#[cfg(test)]
+mod rtp_tests;
