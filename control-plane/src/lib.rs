@@ -6,5 +6,8 @@
 //!
 //! `auth` is read by `api` and `signal`; SDP is known to `signal` only.
 
+pub mod api;
 pub mod auth;
+pub mod config;
 pub mod room;
+pub mod server;

@@ -1,0 +1,3 @@
+//! What the outside asks over HTTP and gRPC: request -> room command -> reply, no rules.
+
+pub mod page;

@@ -1,0 +1,127 @@
+//! Flags and environment variables.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A video room server: join rooms from browsers and apps with the LiveKit client SDKs.
+///
+/// Without arguments it runs everything in one process, with development keys made at each start.
+#[derive(Parser, Debug)]
+#[command(name = "chappe", version, args_conflicts_with_subcommands = false)]
+#[command(after_help = "Examples:
+  chappe                                     try it: prints a link to a meeting page
+  chappe --dev-tls                           the same over https, for phones on your network
+  chappe --config chappe.yaml                with your keys, ports and addresses
+  chappe token --room standup --identity ada --config chappe.yaml
+  chappe control --node http://media-1:7883  control plane beside media nodes (chappe-sfu)")]
+pub struct Cli {
+    /// What to do; without one, everything runs in this process.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+}
+
+/// Subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the control plane beside media nodes (chappe-sfu) instead of an embedded one.
+    Control(NodeArgs),
+    /// Print an access token for a room.
+    Token(TokenArgs),
+    /// Check the configuration and print nothing when it is right.
+    CheckConfig,
+}
+
+/// Where the media nodes are.
+#[derive(Args, Debug, Clone)]
+pub struct NodeArgs {
+    /// Node API of a media node, for example http://media-1:7883. May be repeated.
+    #[arg(long = "node", value_name = "URL", env = "CHAPPE_NODES", value_delimiter = ',')]
+    pub nodes: Vec<String>,
+    /// Shared secret of the node API.
+    #[arg(long, value_name = "TEXT", env = "CHAPPE_NODE_SECRET", hide_env_values = true)]
+    pub node_secret: Option<String>,
+}
+
+/// What a token is made of.
+#[derive(Args, Debug, Clone)]
+pub struct TokenArgs {
+    /// Room the token opens.
+    #[arg(long)]
+    pub room: String,
+    /// Identity of the participant, unique in the room.
+    #[arg(long)]
+    pub identity: String,
+    /// Name shown to the others; the identity when absent.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Life of the token in seconds; negative makes an expired one, for tests of error pages.
+    #[arg(long, default_value_t = 6 * 3600, allow_negative_numbers = true)]
+    pub valid_for: i64,
+    /// Sign for managing rooms (roomCreate, roomList, roomAdmin) as well.
+    #[arg(long)]
+    pub admin: bool,
+    /// Do not allow publishing.
+    #[arg(long)]
+    pub watch_only: bool,
+}
+
+/// Flags of a running server. Each wins over its variable, which wins over the file.
+#[derive(Args, Debug, Clone, Default)]
+pub struct RunArgs {
+    /// YAML file with the configuration.
+    #[arg(long, short, global = true, value_name = "FILE", env = "CHAPPE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Development mode: keys made at start, and the page hands out tokens. On when no keys are given.
+    #[arg(long, global = true, env = "CHAPPE_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub dev: Option<bool>,
+    /// Development mode over https with a self-signed certificate: cameras then work from other devices.
+    #[arg(long, global = true, env = "CHAPPE_DEV_TLS")]
+    pub dev_tls: bool,
+    /// API key and secret as KEY:SECRET. May be repeated.
+    #[arg(
+        long = "key",
+        global = true,
+        value_name = "KEY:SECRET",
+        env = "CHAPPE_KEYS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub keys: Vec<String>,
+    /// Address to listen on.
+    #[arg(long, global = true, value_name = "IP", env = "CHAPPE_BIND")]
+    pub bind: Option<IpAddr>,
+    /// Port of HTTP, WebSocket and gRPC [default: 7880].
+    #[arg(long, global = true, env = "CHAPPE_PORT")]
+    pub port: Option<u16>,
+    /// Address of /healthz, /readyz and /metrics, or "off" [default: 127.0.0.1:7889].
+    #[arg(long, global = true, value_name = "IP:PORT", env = "CHAPPE_ADMIN")]
+    pub admin: Option<String>,
+    /// First UDP port of media, one per shard [default: 7882].
+    #[arg(long, global = true, value_name = "PORT", env = "CHAPPE_RTC_UDP_PORT")]
+    pub rtc_udp_port: Option<u16>,
+    /// ICE-TCP port, 0 turns it off [default: 7881].
+    #[arg(long, global = true, value_name = "PORT", env = "CHAPPE_RTC_TCP_PORT")]
+    pub rtc_tcp_port: Option<u16>,
+    /// Media threads [default: one per core].
+    #[arg(long, global = true, value_name = "N", env = "CHAPPE_RTC_SHARDS")]
+    pub rtc_shards: Option<usize>,
+    /// Address told to clients instead of the interfaces' own. May be repeated (v4 and v6).
+    #[arg(
+        long = "rtc-advertise-ip",
+        global = true,
+        value_name = "IP",
+        env = "CHAPPE_RTC_ADVERTISE_IP",
+        value_delimiter = ','
+    )]
+    pub rtc_advertise_ips: Vec<IpAddr>,
+    /// Log filter, for example "info" or "chappe=debug" [default: info].
+    #[arg(long, global = true, value_name = "FILTER", env = "CHAPPE_LOG")]
+    pub log: Option<String>,
+    /// Log lines as JSON.
+    #[arg(long, global = true, env = "CHAPPE_LOG_JSON")]
+    pub log_json: bool,
+}

@@ -1,0 +1,154 @@
+//! Configuration in two stages: raw text (a YAML file, `CHAPPE_*` variables, flags; later ones win) becomes checked
+//! values with units. `main` reads it once; nothing else knows where a value came from.
+
+mod cli;
+mod raw;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+pub use cli::{Cli, Command, NodeArgs, RunArgs, TokenArgs};
+pub use raw::RawConfig;
+
+/// What the server runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where HTTP, WebSocket, Twirp and gRPC are served.
+    pub listen: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; `None` turns it off.
+    pub admin: Option<SocketAddr>,
+    /// API key -> secret.
+    pub keys: BTreeMap<String, Secret>,
+    /// The page hands out tokens, keys were made at start.
+    pub dev: bool,
+    /// https on the main port.
+    pub tls: Tls,
+    /// Media of the embedded node.
+    pub rtc: Rtc,
+    /// Defaults of rooms.
+    pub room: RoomDefaults,
+    /// Media nodes elsewhere; empty runs one in this process.
+    pub nodes: Vec<RemoteNode>,
+    /// How long a stopping server waits for its clients to move.
+    pub drain_timeout: Duration,
+    /// A `tracing` filter.
+    pub log_filter: String,
+    /// Log lines as JSON.
+    pub log_json: bool,
+}
+
+/// https, or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Plain http: behind a proxy that ends TLS, or for development on loopback.
+    Off,
+    /// A certificate made at start, for trying it from a phone.
+    SelfSigned,
+    /// PEM files.
+    Files {
+        /// Certificate chain.
+        cert: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+}
+
+/// Media ports and addresses of the embedded node.
+#[derive(Clone, Debug)]
+pub struct Rtc {
+    /// First UDP port; one per shard.
+    pub udp_port: u16,
+    /// ICE-TCP port; `None` turns it off.
+    pub tcp_port: Option<u16>,
+    /// Media threads; `None` is one per core.
+    pub shards: Option<usize>,
+    /// Addresses told to clients instead of the interfaces' own (1:1 NAT, containers).
+    pub advertise_ips: Vec<IpAddr>,
+    /// `host:port` of a STUN server that tells the public address.
+    pub stun_server: Option<String>,
+    /// Only these interfaces, when not empty.
+    pub include_interfaces: Vec<String>,
+    /// Never these interfaces.
+    pub exclude_interfaces: Vec<String>,
+    /// Loopback addresses are candidates too.
+    pub include_loopback: bool,
+    /// DTLS versions offered.
+    pub dtls: DtlsVersions,
+}
+
+/// DTLS versions that the node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+pub enum DtlsVersions {
+    /// 1.2 only: browsers end on AES-GCM, which costs a fifth of the alternative.
+    #[serde(rename = "1.2")]
+    V12,
+    /// 1.3 only.
+    #[serde(rename = "1.3")]
+    V13,
+    /// What the client asks for.
+    #[serde(rename = "auto")]
+    Auto,
+}
+
+/// Defaults of rooms that do not say otherwise.
+#[derive(Clone, Debug)]
+pub struct RoomDefaults {
+    /// Joining makes the room.
+    pub auto_create: bool,
+    /// An unused room ends after this long.
+    pub empty_timeout: Duration,
+    /// A room whose last participant left ends after this long.
+    pub departure_timeout: Duration,
+    /// 0 is unlimited.
+    pub max_participants: u32,
+}
+
+/// A media node in another process.
+#[derive(Clone, Debug)]
+pub struct RemoteNode {
+    /// `http://host:7883` or `https://host:7883`.
+    pub url: String,
+    /// Shared secret of the node API.
+    pub secret: Secret,
+}
+
+/// Text that never shows in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself: for signing and comparing only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What is wrong with the configuration, with its place and what was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;
