@@ -1,0 +1,30 @@
+# Entry points. `make run` and `make test` install what they need.
+.PHONY: run test fmt lint sim e2e fuzz-smoke docs setup
+
+run: ## Build and start the server with a meeting page; prints the address
+	@scripts/setup.sh run
+	cargo run --release --bin chappe
+
+test: ## All tests, browsers included
+	@scripts/test.sh
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Formatting, clippy and the page's types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit
+
+sim: ## Deterministic simulations only
+	cargo test --workspace --test 'sim*'
+
+e2e: ## Browser tests only; FILES="tests/10-call.test.mjs" picks some
+	cargo build --workspace --bins
+	e2e/run.sh $(FILES)
+
+fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
+	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
+
+docs: ## API documentation without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
