@@ -7,6 +7,7 @@ mod cursor;
 mod demux;
 mod extension;
 mod ntp;
+pub mod payload;
 pub mod rtcp;
 mod rtp_header;
 mod rtp_packet;
