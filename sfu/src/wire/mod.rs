@@ -4,6 +4,7 @@
 //! a peer is an error or a value, never a panic.
 
 mod cursor;
+mod data_packet;
 mod demux;
 mod extension;
 mod ntp;
@@ -13,6 +14,7 @@ mod rtp_header;
 mod rtp_packet;
 
 pub use cursor::BufferTooSmall;
+pub use data_packet::{DataPacket, DataPacketError};
 pub use demux::{DatagramClass, classify};
 pub use extension::{
     AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation,
