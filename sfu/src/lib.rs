@@ -8,5 +8,9 @@
 //! main -> control -> runtime -> shard -> peer -> { ingress, forward, egress, bwe, transport } -> { relay, cache } -> wire -> rtp
 //! ```
 
+pub mod cache;
+pub mod egress;
+pub mod forward;
+pub mod ingress;
 pub mod rtp;
 pub mod wire;

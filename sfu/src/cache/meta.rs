@@ -1,0 +1,193 @@
+//! What is known about a packet, read once when it arrived.
+
+use std::time::Instant;
+
+use super::FormatId;
+use crate::{
+    rtp::{MediaTime, SeqNo},
+    wire::{AbsCaptureTime, AudioLevel, PlayoutDelay, VideoOrientation},
+};
+
+/// Facts about one packet of one encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PacketMeta {
+    /// Sequence number at ingress; grows over the whole life of the encoding, SSRC changes included.
+    pub seq: SeqNo,
+    /// Timestamp at ingress.
+    pub time: MediaTime,
+    /// When it arrived on the publisher's shard.
+    pub received_at: Instant,
+    /// Index into the track's encodings, lowest quality first.
+    pub encoding: u8,
+    /// Counts the streams (SSRCs, restarts) that this encoding has been: within one, `seq` and `time` are continuous.
+    pub generation: u8,
+    /// Payload format.
+    pub format: FormatId,
+    /// Marker bit.
+    pub marker: bool,
+    /// Place in its frame, and the frame's layer.
+    pub frame: FrameFacts,
+    /// Fields of the payload descriptor that have to stay continuous for a subscriber.
+    pub codec: CodecFields,
+    /// RED only: where the payload of the primary block begins; 0 otherwise.
+    pub red_primary: u16,
+    /// Passed on.
+    pub audio_level: Option<AudioLevel>,
+    /// Passed on.
+    pub video_orientation: Option<VideoOrientation>,
+    /// Passed on.
+    pub playout_delay: Option<PlayoutDelay>,
+    /// Passed on.
+    pub abs_capture_time: Option<AbsCaptureTime>,
+}
+
+/// Where a packet stands in its frame. Audio packets are frames of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameFacts {
+    /// First packet of a frame (of a spatial layer's frame with SVC).
+    pub start: bool,
+    /// Last packet of a picture.
+    pub end: bool,
+    /// Belongs to a frame that needs no other.
+    pub keyframe: bool,
+    /// Spatial layer within this encoding (SVC); 0 without.
+    pub spatial: u8,
+    /// Temporal layer; 0 where the format does not tell.
+    pub temporal: u8,
+    /// From this frame on, this temporal layer can be decoded without older frames of it.
+    pub temporal_switch: bool,
+}
+
+/// Fields of a payload descriptor that are rewritten per subscriber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CodecFields {
+    /// Nothing to rewrite.
+    #[default]
+    None,
+    /// RFC 7741.
+    Vp8(Vp8Fields),
+    /// RFC 9628.
+    Vp9(Vp9Fields),
+}
+
+/// VP8 payload descriptor (RFC 7741 section 4.2). The fields stand from byte 2 on, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vp8Fields {
+    /// Picture id.
+    pub picture_id: Option<u16>,
+    /// The picture id has 15 bits, else 7.
+    pub long_picture_id: bool,
+    /// Counts frames of temporal layer 0.
+    pub tl0_pic_idx: Option<u8>,
+    /// The byte that holds TID, Y and KEYIDX, and whether KEYIDX (its low five bits) counts.
+    pub tid_key_idx: Option<(u8, bool)>,
+}
+
+/// VP9 payload descriptor (RFC 9628 section 4.2). The picture id stands at byte 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vp9Fields {
+    /// Picture id.
+    pub picture_id: Option<u16>,
+    /// The picture id has 15 bits, else 7.
+    pub long_picture_id: bool,
+    /// Non-flexible mode: the byte of the layer indices and TL0PICIDX behind it.
+    pub layers_tl0: Option<(u8, u8)>,
+}
+
+/// A packet in a cache, or on its way into one: exactly this crosses a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CachedPacket<'a> {
+    /// What is known about it.
+    pub meta: &'a PacketMeta,
+    /// AV1 dependency descriptor, raw; empty when there is none.
+    pub dependency_descriptor: &'a [u8],
+    /// Payload as the publisher sent it, padding removed.
+    pub payload: &'a [u8],
+}
+
+/// A set of a track's encodings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct EncodingSet(u8);
+
+impl EncodingSet {
+    /// More encodings than any track has.
+    pub const MAX: u8 = 8;
+    /// No encoding.
+    pub const EMPTY: Self = Self(0);
+
+    /// Encodings `0..count`.
+    pub const fn first(count: u8) -> Self {
+        if count >= Self::MAX { Self(u8::MAX) } else { Self((1 << count) - 1) }
+    }
+
+    /// As eight bits, the lowest encoding in the lowest.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From [`Self::bits`].
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// With `encoding`. Those from 8 on are left out.
+    #[must_use]
+    pub const fn with(self, encoding: u8) -> Self {
+        if encoding < Self::MAX { Self(self.0 | 1 << encoding) } else { self }
+    }
+
+    /// With all of `other`.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `encoding` is in it.
+    pub const fn contains(self, encoding: u8) -> bool {
+        encoding < Self::MAX && self.0 & 1 << encoding != 0
+    }
+
+    /// Nothing is in it.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Lowest quality.
+    pub const fn lowest(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(self.0.trailing_zeros() as u8) }
+    }
+
+    /// Highest quality.
+    pub const fn highest(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(7 - self.0.leading_zeros() as u8) }
+    }
+
+    /// Highest quality that is not above `bound`.
+    pub const fn highest_up_to(self, bound: u8) -> Option<u8> {
+        Self(self.0 & Self::first(bound.saturating_add(1)).0).highest()
+    }
+
+    /// Lowest quality first.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..Self::MAX).filter(move |encoding| self.contains(*encoding))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_encodings() {
+        let set = EncodingSet::EMPTY.with(0).with(2).with(8);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 2]);
+        assert_eq!((set.lowest(), set.highest()), (Some(0), Some(2)));
+        assert_eq!(set.highest_up_to(1), Some(0));
+        assert_eq!(set.highest_up_to(u8::MAX), Some(2));
+        assert_eq!(EncodingSet::EMPTY.with(2).highest_up_to(1), None);
+        assert_eq!(EncodingSet::first(3).bits(), 7);
+        assert_eq!(EncodingSet::first(8).bits(), 255);
+        assert!(EncodingSet::EMPTY.is_empty() && EncodingSet::EMPTY.lowest().is_none());
+        assert_eq!(EncodingSet::from_bits(128).highest(), Some(7));
+    }
+}

@@ -1,0 +1,19 @@
+//! A track's packets on one shard: written once by `ingress` (or by a relay), read by every subscriber's egress.
+//!
+//! What a packet means was read out of it once, at the border: [`PacketMeta`] is all that selectors and rewriters
+//! look at, so that fan-out touches neither headers nor payload descriptors again.
+
+mod clock;
+mod format;
+mod meta;
+mod packet_cache;
+mod rewritten;
+
+pub(crate) use clock::ticks_in;
+pub use clock::{SenderClock, Timing};
+pub use format::{FormatId, Formats};
+pub use meta::{
+    CachedPacket, CodecFields, EncodingSet, FrameFacts, PacketMeta, Vp8Fields, Vp9Fields,
+};
+pub use packet_cache::{PacketCache, Refused};
+pub use rewritten::{CodecPatch, Rewritten};

@@ -1,0 +1,54 @@
+//! What changes in a packet on its way to one subscriber: decided in `forward`, applied in `egress`.
+
+use crate::rtp::{MediaTime, SeqNo};
+
+/// The numbers that one subscriber sees on a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewritten {
+    /// Sequence number at egress.
+    pub seq: SeqNo,
+    /// Timestamp at egress.
+    pub time: MediaTime,
+    /// Changes to the payload.
+    pub patch: CodecPatch,
+    /// First packet of a stream: after a pause, of another encoding or another source.
+    pub opens: bool,
+}
+
+/// At most four bytes of a payload to overwrite; applied while the payload is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CodecPatch {
+    at: u8,
+    len: u8,
+    bytes: [u8; Self::MAX_LEN],
+}
+
+impl CodecPatch {
+    /// Bytes at most.
+    pub const MAX_LEN: usize = 4;
+    /// Nothing changes.
+    pub const NONE: Self = Self { at: 0, len: 0, bytes: [0; Self::MAX_LEN] };
+
+    /// From byte `at` on.
+    pub const fn new(at: u8) -> Self {
+        Self { at, len: 0, bytes: [0; Self::MAX_LEN] }
+    }
+
+    /// One byte more. The fifth is left out: no payload descriptor has it.
+    pub fn push(&mut self, byte: u8) {
+        debug_assert!(usize::from(self.len) < Self::MAX_LEN, "patch too long");
+        if let Some(slot) = self.bytes.get_mut(usize::from(self.len)) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    /// Overwrites its bytes; those beyond the payload's end are left out.
+    pub fn apply(&self, payload: &mut [u8]) {
+        let at = usize::from(self.at);
+        let len = usize::from(self.len);
+        if let Some(place) = payload.get_mut(at..at + len) {
+            place.copy_from_slice(&self.bytes[..len]);
+        }
+    }
+}

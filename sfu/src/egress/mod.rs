@@ -1,0 +1,11 @@
+//! What a subscriber gets: packets of a cache under its own header, and what it says about them
+//! (RFC 3550, 4585, 4588).
+//!
+//! An [`EgressStream`] writes packets into the caller's buffer; sealing and the transport-wide counter belong to whoever
+//! sends them. Nothing is allocated per packet.
+
+mod format_table;
+mod records;
+mod stream;
+
+pub use stream::{EgressConfig, EgressStream, Resend, WriteError, Written};

@@ -1,0 +1,401 @@
+//! The packets of one subscription.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{
+    format_table::{FormatTable, Mapping, PayloadMapping},
+    records::Records,
+};
+use crate::{
+    cache::{CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, SenderClock},
+    rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
+    wire::{
+        AbsSendTime, ExtensionValues, RtpHeaderFields, compact_to_duration,
+        rtcp::{ReportBlock, SenderInfo},
+    },
+};
+
+/// How a subscription leaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EgressConfig {
+    /// Of the media.
+    pub ssrc: Ssrc,
+    /// Of its retransmissions; without it nothing is sent again.
+    pub rtx_ssrc: Option<Ssrc>,
+    /// The m-line.
+    pub mid: Mid,
+    /// Header extensions that may be sent to this subscriber.
+    pub extensions: ExtensionMap,
+}
+
+/// Writes, counts and repeats the packets of one subscription.
+#[derive(Debug)]
+pub struct EgressStream {
+    ssrc: Ssrc,
+    rtx_ssrc: Option<Ssrc>,
+    mid: Mid,
+    extensions: ExtensionMap,
+    formats: FormatTable,
+    /// Packets that still name the m-line; see [`MID_PACKETS`].
+    mid_left: u8,
+    /// The subscriber reported on the SSRC: it knows which m-line it belongs to.
+    acknowledged: bool,
+    packets: u32,
+    octets: u32,
+    highest: Option<SeqNo>,
+    rtx_seq: SeqNo,
+    records: Records,
+    resends: VecDeque<Resend>,
+    /// Sender reports by the middle 32 bits of their NTP time, the latest last.
+    reports: [Option<(u32, Instant)>; 4],
+    rtt: Option<Duration>,
+    fraction_lost: u8,
+    jitter: u32,
+}
+
+/// A packet to send again: look it up in the track's cache, then [`EgressStream::write_resend`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resend {
+    /// Index into the track's encodings.
+    pub encoding: u8,
+    /// Its number at ingress.
+    pub ingress_seq: SeqNo,
+    seq: SeqNo,
+    time: RtpTs32,
+    patch: CodecPatch,
+}
+
+/// A packet that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Written {
+    /// Bytes of the packet.
+    pub len: usize,
+    /// Of these, header: what SRTP leaves in the clear.
+    pub header_len: usize,
+    /// Its SSRC: that of the media, or of the retransmissions.
+    pub ssrc: Ssrc,
+    /// Its number, for the rollover counter of SRTP.
+    pub seq: SeqNo,
+    /// Where the transport-wide number goes: see [`crate::wire::patch_transport_cc`].
+    pub transport_cc: Option<u16>,
+    /// Where the send time goes: see [`crate::wire::patch_abs_send_time`].
+    pub abs_send_time: Option<u16>,
+}
+
+/// Why a packet was not written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The subscriber did not negotiate its format, or no retransmission of it.
+    #[error("format not negotiated by the subscriber")]
+    Format,
+    /// The buffer is too small.
+    #[error("packet larger than its buffer")]
+    TooLarge,
+}
+
+/// At its start and after each switch this many packets name their m-line, however quickly the subscriber reports: some
+/// of them may be lost.
+const MID_PACKETS: u8 = 32;
+/// Waiting resends at most. A subscriber that misses more is better served by a keyframe.
+const MAX_RESENDS: usize = 256;
+/// Nobody's round trip is shorter where it matters; without a bound a fast asker would get a flood.
+const MIN_RESEND_INTERVAL: Duration = Duration::from_millis(5);
+
+impl EgressStream {
+    /// `first_rtx_seq` is below 2^15; no time of this stream is before `now`.
+    pub fn new(now: Instant, config: EgressConfig, first_rtx_seq: SeqNo) -> Self {
+        debug_assert!(first_rtx_seq.0 < 1 << 15, "rollover counters start at zero");
+        Self {
+            ssrc: config.ssrc,
+            rtx_ssrc: config.rtx_ssrc,
+            mid: config.mid,
+            extensions: config.extensions,
+            formats: FormatTable::default(),
+            mid_left: MID_PACKETS,
+            acknowledged: false,
+            packets: 0,
+            octets: 0,
+            highest: None,
+            rtx_seq: first_rtx_seq,
+            records: Records::new(now),
+            resends: VecDeque::new(),
+            reports: [None; 4],
+            rtt: None,
+            fraction_lost: 0,
+            jitter: 0,
+        }
+    }
+
+    /// To be called at the start, when the track shows a new format, and when the subscriber's codecs change.
+    pub fn set_codecs(&mut self, formats: &Formats, codecs: &CodecMap) {
+        self.formats = FormatTable::new(formats, codecs);
+    }
+
+    /// Header extensions that may be sent from now on.
+    pub fn set_extensions(&mut self, extensions: ExtensionMap) {
+        self.extensions = extensions;
+    }
+
+    /// Whether the subscriber can take packets of this format. To be asked before a packet gets a number.
+    pub fn accepts(&self, format: FormatId) -> bool {
+        self.formats.get(format).is_some()
+    }
+
+    /// Writes a packet and counts it as sent.
+    pub fn write(
+        &mut self,
+        now: Instant,
+        packet: CachedPacket<'_>,
+        rewritten: &Rewritten,
+        out: &mut [u8],
+    ) -> Result<Written, WriteError> {
+        let mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
+        if rewritten.opens {
+            self.mid_left = MID_PACKETS;
+        }
+        let names_mid = !self.acknowledged || self.mid_left > 0;
+        self.mid_left = self.mid_left.saturating_sub(1);
+        let fields = RtpHeaderFields {
+            marker: packet.meta.marker,
+            pt: mapping.pt,
+            seq: rewritten.seq.seq16(),
+            timestamp: rewritten.time.ts32(),
+            ssrc: self.ssrc,
+        };
+        let mid = names_mid.then_some(self.mid);
+        let (mut written, payload_len) =
+            self.write_packet(&fields, packet, mid, None, rewritten.patch, mapping, out)?;
+        written.seq = rewritten.seq;
+
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload_len as u32);
+        self.highest = Some(self.highest.map_or(rewritten.seq, |seq| seq.max(rewritten.seq)));
+        if self.rtx_ssrc.is_some() && self.formats.keeps_records() {
+            self.records.insert(
+                now,
+                rewritten.seq,
+                rewritten.time,
+                packet.meta.seq,
+                packet.meta.encoding,
+                rewritten.patch,
+            );
+        }
+        Ok(written)
+    }
+
+    /// The subscriber misses packets: what is known and was not sent again within the round trip is queued for
+    /// [`Self::poll_resend`].
+    ///
+    /// Without a negotiated retransmission format nothing is: the same number again, under a header that differs in
+    /// its transport-wide number, would use a nonce of AES-GCM twice (RFC 7714 section 8.1).
+    pub fn handle_nack(&mut self, now: Instant, lost: impl IntoIterator<Item = Seq16>) {
+        let (Some(_), Some(highest)) = (self.rtx_ssrc, self.highest) else { return };
+        let interval = self.rtt.unwrap_or(DEFAULT_RTT).max(MIN_RESEND_INTERVAL);
+        for lost in lost {
+            if self.resends.len() == MAX_RESENDS {
+                return;
+            }
+            let behind = highest.seq16().0.wrapping_sub(lost.0);
+            let Some(seq) = highest.0.checked_sub(behind.into()).map(SeqNo) else { continue };
+            if !self.records.claim_resend(now, seq, interval) {
+                continue;
+            }
+            let Some(record) = self.records.get(seq) else { continue };
+            self.resends.push_back(Resend {
+                encoding: record.encoding,
+                ingress_seq: record.ingress_seq,
+                seq,
+                time: record.time,
+                patch: record.patch,
+            });
+        }
+    }
+
+    /// The next packet to send again.
+    pub fn poll_resend(&mut self) -> Option<Resend> {
+        self.resends.pop_front()
+    }
+
+    /// Writes a retransmission (RFC 4588) of the packet that the track's cache has for `resend`.
+    pub fn write_resend(
+        &mut self,
+        resend: &Resend,
+        packet: CachedPacket<'_>,
+        out: &mut [u8],
+    ) -> Result<Written, WriteError> {
+        let mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
+        let (Some(pt), Some(ssrc)) = (mapping.rtx, self.rtx_ssrc) else {
+            return Err(WriteError::Format);
+        };
+        let fields = RtpHeaderFields {
+            marker: packet.meta.marker,
+            pt,
+            seq: self.rtx_seq.seq16(),
+            timestamp: resend.time,
+            ssrc,
+        };
+        let original = Some(resend.seq.seq16());
+        let mid = Some(self.mid);
+        let (mut written, _) =
+            self.write_packet(&fields, packet, mid, original, resend.patch, mapping, out)?;
+        written.seq = self.rtx_seq;
+        self.rtx_seq = self.rtx_seq.plus(1);
+        Ok(written)
+    }
+
+    /// What the subscriber received; false when the block is about another SSRC.
+    pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> bool {
+        if self.rtx_ssrc == Some(block.ssrc) {
+            return true;
+        }
+        if block.ssrc != self.ssrc {
+            return false;
+        }
+        self.acknowledged = true;
+        self.fraction_lost = block.fraction_lost;
+        self.jitter = block.jitter;
+        let sent = self.reports.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
+        if let Some((_, at)) = sent.filter(|_| block.last_sr != 0) {
+            let held = compact_to_duration(block.delay_since_last_sr);
+            let rtt = now.saturating_duration_since(*at).saturating_sub(held);
+            self.rtt = Some(rtt);
+        }
+        true
+    }
+
+    /// What a sender report says now; `None` before the first packet. `clock` is the publisher's clock against this
+    /// subscriber's timestamps ([`crate::cache::SenderClock`]): the same clock for all streams of one publisher is what
+    /// keeps lips in sync.
+    pub fn sender_report(&mut self, now: Instant, clock: &SenderClock) -> Option<SenderInfo> {
+        self.highest?;
+        self.reports.rotate_left(1);
+        if let Some(latest) = self.reports.last_mut() {
+            *latest = Some((clock.ntp.middle32(), now));
+        }
+        Some(SenderInfo {
+            ssrc: self.ssrc,
+            ntp: clock.ntp,
+            rtp_timestamp: clock.time.ts32(),
+            packet_count: self.packets,
+            octet_count: self.octets,
+        })
+    }
+
+    /// Of the media.
+    pub fn ssrc(&self) -> Ssrc {
+        self.ssrc
+    }
+
+    /// Of its retransmissions.
+    pub fn rtx_ssrc(&self) -> Option<Ssrc> {
+        self.rtx_ssrc
+    }
+
+    /// Round trip to the subscriber, once it answered a sender report.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// What the subscriber lost between its last two reports, in 1/256.
+    pub fn fraction_lost(&self) -> u8 {
+        self.fraction_lost
+    }
+
+    /// Jitter at the subscriber, in units of the codec's clock.
+    pub fn jitter(&self) -> u32 {
+        self.jitter
+    }
+
+    /// Packets sent, retransmissions not counted, modulo 2^32.
+    pub fn packets(&self) -> u32 {
+        self.packets
+    }
+
+    #[allow(clippy::too_many_arguments)] // one packet in its parts; a struct for two callers says no more
+    fn write_packet(
+        &self,
+        fields: &RtpHeaderFields,
+        packet: CachedPacket<'_>,
+        mid: Option<Mid>,
+        original: Option<Seq16>,
+        patch: CodecPatch,
+        mapping: Mapping,
+        out: &mut [u8],
+    ) -> Result<(Written, usize), WriteError> {
+        let values = self.extension_values(packet.meta, packet.dependency_descriptor, mid);
+        let header =
+            fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
+        let mut rest = out.get_mut(header.len..).ok_or(WriteError::TooLarge)?;
+        let mut len = header.len;
+        if let Some(Seq16(original)) = original {
+            let (place, behind) = rest.split_first_chunk_mut().ok_or(WriteError::TooLarge)?;
+            *place = original.to_be_bytes();
+            rest = behind;
+            len += 2;
+        }
+        let skipped = match mapping.payload {
+            PayloadMapping::RedPrimary => usize::from(packet.meta.red_primary),
+            PayloadMapping::Verbatim | PayloadMapping::RedBlocks(_) => 0,
+        };
+        let payload = packet.payload.get(skipped..).unwrap_or(&[]);
+        let place = rest.get_mut(..payload.len()).ok_or(WriteError::TooLarge)?;
+        place.copy_from_slice(payload);
+        patch.apply(place);
+        if let PayloadMapping::RedBlocks(pt) = mapping.payload {
+            rename_red_blocks(place, pt);
+        }
+        let written = Written {
+            len: len + payload.len(),
+            header_len: header.len,
+            ssrc: fields.ssrc,
+            seq: SeqNo(0),
+            transport_cc: header.transport_cc,
+            abs_send_time: header.abs_send_time,
+        };
+        Ok((written, payload.len()))
+    }
+
+    fn extension_values<'a>(
+        &self,
+        meta: &PacketMeta,
+        dependency_descriptor: &'a [u8],
+        mid: Option<Mid>,
+    ) -> ExtensionValues<'a> {
+        let has_transport_cc = self.extensions.id(Extension::TransportCc).is_some();
+        ExtensionValues {
+            mid,
+            audio_level: meta.audio_level,
+            transport_cc: Some(0),
+            // One clock for congestion control is enough.
+            abs_send_time: (!has_transport_cc).then_some(AbsSendTime::from_bits(0)),
+            abs_capture_time: meta.abs_capture_time,
+            playout_delay: meta.playout_delay,
+            video_orientation: meta.video_orientation,
+            dependency_descriptor: Some(dependency_descriptor).filter(|raw| !raw.is_empty()),
+            ..ExtensionValues::default()
+        }
+    }
+}
+
+/// Before the first answer to a sender report.
+const DEFAULT_RTT: Duration = Duration::from_millis(50);
+
+/// Gives all blocks of a RED payload (RFC 2198 section 3) another payload type.
+fn rename_red_blocks(payload: &mut [u8], pt: Pt) {
+    let mut at = 0;
+    while let Some(first) = payload.get_mut(at) {
+        let follows = *first & 0x80;
+        *first = follows | pt.value();
+        if follows == 0 {
+            return;
+        }
+        at += 4;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Selector and rewriters of one subscription, in the order in which a packet passes them.
+
+use std::time::Instant;
+
+use super::{CodecRewriter, Decision, LayerSelector, Layers, RtpRewriter};
+use crate::{
+    cache::{EncodingSet, PacketMeta, Rewritten, SenderClock, Timing},
+    rtp::{MediaKind, SeqNo},
+};
+
+/// What stands between a published track and one subscriber.
+#[derive(Debug)]
+pub struct Forwarder {
+    selector: LayerSelector,
+    numbers: RtpRewriter,
+    codec: CodecRewriter,
+}
+
+impl Forwarder {
+    /// Paused until something is wanted. Egress numbers start at `first_seq`, which is below 2^15.
+    pub fn new(kind: MediaKind, first_seq: SeqNo) -> Self {
+        Self {
+            selector: LayerSelector::new(kind),
+            numbers: RtpRewriter::new(first_seq),
+            codec: CodecRewriter::new(),
+        }
+    }
+
+    /// The highest layers to pass; `None` pauses.
+    pub fn set_wanted(&mut self, wanted: Option<Layers>) {
+        self.selector.set_wanted(wanted);
+    }
+
+    /// Which encodings of the track have packets at the moment.
+    pub fn set_live(&mut self, live: EncodingSet) {
+        self.selector.set_live(live);
+    }
+
+    /// Passes a packet on under new numbers, or drops it.
+    pub fn forward(&mut self, meta: &PacketMeta, timing: &Timing<'_>) -> Option<Rewritten> {
+        let decision = self.selector.select(meta);
+        match decision {
+            Decision::Ignore => return None,
+            Decision::Skip => {
+                self.numbers.skip(meta);
+                self.codec.skip(meta.codec);
+                return None;
+            }
+            Decision::Open => {
+                self.numbers.start(meta, timing);
+                self.codec.start(meta.codec);
+            }
+            Decision::Pass => {}
+        }
+        let patch = self.codec.rewrite(meta.codec)?;
+        let (seq, time) = self.numbers.rewrite(meta)?;
+        Some(Rewritten { seq, time, patch, opens: decision == Decision::Open })
+    }
+
+    /// Which layers pass, and which are wanted.
+    pub fn selector(&self) -> &LayerSelector {
+        &self.selector
+    }
+
+    /// The encoding whose keyframe is waited for.
+    pub fn wants_keyframe(&self) -> Option<u8> {
+        self.selector.wants_keyframe()
+    }
+
+    /// The encodings whose packets have an effect here.
+    pub fn demanded(&self) -> EncodingSet {
+        self.selector.demanded()
+    }
+
+    /// The sender's clock against this subscriber's timestamps: see [`RtpRewriter::sender_clock`].
+    pub fn sender_clock(&self, now: Instant, timing: &Timing<'_>) -> Option<SenderClock> {
+        self.numbers.sender_clock(now, timing)
+    }
+}

@@ -1,0 +1,17 @@
+//! The decision per (track, subscriber): which packets pass, and under which numbers.
+//!
+//! Three objects, each testable alone: [`LayerSelector`] passes or drops, [`RtpRewriter`] keeps sequence numbers and
+//! timestamps continuous, [`CodecRewriter`] does the same for fields of the payload descriptor. [`Forwarder`] holds one
+//! of each. Nothing here knows a transport or touches a packet: what changes is written down as [`Rewritten`] and
+//! applied when `egress` copies the packet.
+
+mod codec_rewriter;
+mod forwarder;
+mod layer_selector;
+mod renumber;
+mod rtp_rewriter;
+
+pub use codec_rewriter::CodecRewriter;
+pub use forwarder::Forwarder;
+pub use layer_selector::{Decision, LayerSelector, Layers};
+pub use rtp_rewriter::RtpRewriter;

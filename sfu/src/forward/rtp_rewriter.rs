@@ -1,0 +1,115 @@
+//! Continuous sequence numbers and timestamps for a subscriber.
+
+use std::time::{Duration, Instant};
+
+use super::renumber::Renumber;
+use crate::{
+    cache::{FormatId, PacketMeta, SenderClock, Timing, ticks_in},
+    rtp::{MediaTime, SeqNo},
+};
+
+/// Gives the packets of one subscription their sequence numbers and timestamps, across layer switches, pauses and
+/// changes of the source.
+///
+/// Gaps that loss left upstream stay gaps, so that late packets keep their place; what was skipped by choice is closed
+/// up. A switch moves timestamps by what the sender's clock says between the two packets, or, before both encodings
+/// had a sender report, by their times of arrival.
+#[derive(Debug)]
+pub struct RtpRewriter {
+    numbers: Renumber,
+    /// Added to ingress timestamps, modulo 2^64.
+    time_offset: u64,
+    /// The packet with the highest timestamp so far.
+    last: Option<Last>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    encoding: u8,
+    generation: u8,
+    format: FormatId,
+    time_in: MediaTime,
+    received_at: Instant,
+}
+
+/// Beyond this, sender clock and arrival disagree so much that the sender's clock was set or is wrong.
+const CLOCK_DISTRUST: Duration = Duration::from_secs(2);
+
+impl RtpRewriter {
+    /// Egress numbers start at `first_seq`: below 2^15, so that receivers agree on the rollover counter even when
+    /// the first packets are lost (RFC 3711 section 3.3.1).
+    pub fn new(first_seq: SeqNo) -> Self {
+        debug_assert!(first_seq.0 < 1 << 15, "rollover counters start at zero");
+        Self { numbers: Renumber::new(first_seq.0), time_offset: 0, last: None }
+    }
+
+    /// The first packet of a stream: see [`super::Decision::Open`].
+    pub fn start(&mut self, meta: &PacketMeta, timing: &Timing<'_>) {
+        self.numbers.start(meta.seq.0);
+        let Some(last) = self.last else { return };
+        let clock_rate = timing.clock_rate(meta.format);
+        let last_out = last.time_in.0.wrapping_add(self.time_offset);
+        // Time goes on by a millisecond at least: two frames at one moment would be taken for one.
+        let least = u64::from(clock_rate / 1_000).max(1);
+        let same_stream = last.encoding == meta.encoding && last.generation == meta.generation;
+        if same_stream && meta.time.0 >= last.time_in.0.saturating_add(least) {
+            return;
+        }
+        let step = Self::step(&last, meta, timing, clock_rate).max(least);
+        self.time_offset = last_out.wrapping_add(step).wrapping_sub(meta.time.0);
+    }
+
+    /// The numbers of a packet that passes; `None` when it is too late for one.
+    pub fn rewrite(&mut self, meta: &PacketMeta) -> Option<(SeqNo, MediaTime)> {
+        let seq = self.numbers.map(meta.seq.0)?;
+        let newer = self.last.is_none_or(|last| {
+            last.encoding != meta.encoding
+                || last.generation != meta.generation
+                || meta.time > last.time_in
+        });
+        if newer {
+            self.last = Some(Last {
+                encoding: meta.encoding,
+                generation: meta.generation,
+                format: meta.format,
+                time_in: meta.time,
+                received_at: meta.received_at,
+            });
+        }
+        Some((SeqNo(seq), MediaTime(meta.time.0.wrapping_add(self.time_offset))))
+    }
+
+    /// Closes up the number of a packet that was left out by choice.
+    pub fn skip(&mut self, meta: &PacketMeta) {
+        self.numbers.skip(meta.seq.0);
+    }
+
+    /// The sender's clock against the subscriber's timestamps, at `now`: what a sender report says. `None` before a
+    /// packet passed or the publisher reported.
+    pub fn sender_clock(&self, now: Instant, timing: &Timing<'_>) -> Option<SenderClock> {
+        let last = self.last?;
+        let clock_rate = timing.clock_rate(last.format);
+        let clock = timing.clock(last.encoding, last.generation)?.advanced_to(now, clock_rate);
+        Some(SenderClock { time: MediaTime(clock.time.0.wrapping_add(self.time_offset)), ..clock })
+    }
+
+    /// Ticks from `last` to the packet of a new stream.
+    fn step(last: &Last, meta: &PacketMeta, timing: &Timing<'_>, clock_rate: u32) -> u64 {
+        let arrival = meta.received_at.saturating_duration_since(last.received_at);
+        let arrival_ticks = ticks_in(arrival, clock_rate);
+        let clock = timing.clock(last.encoding, last.generation);
+        let captured_last = clock.map(|clock| clock.ntp_at(last.time_in, clock_rate));
+        let (Some(from), Some(to)) = (captured_last, timing.captured_at(meta)) else {
+            return arrival_ticks;
+        };
+        let ticks = (i128::from(to.signed_since(from)) * i128::from(clock_rate)) >> 32;
+        let distrust = i128::from(ticks_in(CLOCK_DISTRUST, clock_rate));
+        if (ticks - i128::from(arrival_ticks)).abs() > distrust {
+            return arrival_ticks;
+        }
+        ticks.max(0) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,537 @@
+//! A track that somebody publishes, with its encodings.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    DropReason, IngressStream, KeyframeRequester, RateMeter, audio::AudioActivity,
+    describe::describe, stream::Placed,
+};
+use crate::{
+    cache::{
+        CachedPacket, EncodingSet, FormatId, Formats, PacketCache, PacketMeta, SenderClock, Timing,
+    },
+    rtp::{Bitrate, Codec, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
+    wire::{
+        AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
+        rtcp::{CompoundWriter, FirEntry, Pli, ReportBlock, SenderInfo},
+    },
+};
+
+/// Where a track's packets come from. A subscriber never knows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TrackSource {
+    /// A peer on this shard, as RTP.
+    Peer,
+    /// Another shard or node, as packets of its cache.
+    Relay,
+    /// Made here, as packets for a cache: a mixer, an announcement.
+    Internal,
+}
+
+/// A published track on one shard: numbers, caches and feedback of its encodings.
+#[derive(Debug)]
+pub struct PublishedTrack {
+    kind: MediaKind,
+    source: TrackSource,
+    formats: Formats,
+    /// Lowest quality first.
+    encodings: Vec<Encoding>,
+    /// The latest sender report of each.
+    clocks: Vec<Option<SenderClock>>,
+    muted: bool,
+    relayed_live: Option<EncodingSet>,
+    audio: AudioActivity,
+    /// Format of the packet before, by the publisher's payload type: packets of one type come in runs.
+    last_format: Option<(u8, FormatId)>,
+}
+
+#[derive(Debug)]
+struct Encoding {
+    /// `None` before the first packet, and for a source that is no RTP.
+    stream: Option<IngressStream>,
+    cache: PacketCache,
+    keyframe: KeyframeRequester,
+    rate: RateMeter,
+    last_packet: Option<Instant>,
+    /// Feedback that the publisher negotiated for what it sends now.
+    feedback: NegotiatedFeedback,
+    fir_seq: u8,
+    generations: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct NegotiatedFeedback {
+    nack: bool,
+    pli: bool,
+    fir: bool,
+}
+
+/// A packet that was taken: fetch it with [`PublishedTrack::packet`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Accepted {
+    /// Index into the encodings.
+    pub encoding: u8,
+    /// Its number at ingress.
+    pub seq: SeqNo,
+    /// The first packet of the encoding, or of a new stream in it.
+    pub started: bool,
+}
+
+impl PublishedTrack {
+    /// With `encodings` of them, none of which has packets yet; at most [`EncodingSet::MAX`].
+    pub fn new(kind: MediaKind, source: TrackSource, encodings: usize) -> Self {
+        let encodings = encodings.min(EncodingSet::MAX.into());
+        Self {
+            kind,
+            source,
+            formats: Formats::default(),
+            encodings: (0..encodings).map(|index| Encoding::new(index as u8)).collect(),
+            clocks: vec![None; encodings],
+            muted: false,
+            relayed_live: None,
+            audio: AudioActivity::default(),
+            last_format: None,
+        }
+    }
+
+    /// Packets of a muted track are dropped. What comes afterwards is a new stream: what was dropped is not missing,
+    /// and pictures begin with a keyframe.
+    pub fn set_muted(&mut self, muted: bool) {
+        if self.muted && !muted {
+            for encoding in &mut self.encodings {
+                encoding.stream = None;
+            }
+        }
+        self.muted = muted;
+    }
+
+    /// What a relay says about the encodings that have packets: not all of them cross it.
+    pub fn set_live(&mut self, live: EncodingSet) {
+        self.relayed_live = Some(live);
+    }
+
+    /// Takes a decrypted packet of an encoding's media SSRC.
+    pub fn handle_rtp(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        packet: &RtpPacket<'_>,
+        extensions: &ExtensionValues<'_>,
+        codecs: &CodecMap,
+    ) -> Result<Accepted, DropReason> {
+        let Some(PayloadMeaning::Media(codec)) = codecs.meaning(packet.header.pt) else {
+            return Err(DropReason::UnknownPayloadType);
+        };
+        self.check(encoding)?;
+        let slot = &mut self.encodings[usize::from(encoding)];
+        let started = slot.renew(now, packet, codec);
+        let Some(stream) = &mut slot.stream else { return Err(DropReason::NoEncoding) };
+        let placed = match stream.handle_rtp(now, &packet.header) {
+            Err(DropReason::TooOld) if stream.is_restart(packet.header.seq) => {
+                return self.restart(now, encoding, packet, extensions, codecs);
+            }
+            placed => placed?,
+        };
+        slot.rate.add(now, packet.header.header_len + packet.payload.len());
+        self.store(now, encoding, packet, packet.payload, placed, extensions, codec, started)
+    }
+
+    /// Takes a decrypted packet of an encoding's retransmission SSRC (RFC 4588).
+    pub fn handle_rtx(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        packet: &RtpPacket<'_>,
+        extensions: &ExtensionValues<'_>,
+        codecs: &CodecMap,
+    ) -> Result<Accepted, DropReason> {
+        let Some(PayloadMeaning::Rtx(codec)) = codecs.meaning(packet.header.pt) else {
+            return Err(DropReason::UnknownPayloadType);
+        };
+        self.check(encoding)?;
+        let slot = &mut self.encodings[usize::from(encoding)];
+        let Some(stream) = &mut slot.stream else { return Err(DropReason::OrphanRtx) };
+        let Some((original, payload)) = packet.payload.split_first_chunk::<2>() else {
+            // Senders probe for bandwidth with padding on this SSRC.
+            stream.count_rtx(now, &packet.header);
+            return Err(DropReason::Padding);
+        };
+        let original = Seq16(u16::from_be_bytes(*original));
+        let placed = stream.handle_rtx(now, &packet.header, original)?;
+        slot.rate.add(now, packet.header.header_len + packet.payload.len());
+        self.store(now, encoding, packet, payload, placed, extensions, codec, false)
+    }
+
+    /// Takes a packet from another cache, or one made here.
+    pub fn handle_relayed(
+        &mut self,
+        now: Instant,
+        packet: CachedPacket<'_>,
+    ) -> Result<Accepted, DropReason> {
+        if self.source == TrackSource::Peer {
+            return Err(DropReason::NoEncoding);
+        }
+        let meta = packet.meta;
+        let slot =
+            self.encodings.get_mut(usize::from(meta.encoding)).ok_or(DropReason::NoEncoding)?;
+        slot.cache.insert(now, packet)?;
+        let started = slot.last_packet.replace(now).is_none();
+        slot.rate.add(now, packet.payload.len());
+        if meta.frame.keyframe && meta.frame.start {
+            slot.keyframe.handle_keyframe();
+        }
+        Ok(Accepted { encoding: meta.encoding, seq: meta.seq, started })
+    }
+
+    /// A sender report about one of the track's SSRCs; false when it is about none of them.
+    pub fn handle_sender_report(&mut self, now: Instant, info: &SenderInfo) -> bool {
+        for (encoding, clock) in self.encodings.iter_mut().zip(&mut self.clocks) {
+            let Some(stream) = &mut encoding.stream else { continue };
+            let is_media = stream.ssrc() == info.ssrc;
+            if !is_media && stream.rtx_ssrc() != Some(info.ssrc) {
+                continue;
+            }
+            let time = stream.handle_sender_report(now, info.ssrc, info.ntp, info.rtp_timestamp);
+            // Without a clock of its own a sender writes zero (RFC 3550 section 6.4.1).
+            if let Some(time) = time.filter(|_| info.ntp.0 != 0) {
+                let generation = stream.generation();
+                *clock = Some(SenderClock { ntp: info.ntp, time, at: now, generation });
+            }
+            return true;
+        }
+        false
+    }
+
+    /// What a relay says about an encoding's clock.
+    pub fn set_sender_clock(&mut self, encoding: u8, clock: SenderClock) {
+        if let Some(slot) = self.clocks.get_mut(usize::from(encoding)) {
+            *slot = Some(clock);
+        }
+    }
+
+    /// What a relay says about a format: ids are those of the track's first shard. False when they do not match.
+    pub fn set_format(&mut self, id: FormatId, codec: &Codec) -> bool {
+        self.formats.intern(codec) == Some(id)
+    }
+
+    /// A subscriber needs a keyframe of an encoding. Merged and throttled: ask as often as you like.
+    pub fn request_keyframe(&mut self, now: Instant, encoding: u8) {
+        if self.kind == MediaKind::Audio {
+            return;
+        }
+        if let Some(slot) = self.encodings.get_mut(usize::from(encoding)) {
+            slot.keyframe.request(now);
+        }
+    }
+
+    /// The encodings whose keyframes have to be asked for now, where the source is no peer of this shard.
+    pub fn poll_keyframe_requests(&mut self, now: Instant) -> EncodingSet {
+        let mut wanted = EncodingSet::EMPTY;
+        for (index, encoding) in self.encodings.iter_mut().enumerate() {
+            if encoding.keyframe.poll(now) {
+                wanted = wanted.with(index as u8);
+            }
+        }
+        wanted
+    }
+
+    /// Writes the NACKs and keyframe requests that are due, in the name of `sender`. `Err`: the rest did not fit,
+    /// call again with a fresh buffer.
+    pub fn poll_feedback(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        sender: Ssrc,
+        writer: &mut CompoundWriter<'_>,
+    ) -> Result<(), BufferTooSmall> {
+        let kind = self.kind;
+        self.encodings
+            .iter_mut()
+            .try_for_each(|encoding| encoding.poll_feedback(now, rtt, kind, sender, writer))
+    }
+
+    /// When [`Self::poll_feedback`], or [`Self::poll_keyframe_requests`], has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = |encoding: &Encoding| {
+            let stream = encoding.stream.as_ref().filter(|_| encoding.feedback.nack);
+            [encoding.keyframe.poll_timeout(), stream.and_then(IngressStream::poll_timeout)]
+        };
+        self.encodings.iter().flat_map(due).flatten().min()
+    }
+
+    /// Appends the blocks of a receiver report: only SSRCs that are bound, since senders take a block as a sign that
+    /// they need not name MID and RID any more.
+    pub fn report_blocks(&mut self, now: Instant, blocks: &mut Vec<ReportBlock>) {
+        for stream in self.encodings.iter_mut().filter_map(|encoding| encoding.stream.as_mut()) {
+            blocks.extend(stream.report_blocks(now));
+        }
+    }
+
+    /// A packet that is still in its cache.
+    pub fn packet(&self, encoding: u8, seq: SeqNo) -> Option<CachedPacket<'_>> {
+        self.encodings.get(usize::from(encoding))?.cache.get(seq)
+    }
+
+    /// Formats and clocks, for rewriters.
+    pub fn timing(&self) -> Timing<'_> {
+        Timing { formats: &self.formats, clocks: &self.clocks }
+    }
+
+    /// The formats seen so far.
+    pub fn formats(&self) -> &Formats {
+        &self.formats
+    }
+
+    /// Audio or video.
+    pub fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    /// Where its packets come from.
+    pub fn source(&self) -> TrackSource {
+        self.source
+    }
+
+    /// How many encodings it has.
+    pub fn encoding_count(&self) -> u8 {
+        self.encodings.len() as u8
+    }
+
+    /// Whether its packets are dropped.
+    pub fn muted(&self) -> bool {
+        self.muted
+    }
+
+    /// The encodings that have packets: one that fell a second behind the others was stopped by its sender. A track
+    /// that is silent as a whole keeps what it had.
+    pub fn live(&self) -> EncodingSet {
+        if let Some(live) = self.relayed_live {
+            return live;
+        }
+        let newest = self.encodings.iter().filter_map(|encoding| encoding.last_packet).max();
+        let Some(newest) = newest else { return EncodingSet::EMPTY };
+        let mut live = EncodingSet::EMPTY;
+        for (index, encoding) in self.encodings.iter().enumerate() {
+            let last = encoding.last_packet;
+            if last.is_some_and(|last| newest.saturating_duration_since(last) < STALL) {
+                live = live.with(index as u8);
+            }
+        }
+        live
+    }
+
+    /// What an encoding took of late, headers included.
+    pub fn bitrate(&mut self, now: Instant, encoding: u8) -> Bitrate {
+        self.encodings
+            .get_mut(usize::from(encoding))
+            .map_or(Bitrate::ZERO, |encoding| encoding.rate.rate(now))
+    }
+
+    /// The loudest packet since the last call.
+    pub fn take_audio_level(&mut self) -> Option<AudioLevel> {
+        self.audio.take()
+    }
+
+    /// The SSRC of an encoding's media, once it is known.
+    pub fn ssrc(&self, encoding: u8) -> Option<Ssrc> {
+        Some(self.encodings.get(usize::from(encoding))?.stream.as_ref()?.ssrc())
+    }
+
+    /// Memory of its caches, bytes.
+    pub fn memory(&self) -> usize {
+        self.encodings.iter().map(|encoding| encoding.cache.memory()).sum()
+    }
+
+    fn check(&self, encoding: u8) -> Result<(), DropReason> {
+        if self.source != TrackSource::Peer || encoding >= self.encoding_count() {
+            return Err(DropReason::NoEncoding);
+        }
+        if self.muted { Err(DropReason::Muted) } else { Ok(()) }
+    }
+
+    /// The sender started its numbers afresh on the same SSRC.
+    fn restart(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        packet: &RtpPacket<'_>,
+        extensions: &ExtensionValues<'_>,
+        codecs: &CodecMap,
+    ) -> Result<Accepted, DropReason> {
+        if let Some(slot) = self.encodings.get_mut(usize::from(encoding)) {
+            slot.stream = None;
+        }
+        self.handle_rtp(now, encoding, packet, extensions, codecs)
+    }
+
+    #[allow(clippy::too_many_arguments)] // one packet in its parts; a struct for two callers says no more
+    fn store(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        packet: &RtpPacket<'_>,
+        payload: &[u8],
+        placed: Placed,
+        extensions: &ExtensionValues<'_>,
+        codec: &Codec,
+        started: bool,
+    ) -> Result<Accepted, DropReason> {
+        if payload.is_empty() {
+            return Err(DropReason::Padding);
+        }
+        let format = self.format(codec)?;
+        let described = describe(codec.kind, packet.header.marker, payload);
+        if let Some(level) = extensions.audio_level {
+            self.audio.add(level);
+        }
+        let slot = &mut self.encodings[usize::from(encoding)];
+        slot.last_packet = Some(now);
+        if described.frame.keyframe && self.kind == MediaKind::Video {
+            slot.keyframe.handle_keyframe();
+            if let Some(stream) = &mut slot.stream {
+                stream.nack().handle_keyframe(placed.seq);
+            }
+        }
+        let meta = PacketMeta {
+            seq: placed.seq,
+            time: placed.time,
+            received_at: now,
+            encoding,
+            generation: slot.generations,
+            format,
+            marker: packet.header.marker,
+            frame: described.frame,
+            codec: described.codec,
+            red_primary: described.red_primary,
+            audio_level: extensions.audio_level,
+            video_orientation: extensions.video_orientation,
+            playout_delay: extensions.playout_delay,
+            abs_capture_time: extensions.abs_capture_time,
+        };
+        let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
+        slot.cache.insert(now, CachedPacket { meta: &meta, dependency_descriptor, payload })?;
+        Ok(Accepted { encoding, seq: placed.seq, started })
+    }
+
+    fn format(&mut self, codec: &Codec) -> Result<FormatId, DropReason> {
+        let pt = codec.pt.value();
+        // A renegotiation may give a payload type another meaning.
+        if let Some((known, id)) = self.last_format
+            && known == pt
+            && self.formats.get(id).is_some_and(|format| format.same_format(codec))
+        {
+            return Ok(id);
+        }
+        let id = self.formats.intern(codec).ok_or(DropReason::TooManyFormats)?;
+        self.last_format = Some((pt, id));
+        Ok(id)
+    }
+}
+
+/// An encoding this much behind the newest packet of its track was stopped. Shorter follows a publisher's choices
+/// sooner, longer survives more jitter between encodings.
+const STALL: Duration = Duration::from_secs(1);
+
+impl Encoding {
+    fn new(index: u8) -> Self {
+        Self {
+            stream: None,
+            cache: PacketCache::new(),
+            keyframe: KeyframeRequester::new(index),
+            rate: RateMeter::default(),
+            last_packet: None,
+            feedback: NegotiatedFeedback::default(),
+            fir_seq: 0,
+            generations: 0,
+        }
+    }
+
+    /// Makes sure that the stream is that of `packet`; true when it is a new one.
+    fn renew(&mut self, now: Instant, packet: &RtpPacket<'_>, codec: &Codec) -> bool {
+        self.feedback = NegotiatedFeedback { nack: codec.nack, pli: codec.pli, fir: codec.fir };
+        let header = &packet.header;
+        let same = self.stream.as_ref().is_some_and(|stream| {
+            stream.ssrc() == header.ssrc && stream.clock_rate() == codec.clock_rate
+        });
+        if same {
+            return false;
+        }
+        let after = self.cache.highest();
+        if after.is_some() {
+            self.generations = self.generations.wrapping_add(1);
+        }
+        self.stream =
+            Some(IngressStream::new(now, header, codec.clock_rate, self.generations, after));
+        true
+    }
+
+    fn poll_feedback(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        kind: MediaKind,
+        sender: Ssrc,
+        writer: &mut CompoundWriter<'_>,
+    ) -> Result<(), BufferTooSmall> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let media = stream.ssrc();
+        if self.feedback.nack {
+            poll_nack(stream, now, rtt, sender, writer)?;
+        }
+        if stream.nack().take_given_up() && kind == MediaKind::Video {
+            self.keyframe.request(now);
+        }
+        let due = self.keyframe.poll_timeout().is_some_and(|due| due <= now);
+        if !due || !(self.feedback.pli || self.feedback.fir) {
+            return Ok(());
+        }
+        if self.feedback.pli {
+            writer.pli(&Pli { sender, media })?;
+        } else {
+            writer.fir(sender, &[FirEntry { ssrc: media, seq: self.fir_seq }])?;
+            self.fir_seq = self.fir_seq.wrapping_add(1);
+        }
+        self.keyframe.poll(now);
+        Ok(())
+    }
+}
+
+fn poll_nack(
+    stream: &mut IngressStream,
+    now: Instant,
+    rtt: Duration,
+    sender: Ssrc,
+    writer: &mut CompoundWriter<'_>,
+) -> Result<(), BufferTooSmall> {
+    let media = stream.ssrc();
+    let mut lost = [Seq16(0); MAX_NACKED];
+    loop {
+        let mut count = 0;
+        // Four bytes each at worst, twelve for the header.
+        let room = (writer.remaining().saturating_sub(12) / 4).min(lost.len());
+        let mut more = false;
+        stream.nack().poll(now, rtt, |seq| {
+            let Some(place) = lost[..room].get_mut(count) else {
+                more = true;
+                return false;
+            };
+            *place = seq.seq16();
+            count += 1;
+            true
+        });
+        writer.nack(sender, media, lost[..count].iter().copied())?;
+        if !more {
+            return Ok(());
+        }
+        if count == 0 {
+            return Err(BufferTooSmall);
+        }
+    }
+}
+
+/// Numbers in one message; more become further messages.
+const MAX_NACKED: usize = 128;
+
+#[cfg(test)]
+mod tests;
