@@ -9,5 +9,7 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod node;
 pub mod room;
 pub mod server;
+pub mod store;

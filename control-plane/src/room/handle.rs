@@ -7,7 +7,11 @@ use livekit_protocol as proto;
 use tokio::sync::{mpsc, oneshot};
 
 use super::types::*;
-use crate::auth::Permissions;
+use crate::{auth::Permissions, node::Node};
+
+/// Which session of a participant speaks: a resume makes a new one, and the older is not heard any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Attachment(pub(super) u64);
 
 /// Where an answer goes.
 pub(super) type Reply<T, E = RequestError> = oneshot::Sender<Result<T, E>>;
@@ -43,20 +47,22 @@ pub(super) enum Message {
     Join {
         request: Box<JoinRequest>,
         events: mpsc::Sender<RoomEvent>,
-        reply: Reply<Joined, JoinError>,
+        reply: Reply<(Joined, Attachment), JoinError>,
     },
     Resume {
         sid: ParticipantSid,
         identity: String,
         events: mpsc::Sender<RoomEvent>,
-        reply: Reply<Resumed, JoinError>,
+        reply: Reply<(Resumed, Attachment), JoinError>,
     },
     Leave {
         sid: ParticipantSid,
+        attachment: Attachment,
         reason: proto::DisconnectReason,
     },
     SignalLost {
         sid: ParticipantSid,
+        attachment: Attachment,
     },
     ApplyPeer {
         sid: ParticipantSid,
@@ -107,10 +113,10 @@ pub(super) enum Message {
 pub(super) enum NodeNotice {
     /// An event about this room.
     Event(node::event::Event),
-    /// Every peer of this room that is on the node now.
-    Peers(Vec<node::PeerSnapshot>),
-    /// The node and every peer on it are gone.
-    Lost,
+    /// Every peer of this room that is on a node now.
+    Peers(Node, Vec<node::PeerSnapshot>),
+    /// A node and every peer on it are gone.
+    Lost(Node),
 }
 
 /// A live room, as sessions and APIs hold it.
@@ -119,11 +125,12 @@ pub struct RoomHandle {
     sid: Arc<str>,
     name: Arc<str>,
     messages: mpsc::Sender<Message>,
+    attachment: Attachment,
 }
 
 impl RoomHandle {
     pub(super) fn new(sid: Arc<str>, name: Arc<str>, messages: mpsc::Sender<Message>) -> Self {
-        Self { sid, name, messages }
+        Self { sid, name, messages, attachment: Attachment::default() }
     }
 
     /// `RM_` and 12 characters.
@@ -140,6 +147,11 @@ impl RoomHandle {
 
     pub(super) fn is_closed(&self) -> bool {
         self.messages.is_closed()
+    }
+
+    /// Waits until the room is over.
+    pub(super) async fn closed(&self) {
+        self.messages.closed().await;
     }
 
     pub(super) async fn send(&self, message: Message) -> bool {
@@ -160,28 +172,34 @@ impl RoomHandle {
         self.change(Who::Own(sid.clone()), change).await
     }
 
-    /// `None` when the room ended meanwhile.
+    /// `None` when the room ended meanwhile. The handle in the answer speaks for the new session.
     pub(super) async fn join(
         &self,
         request: JoinRequest,
         events: mpsc::Sender<RoomEvent>,
-    ) -> Option<Result<Joined, JoinError>> {
+    ) -> Option<Result<(Self, Joined), JoinError>> {
         let (reply, answer) = oneshot::channel();
         let request = Box::new(request);
         self.messages.send(Message::Join { request, events, reply }).await.ok()?;
-        answer.await.ok()
+        let joined = answer.await.ok()?;
+        Some(joined.map(|(joined, attachment)| (self.speaking(attachment), joined)))
     }
 
-    /// `None` when the room ended meanwhile.
+    /// `None` when the room ended meanwhile. The handle in the answer speaks for the new session.
     pub(super) async fn resume(
         &self,
         sid: ParticipantSid,
         identity: String,
         events: mpsc::Sender<RoomEvent>,
-    ) -> Option<Result<Resumed, JoinError>> {
+    ) -> Option<Result<(Self, Resumed), JoinError>> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(Message::Resume { sid, identity, events, reply }).await.ok()?;
-        answer.await.ok()
+        let resumed = answer.await.ok()?;
+        Some(resumed.map(|(resumed, attachment)| (self.speaking(attachment), resumed)))
+    }
+
+    fn speaking(&self, attachment: Attachment) -> Self {
+        Self { attachment, ..self.clone() }
     }
 
     /// Changes one of the participant's peers on the media node. The room fills in ids, epoch and revisions
@@ -307,12 +325,12 @@ impl RoomHandle {
 
     /// The participant is gone, peers and tracks with it. Its session hears nothing more.
     pub async fn leave(&self, sid: &ParticipantSid, reason: proto::DisconnectReason) {
-        self.send(Message::Leave { sid: sid.clone(), reason }).await;
+        self.send(Message::Leave { sid: sid.clone(), attachment: self.attachment, reason }).await;
     }
 
     /// The WebSocket is gone. Without media the participant goes too, else it has a while to resume.
     pub async fn signal_lost(&self, sid: &ParticipantSid) {
-        self.send(Message::SignalLost { sid: sid.clone() }).await;
+        self.send(Message::SignalLost { sid: sid.clone(), attachment: self.attachment }).await;
     }
 
     /// The room as the wire protocol states it.

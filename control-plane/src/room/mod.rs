@@ -1,8 +1,17 @@
 //! Rooms: pure rules in `state`, one actor task per room, a registry of live rooms.
 
-#[allow(dead_code)] // until the actor reads the messages
+mod actor;
 mod handle;
+mod ids;
+mod peer;
+mod registry;
+mod state;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use handle::RoomHandle;
+pub use registry::{CreateError, RoomPolicy, RoomRegistry};
+#[allow(unused_imports)] // for the APIs
+pub(crate) use state::permissions_of;
 pub use types::*;

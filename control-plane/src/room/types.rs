@@ -124,8 +124,10 @@ pub struct Resumed {
     /// What the session had stored in its peers' `owner_state`, with the peers' revision: enough to rebuild a session
     /// after a restart of the control plane.
     pub peers: Vec<(PeerRole, node::PeerSnapshot)>,
-    /// Tracks that this participant takes now.
+    /// Tracks that this participant takes now, whatever was told before.
     pub subscriptions: Vec<SubscribedTrack>,
+    /// Who left lately (state DISCONNECTED) and may have been missed; tell the client first.
+    pub departed: Vec<proto::ParticipantInfo>,
 }
 
 /// Why a join or resume was refused. The session turns it into a status and a body.

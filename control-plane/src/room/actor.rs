@@ -1,0 +1,608 @@
+//! The task that owns a room: messages in, events to sessions and calls to the media node out.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use chappe_proto::node::v1 as node;
+use prost::Message as _;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    handle::{Attachment, Change, Message, NodeNotice, Reply, RoomHandle, Who},
+    ids,
+    peer::{PeerLink, PeerPlace},
+    registry::LiveRooms,
+    state::{Effect, MAX_SAVED, Now, RoomState},
+    types::*,
+};
+use crate::{
+    node::{CallError, Node},
+    store::Store,
+};
+
+/// Messages that wait for the actor; senders wait beyond.
+const MAILBOX: usize = 1_024;
+/// A busy room is saved at most this often.
+const SAVE_EVERY: Duration = Duration::from_millis(50);
+/// After a failure.
+const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Revisions start there after a take-over: above everything that the owner before may have used.
+const TAKE_OVER_LEAP: u64 = 1_000_000;
+
+/// A session's place in the room. A session that was replaced by a resume holds an older number.
+struct Session {
+    attachment: Attachment,
+    events: mpsc::Sender<RoomEvent>,
+}
+
+/// Where the room's media is.
+struct Home {
+    node: Node,
+    /// True once the node knows the room.
+    ready: watch::Sender<bool>,
+}
+
+/// What a room's task needs besides the room.
+pub(super) struct Surroundings {
+    pub(super) live: Arc<LiveRooms>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) epoch: u64,
+}
+
+pub(super) struct RoomActor {
+    state: RoomState,
+    around: Surroundings,
+    mailbox: mpsc::Receiver<Message>,
+    own: mpsc::WeakSender<Message>,
+    sessions: HashMap<ParticipantSid, Session>,
+    attachments: u64,
+    peers: HashMap<(ParticipantSid, PeerRole), PeerLink>,
+    home: Home,
+    /// Of the room on the node.
+    revision: u64,
+    unsaved: bool,
+    saving: Option<JoinHandle<bool>>,
+    ended: bool,
+}
+
+impl RoomActor {
+    /// A room that starts now.
+    pub(super) fn open(state: RoomState, node: Node, around: Surroundings) -> (RoomHandle, Self) {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let (sid, name) = (state.sid().into(), state.name().into());
+        let own = sender.downgrade();
+        let handle = RoomHandle::new(sid, name, sender);
+        let home = Home { node, ready: watch::Sender::new(false) };
+        let actor = Self {
+            state,
+            around,
+            mailbox,
+            own,
+            sessions: HashMap::new(),
+            attachments: 0,
+            peers: HashMap::new(),
+            home,
+            revision: 0,
+            unsaved: true,
+            saving: None,
+            ended: false,
+        };
+        (handle, actor)
+    }
+
+    /// A room that the node kept while no control plane was there.
+    pub(super) fn take_over(
+        state: RoomState,
+        node: Node,
+        revision: u64,
+        peers: Vec<node::PeerSnapshot>,
+        around: Surroundings,
+    ) -> (RoomHandle, Self) {
+        let (handle, mut actor) = Self::open(state, node, around);
+        actor.revision = revision + TAKE_OVER_LEAP;
+        actor.home.ready.send_replace(true);
+        for snapshot in peers {
+            let Some((sid, role)) = ids::peer_of(&snapshot.peer_id) else {
+                actor.remove_stray(snapshot.peer_id);
+                continue;
+            };
+            if !actor.state.has(&sid) {
+                actor.remove_stray(snapshot.peer_id);
+                continue;
+            }
+            let connected = snapshot.connected;
+            let link = PeerLink::restored(actor.place(&sid, role), snapshot);
+            actor.peers.insert((sid.clone(), role), link);
+            if connected {
+                actor.state.peer_connected(&sid, role);
+            }
+        }
+        let now = now();
+        for (sid, primary) in actor.state.restored_participants() {
+            let media = actor.peers.get(&(sid.clone(), primary)).is_some_and(|peer| peer.connected);
+            if !media || !actor.state.is_active(&sid) {
+                let reason = livekit_protocol::DisconnectReason::ConnectionTimeout;
+                actor.state.leave(&sid, reason, now);
+            }
+        }
+        (handle, actor)
+    }
+
+    pub(super) async fn run(mut self) {
+        self.settle();
+        while !self.ended {
+            let due = self.state.poll_timeout().map(Instant::from_std);
+            let timer = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let saved = async {
+                match &mut self.saving {
+                    Some(task) => task.await.unwrap_or(false),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                saved = saved => {
+                    self.saving = None;
+                    self.unsaved |= !saved;
+                }
+                message = self.mailbox.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => break,
+                },
+                () = timer => self.state.handle_timeout(now()),
+            }
+            self.settle();
+        }
+        self.close().await;
+    }
+
+    /// Nobody can reach the room any more; then the node forgets it.
+    async fn close(mut self) {
+        self.around.live.remove(self.state.name(), self.state.sid());
+        self.sessions.clear();
+        if let Some(saving) = self.saving.take() {
+            saving.abort();
+        }
+        let request = node::RemoveRoomRequest {
+            room_id: self.state.sid().to_owned(),
+            epoch: self.around.epoch,
+        };
+        let removal = self.home.node.remove_room(&request);
+        tokio::pin!(removal);
+        let removed = loop {
+            tokio::select! {
+                removed = &mut removal => break removed,
+                // Dropped with its reply: the asker hears that the room is over.
+                Some(_) = self.mailbox.recv() => {}
+            }
+        };
+        if let Err(error) = removed {
+            tracing::warn!(room = self.state.name(), %error, "the node may keep the room");
+        }
+        self.peers.clear();
+        if let Err(error) = self.around.store.release(self.state.sid()).await {
+            tracing::warn!(room = self.state.name(), %error, "the room stays claimed");
+        }
+        tracing::info!(room = self.state.name(), sid = self.state.sid(), "room ended");
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = now();
+        match message {
+            Message::Join { request, events, reply } => self.join(*request, events, reply),
+            Message::Resume { sid, identity, events, reply } => {
+                self.resume(&sid, &identity, events, reply);
+            }
+            Message::Leave { sid, attachment, reason } => {
+                if self.is_current(&sid, attachment) {
+                    self.sessions.remove(&sid);
+                    self.state.leave(&sid, reason, now);
+                }
+            }
+            Message::SignalLost { sid, attachment } => {
+                if self.is_current(&sid, attachment) {
+                    self.sessions.remove(&sid);
+                    self.state.signal_lost(&sid, now);
+                }
+            }
+            Message::ApplyPeer { sid, role, delta, reply } => {
+                self.apply_peer(sid, role, delta, reply);
+            }
+            Message::RemovePeer { sid, role, reply } => {
+                self.peers.remove(&(sid, role));
+                let _ = reply.send(Ok(()));
+            }
+            Message::AddTrack { sid, request, reply } => {
+                let _ = reply.send(self.state.add_track(&sid, *request));
+            }
+            Message::Change { who, change, reply } => {
+                let changed = self.change(who, *change, now);
+                // What follows is on its way to the others before the asker goes on.
+                self.settle();
+                let _ = reply.send(changed);
+            }
+            Message::Room { reply } => {
+                let _ = reply.send(Ok(self.state.info()));
+            }
+            Message::SetRoomMetadata { metadata, reply } => {
+                let _ = reply.send(self.state.set_metadata(metadata));
+            }
+            Message::Participants { reply } => {
+                let _ = reply.send(Ok(self.state.everybody()));
+            }
+            Message::SendData { packet, reliable, destinations, reply } => {
+                self.send_data(&packet, reliable, destinations, reply);
+            }
+            Message::End { reason, action } => self.state.end(reason, action, now),
+            Message::Node(notice) => self.notice(*notice, now),
+        }
+    }
+
+    fn join(
+        &mut self,
+        request: JoinRequest,
+        events: mpsc::Sender<RoomEvent>,
+        reply: Reply<(Joined, Attachment), JoinError>,
+    ) {
+        let joined = self.state.join(request, now()).map(|joined| {
+            let attachment = self.attach(&joined.sid, events);
+            (joined, attachment)
+        });
+        let sid = joined.as_ref().ok().map(|(joined, _)| joined.sid.clone());
+        if let (Err(_), Some(sid)) = (reply.send(joined), sid) {
+            // The client went away meanwhile.
+            let reason = livekit_protocol::DisconnectReason::ClientInitiated;
+            self.state.leave(&sid, reason, now());
+        }
+    }
+
+    fn resume(
+        &mut self,
+        sid: &ParticipantSid,
+        identity: &str,
+        events: mpsc::Sender<RoomEvent>,
+        reply: Reply<(Resumed, Attachment), JoinError>,
+    ) {
+        let resumed = match self.state.resume(sid, identity) {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let attachment = self.attach(sid, events);
+        let own = self.peers.iter().filter(|((owner, _), _)| owner == sid);
+        let snapshots: Vec<_> = own.map(|((_, role), peer)| (*role, peer.snapshot())).collect();
+        // The snapshots wait for calls under way; the room does not.
+        tokio::spawn(async move {
+            let mut resumed = resumed;
+            for (role, snapshot) in snapshots {
+                resumed.peers.extend(snapshot.await.map(|snapshot| (role, snapshot)));
+            }
+            let _ = reply.send(Ok((resumed, attachment)));
+        });
+    }
+
+    fn attach(&mut self, sid: &ParticipantSid, events: mpsc::Sender<RoomEvent>) -> Attachment {
+        self.attachments += 1;
+        let attachment = Attachment(self.attachments);
+        self.sessions.insert(sid.clone(), Session { attachment, events });
+        attachment
+    }
+
+    fn is_current(&self, sid: &ParticipantSid, attachment: Attachment) -> bool {
+        self.sessions.get(sid).is_some_and(|session| session.attachment == attachment)
+    }
+
+    fn change(&mut self, who: Who, change: Change, now: Now) -> Result<(), RequestError> {
+        let (sid, own) = match who {
+            Who::Own(sid) => (sid, true),
+            Who::Admin(identity) => {
+                let found = self.state.sid_of(&identity);
+                let missing = || RequestError::NotFound(format!("participant {identity}"));
+                (found.ok_or_else(missing)?, false)
+            }
+        };
+        let state = &mut self.state;
+        match change {
+            Change::Publish { track, info } => state.publish(&sid, &track, info, now),
+            Change::Unpublish(track) => state.unpublish(&sid, &track, now),
+            Change::Mute { track, muted } => state.mute(&sid, &track, muted, own),
+            Change::Subscribe { tracks, subscribe } => state.subscribe(&sid, tracks, subscribe),
+            Change::NeedCodec { track, mime_types } => {
+                state.need_codec(&sid, &track, &mime_types, now)
+            }
+            Change::Profile(update) => state.update_profile(&sid, update, own),
+            Change::SubscriptionPermission(audience) => state.set_audience(&sid, audience),
+            Change::LocalAudio(update) => state.update_local_audio(&sid, update),
+            Change::LocalVideo(update) => state.update_local_video(&sid, update),
+            Change::Permissions(permissions) => state.set_permissions(&sid, permissions, now),
+            Change::Remove => {
+                let reason = livekit_protocol::DisconnectReason::ParticipantRemoved;
+                let action = livekit_protocol::leave_request::Action::Disconnect;
+                state.expel(&sid, reason, action, now);
+                Ok(())
+            }
+        }
+    }
+
+    fn place(&self, sid: &ParticipantSid, role: PeerRole) -> PeerPlace {
+        PeerPlace {
+            node: self.home.node.clone(),
+            room_id: self.state.sid().to_owned(),
+            peer_id: ids::peer_id(sid, role),
+            epoch: self.around.epoch,
+            room_ready: self.home.ready.subscribe(),
+            actor: self.own.clone(),
+        }
+    }
+
+    fn apply_peer(
+        &mut self,
+        sid: ParticipantSid,
+        role: PeerRole,
+        delta: Box<node::PeerDelta>,
+        reply: Reply<node::LocalTransport>,
+    ) {
+        if !self.state.has(&sid) {
+            let _ = reply.send(Err(RequestError::Closed));
+            return;
+        }
+        let key = (sid, role);
+        if !self.peers.contains_key(&key) {
+            let link = PeerLink::new(self.place(&key.0, role));
+            self.peers.insert(key.clone(), link);
+        }
+        if let Some(peer) = self.peers.get(&key) {
+            peer.apply(delta, reply);
+        }
+    }
+
+    fn send_data(
+        &self,
+        packet: &livekit_protocol::DataPacket,
+        reliable: bool,
+        destinations: Vec<String>,
+        reply: Reply<()>,
+    ) {
+        let request = node::SendDataRequest {
+            room_id: self.state.sid().to_owned(),
+            epoch: self.around.epoch,
+            packet: packet.encode_to_vec(),
+            reliable,
+            destinations,
+        };
+        let node = self.home.node.clone();
+        tokio::spawn(async move {
+            let sent = node.send_data(request).await.map_err(|error| match error {
+                CallError::Invalid(why) => RequestError::Invalid(why),
+                other => RequestError::Node(other.to_string()),
+            });
+            let _ = reply.send(sent);
+        });
+    }
+
+    fn notice(&mut self, notice: NodeNotice, now: Now) {
+        match notice {
+            NodeNotice::Event(event) => self.node_event(event, now),
+            NodeNotice::Peers(node, snapshots) if self.home.node.is(&node) => {
+                self.resynchronise(snapshots);
+            }
+            // Of a node that was given up and came back: the room lives elsewhere.
+            NodeNotice::Peers(node, _) => self.forget_on(node),
+            NodeNotice::Lost(node) => {
+                if !self.home.node.is(&node) {
+                    return;
+                }
+                tracing::warn!(room = self.state.name(), "the media node is gone");
+                self.state.end(
+                    livekit_protocol::DisconnectReason::MediaFailure,
+                    livekit_protocol::leave_request::Action::Reconnect,
+                    now,
+                );
+            }
+        }
+    }
+
+    fn node_event(&mut self, event: node::event::Event, now: Now) {
+        use node::event::Event;
+        match event {
+            Event::PeerConnected(event) => {
+                let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
+                self.connected(&sid, role);
+            }
+            Event::PeerLost(event) => {
+                let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
+                let reason = event.reason();
+                if self.peers.remove(&(sid.clone(), role)).is_some() {
+                    self.state.peer_lost(&sid, role, reason, now);
+                }
+            }
+            Event::DataReady(event) => {
+                let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
+                self.data_ready(&sid, role);
+            }
+            Event::DataOverflow(event) => {
+                let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
+                self.state.data_overflow(&sid, role);
+            }
+            Event::LayerDemand(event) => {
+                self.state.layer_demand(&event.track_id, event.max_spatial_layer, now);
+            }
+            Event::SpeakersChanged(event) => self.state.speakers(&event.speakers),
+            Event::TrackStarted(event) => {
+                let track = event.track.unwrap_or_default().track_id;
+                tracing::debug!(room = self.state.name(), track, "first packet");
+            }
+            Event::Snapshot(_) => {}
+        }
+    }
+
+    fn connected(&mut self, sid: &ParticipantSid, role: PeerRole) {
+        if let Some(peer) = self.peers.get_mut(&(sid.clone(), role)) {
+            peer.connected = true;
+            self.state.peer_connected(sid, role);
+        }
+    }
+
+    fn data_ready(&mut self, sid: &ParticipantSid, role: PeerRole) {
+        if let Some(peer) = self.peers.get_mut(&(sid.clone(), role)) {
+            peer.data_ready = true;
+            self.state.data_ready(sid, role);
+        }
+    }
+
+    /// Events were missed: what did they say?
+    fn resynchronise(&mut self, snapshots: Vec<node::PeerSnapshot>) {
+        let mut silent: Vec<_> = self.peers.keys().cloned().collect();
+        for snapshot in snapshots {
+            let key = ids::peer_of(&snapshot.peer_id);
+            let Some((key, peer)) = key.and_then(|key| Some((key.clone(), self.peers.get(&key)?)))
+            else {
+                self.remove_stray(snapshot.peer_id);
+                continue;
+            };
+            let (was_connected, was_ready) = (peer.connected, peer.data_ready);
+            silent.retain(|other| *other != key);
+            if snapshot.connected && !was_connected {
+                self.connected(&key.0, key.1);
+            }
+            if snapshot.data_ready && !was_ready {
+                self.data_ready(&key.0, key.1);
+            }
+        }
+        // Lost, or made after the snapshot was taken: the node knows.
+        for key in silent {
+            if let Some(peer) = self.peers.get(&key) {
+                peer.probe();
+            }
+        }
+    }
+
+    fn forget_on(&self, node: Node) {
+        let request = node::RemoveRoomRequest {
+            room_id: self.state.sid().to_owned(),
+            epoch: self.around.epoch,
+        };
+        tokio::spawn(async move { node.remove_room(&request).await });
+    }
+
+    /// A peer that belongs to nobody.
+    fn remove_stray(&self, peer_id: String) {
+        let request = node::RemovePeerRequest {
+            room_id: self.state.sid().to_owned(),
+            peer_id,
+            epoch: self.around.epoch,
+        };
+        let node = self.home.node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = node.remove_peer(&request).await {
+                tracing::warn!(peer = request.peer_id, %error, "a stray peer stays");
+            }
+        });
+    }
+
+    /// Does what follows from the last message.
+    fn settle(&mut self) {
+        while let Some(effect) = self.state.poll_effect() {
+            match effect {
+                Effect::Tell(sid, event) => self.tell(&sid, event),
+                Effect::Withdraw(sid, variants) => self.withdraw(&sid, &variants),
+                Effect::Gone(sid) => {
+                    self.sessions.remove(&sid);
+                    self.peers.retain(|(owner, _), _| *owner != sid);
+                }
+                Effect::Save => self.unsaved = true,
+                Effect::End => self.ended = true,
+            }
+        }
+        if self.unsaved && self.saving.is_none() && !self.ended {
+            self.save();
+        }
+    }
+
+    fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {
+        let Some(session) = self.sessions.get(sid) else { return };
+        let Err(error) = session.events.try_send(event) else { return };
+        if matches!(error, mpsc::error::TrySendError::Full(_)) {
+            tracing::warn!(participant = %sid, "the session does not read its events: closed");
+        }
+        self.sessions.remove(sid);
+        self.state.signal_lost(sid, now());
+    }
+
+    /// Nobody is there who would stop taking a track that is forbidden now.
+    fn withdraw(&self, sid: &ParticipantSid, variants: &[String]) {
+        for ((owner, role), peer) in &self.peers {
+            if owner != sid || *role == PeerRole::Publisher || variants.is_empty() {
+                continue;
+            }
+            let delta = node::PeerDelta {
+                remove_subscription_track_ids: variants.to_vec(),
+                ..Default::default()
+            };
+            let (reply, _) = oneshot::channel();
+            peer.apply(Box::new(delta), reply);
+        }
+    }
+
+    /// Gives the node what a later control plane needs.
+    fn save(&mut self) {
+        self.unsaved = false;
+        let owner_state = match self.state.save() {
+            Ok(bytes) if bytes.len() <= MAX_SAVED => bytes,
+            Ok(bytes) => {
+                let (room, size) = (self.state.name(), bytes.len());
+                tracing::error!(room, size, "too large to outlive a restart of the control plane");
+                if *self.home.ready.borrow() {
+                    return;
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(room = self.state.name(), %error, "the room cannot be saved");
+                return;
+            }
+        };
+        self.revision += 1;
+        let request = node::ApplyRoomRequest {
+            room_id: self.state.sid().to_owned(),
+            epoch: self.around.epoch,
+            revision: self.revision,
+            owner_state,
+        };
+        let (node, ready) = (self.home.node.clone(), self.home.ready.clone());
+        let name = self.state.name().to_owned();
+        self.saving = Some(tokio::spawn(async move {
+            let saved = node.apply_room(&request).await;
+            if let Err(error) = &saved {
+                tracing::warn!(room = name, %error, "the room is not saved");
+                tokio::time::sleep(SAVE_AGAIN_AFTER).await;
+                return false;
+            }
+            ready.send_replace(true);
+            tokio::time::sleep(SAVE_EVERY).await;
+            true
+        }));
+    }
+}
+
+pub(super) fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        mono: Instant::now().into_std(),
+        unix_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,116 @@
+//! What the media node says.
+
+use std::collections::BTreeMap;
+
+use chappe_proto::node::v1 as node;
+use livekit_protocol as proto;
+
+use super::{
+    END_WITHIN, Now, RoomState,
+    participant::{Participant, Stage},
+    quality::codec_name,
+};
+use crate::room::{ids, types::*};
+
+impl RoomState {
+    /// A peer of a participant has media now.
+    pub(in crate::room) fn peer_connected(&mut self, sid: &ParticipantSid, role: PeerRole) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let activates = role == participant.primary_peer() && participant.stage == Stage::Joined;
+        if activates {
+            participant.stage = Stage::Active;
+            participant.connect_by = None;
+        }
+        self.tell(sid, RoomEvent::PeerConnected(role));
+        if activates {
+            self.changed(sid, true);
+        }
+    }
+
+    /// A peer of a participant is gone from the node. Its session says the last word, if it is there.
+    pub(in crate::room) fn peer_lost(
+        &mut self,
+        sid: &ParticipantSid,
+        role: PeerRole,
+        reason: node::LostReason,
+        now: Now,
+    ) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        if !participant.attached {
+            let why = match reason {
+                node::LostReason::Closed => proto::DisconnectReason::ClientInitiated,
+                _ => proto::DisconnectReason::ConnectionTimeout,
+            };
+            self.leave(sid, why, now);
+            return;
+        }
+        participant.end_by.get_or_insert(now.mono + END_WITHIN);
+        self.tell(sid, RoomEvent::PeerLost { role, reason });
+    }
+
+    pub(in crate::room) fn data_ready(&mut self, sid: &ParticipantSid, role: PeerRole) {
+        self.tell(sid, RoomEvent::DataReady(role));
+    }
+
+    pub(in crate::room) fn data_overflow(&mut self, sid: &ParticipantSid, role: PeerRole) {
+        self.tell(sid, RoomEvent::DataOverflow(role));
+    }
+
+    /// What all subscribers of a track together want changed.
+    pub(in crate::room) fn layer_demand(
+        &mut self,
+        node_track_id: &str,
+        max_layer: Option<u32>,
+        now: Now,
+    ) {
+        let track_sid = ids::track_of(node_track_id);
+        let Some(publisher) = self.publisher_of(&track_sid) else { return };
+        let Ok(track) = self.own_track(&publisher, &track_sid) else { return };
+        if track.info.r#type() != proto::TrackType::Video {
+            return;
+        }
+        let variant = track.variants.iter().find(|variant| variant.node_track_id == node_track_id);
+        let Some(variant) = variant else { return };
+        let codec = codec_name(&variant.mime_type);
+        if track.quality.demand(&codec, max_layer, now.mono) {
+            let update = track.tell_quality();
+            self.tell(&publisher, RoomEvent::SubscribedQuality(update));
+        }
+    }
+
+    pub(super) fn tell_due_qualities(&mut self, now: Now) {
+        let mut updates = Vec::new();
+        for participant in self.participants.values_mut() {
+            for track in participant.tracks.values_mut() {
+                if track.quality.due.is_some_and(|due| due <= now.mono) {
+                    updates.push((participant.sid.clone(), track.tell_quality()));
+                }
+            }
+        }
+        for (publisher, update) in updates {
+            self.tell(&publisher, RoomEvent::SubscribedQuality(update));
+        }
+    }
+
+    /// The node elected speakers: tracks become participants. Of several tracks the loudest counts.
+    pub(in crate::room) fn speakers(&mut self, speakers: &[node::Speaker]) {
+        let mut by_participant: BTreeMap<ParticipantSid, proto::SpeakerInfo> = BTreeMap::new();
+        for speaker in speakers {
+            let Some(sid) = self.publisher_of(&ids::track_of(&speaker.track_id)) else { continue };
+            if self.participants.get(&sid).is_none_or(|own: &Participant| own.permissions.hidden) {
+                continue;
+            }
+            let said = by_participant.entry(sid.clone()).or_insert_with(|| proto::SpeakerInfo {
+                sid: sid.to_string(),
+                ..Default::default()
+            });
+            said.level = said.level.max(speaker.level);
+            said.active |= speaker.active;
+        }
+        if by_participant.is_empty() {
+            return;
+        }
+        let speakers = by_participant.into_values().collect();
+        self.broadcast(&RoomEvent::Speakers(proto::SpeakersChanged { speakers }), None);
+    }
+}

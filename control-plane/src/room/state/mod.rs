@@ -1,0 +1,496 @@
+//! The rules of a room, without I/O: who is here, who may do what, who takes which track.
+//!
+//! Plain methods are commands; what follows from them is drained with [`RoomState::poll_effect`] after each call, in
+//! order. Deadlines are asked with [`RoomState::poll_timeout`].
+
+mod media;
+mod participant;
+mod quality;
+mod saved;
+mod subscriptions;
+mod track;
+mod tracks;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use livekit_protocol as proto;
+
+use self::participant::Participant;
+pub(crate) use self::participant::permissions_of;
+pub(super) use self::saved::MAX_SAVED;
+use super::types::*;
+use crate::auth::Permissions;
+
+/// A participant whose media is not connected by then is dropped.
+const CONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// How long a participant without signalling is kept while its media lives: clients retry for about 45 s.
+const RESUME_WITHIN: Duration = Duration::from_secs(60);
+/// How long a session has to end a participant whose peer is lost.
+const END_WITHIN: Duration = Duration::from_secs(5);
+/// Counts in the room change often: told at most this often.
+const COUNTS_EVERY: Duration = Duration::from_secs(1);
+/// Longest metadata of a room or participant, bytes.
+pub(crate) const MAX_METADATA: usize = 512 * 1024;
+/// Most bytes of all attribute keys and values of a participant.
+const MAX_ATTRIBUTES: usize = 64 * 1024;
+/// Longest name of a participant or room, bytes.
+pub(crate) const MAX_NAME: usize = 256;
+
+/// One reading of the clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// For deadlines.
+    pub(super) mono: Instant,
+    /// For people, milliseconds since 1970.
+    pub(super) unix_ms: i64,
+}
+
+/// What follows from a command.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are the large one, and live briefly
+pub(super) enum Effect {
+    /// Tell a participant's session, if there is one.
+    Tell(ParticipantSid, RoomEvent),
+    /// A participant without a session must not receive these tracks of the node any more.
+    Withdraw(ParticipantSid, Vec<String>),
+    /// The participant is out: its session ends and its peers leave the node.
+    Gone(ParticipantSid),
+    /// What outlives the control plane changed.
+    Save,
+    /// The room is over.
+    End,
+}
+
+#[derive(Debug)]
+pub(super) struct RoomState {
+    sid: String,
+    name: String,
+    options: RoomOptions,
+    created_ms: i64,
+    participants: BTreeMap<ParticipantSid, Participant>,
+    by_identity: HashMap<String, ParticipantSid>,
+    /// Who left lately, for those that resume.
+    departed: VecDeque<(Instant, proto::ParticipantInfo)>,
+    /// Nobody is here: the room ends then.
+    end_at: Option<Instant>,
+    /// Counts changed: told then.
+    counts_due: Option<Instant>,
+    /// APIs may unmute tracks.
+    remote_unmute: bool,
+    effects: VecDeque<Effect>,
+}
+
+impl RoomState {
+    pub(super) fn new(sid: String, name: String, options: RoomOptions, now: Now) -> Self {
+        let end_at = Some(now.mono + options.empty_timeout);
+        Self {
+            sid,
+            name,
+            options,
+            created_ms: now.unix_ms,
+            participants: BTreeMap::new(),
+            by_identity: HashMap::new(),
+            departed: VecDeque::new(),
+            end_at,
+            counts_due: None,
+            remote_unmute: false,
+            effects: VecDeque::from([Effect::Save]),
+        }
+    }
+
+    pub(super) fn allow_remote_unmute(&mut self, allow: bool) {
+        self.remote_unmute = allow;
+    }
+
+    /// The next consequence of what was commanded. To be drained after every command.
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let people = self.participants.values().filter_map(Participant::next_deadline).min();
+        [self.end_at, self.counts_due, people].into_iter().flatten().min()
+    }
+
+    /// The room as the wire protocol states it.
+    pub(super) fn info(&self) -> proto::Room {
+        let shown = || self.participants.values().filter(|other| !other.permissions.hidden);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        proto::Room {
+            sid: self.sid.clone(),
+            name: self.name.clone(),
+            empty_timeout: seconds(self.options.empty_timeout),
+            departure_timeout: seconds(self.options.departure_timeout),
+            max_participants: self.options.max_participants,
+            creation_time: self.created_ms / 1000,
+            creation_time_ms: self.created_ms,
+            metadata: self.options.metadata.clone(),
+            num_participants: count(shown().count()),
+            num_publishers: count(shown().filter(|other| other.is_publisher()).count()),
+            active_recording: self.participants.values().any(|other| other.permissions.recorder),
+            ..Default::default()
+        }
+    }
+
+    /// Everybody in order of joining.
+    pub(super) fn everybody(&self) -> Vec<proto::ParticipantInfo> {
+        let mut people: Vec<_> = self.participants.values().collect();
+        people.sort_by(|a, b| a.joined_key().cmp(&b.joined_key()));
+        people.into_iter().map(Participant::info).collect()
+    }
+
+    pub(super) fn sid_of(&self, identity: &str) -> Option<ParticipantSid> {
+        self.by_identity.get(identity).cloned()
+    }
+
+    pub(super) fn has(&self, sid: &ParticipantSid) -> bool {
+        self.participants.contains_key(sid)
+    }
+
+    fn others_of(&self, sid: &ParticipantSid) -> Vec<proto::ParticipantInfo> {
+        let mut people: Vec<_> = self
+            .participants
+            .values()
+            .filter(|other| other.sid != *sid && !other.permissions.hidden)
+            .collect();
+        people.sort_by(|a, b| a.joined_key().cmp(&b.joined_key()));
+        people.into_iter().map(Participant::info).collect()
+    }
+
+    /// Lets a participant in; an older one of its identity goes.
+    pub(super) fn join(&mut self, request: JoinRequest, now: Now) -> Result<Joined, JoinError> {
+        let older = self.sid_of(&request.identity);
+        let max = self.options.max_participants;
+        let others = self.participants.len() - usize::from(older.is_some());
+        if max > 0 && others >= max as usize {
+            return Err(JoinError::RoomFull(max));
+        }
+        if let Some(older) = older {
+            self.expel(
+                &older,
+                proto::DisconnectReason::DuplicateIdentity,
+                proto::leave_request::Action::Disconnect,
+                now,
+            );
+        }
+        let mut participant = Participant::new(request, now.unix_ms);
+        participant.connect_by = Some(now.mono + CONNECT_WITHIN);
+        let sid = participant.sid.clone();
+        self.by_identity.insert(participant.identity.clone(), sid.clone());
+        self.participants.insert(sid.clone(), participant);
+        self.end_at = None;
+        self.tell_others(&sid);
+        self.settle_subscriber(&sid);
+        self.counts_changed(now);
+        let participant = self.participants.get(&sid).map(Participant::info).unwrap_or_default();
+        Ok(Joined { room: self.info(), participant, others: self.others_of(&sid), sid })
+    }
+
+    /// A client is back with its PeerConnections. The peers are filled in by the caller.
+    pub(super) fn resume(
+        &mut self,
+        sid: &ParticipantSid,
+        identity: &str,
+    ) -> Result<Resumed, JoinError> {
+        let participant = self.participants.get_mut(sid);
+        let Some(participant) = participant.filter(|found| found.identity == identity) else {
+            return Err(JoinError::UnknownParticipant);
+        };
+        if participant.end_by.is_some() {
+            return Err(JoinError::UnknownParticipant);
+        }
+        participant.attached = true;
+        participant.resume_by = None;
+        let own = participant.info();
+        let permissions = participant.permissions.clone();
+        let taken = participant.taken.clone();
+        let subscriptions = taken.iter().filter_map(|(track, publisher)| {
+            let found = self.participants.get(publisher)?.tracks.get(track)?;
+            Some(found.for_subscriber(publisher))
+        });
+        Ok(Resumed {
+            room: self.info(),
+            others: self.others_of(sid),
+            participant: own,
+            permissions,
+            peers: Vec::new(),
+            subscriptions: subscriptions.collect(),
+            departed: self.departed_since_lately(),
+        })
+    }
+
+    /// Those who left lately and are not back under another sid.
+    fn departed_since_lately(&self) -> Vec<proto::ParticipantInfo> {
+        let gone = self.departed.iter().map(|(_, info)| info);
+        gone.filter(|info| !self.by_identity.contains_key(&info.identity)).cloned().collect()
+    }
+
+    /// The WebSocket is gone.
+    pub(super) fn signal_lost(&mut self, sid: &ParticipantSid, now: Now) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        participant.attached = false;
+        if participant.stage != participant::Stage::Active || participant.end_by.is_some() {
+            self.leave(sid, proto::DisconnectReason::SignalClose, now);
+            return;
+        }
+        participant.resume_by = Some(now.mono + RESUME_WITHIN);
+    }
+
+    /// The participant goes by itself.
+    pub(super) fn leave(
+        &mut self,
+        sid: &ParticipantSid,
+        reason: proto::DisconnectReason,
+        now: Now,
+    ) {
+        let Some(mut gone) = self.participants.remove(sid) else { return };
+        if self.by_identity.get(&gone.identity) == Some(sid) {
+            self.by_identity.remove(&gone.identity);
+        }
+        for (track, publisher) in std::mem::take(&mut gone.taken) {
+            self.forget_subscriber(&publisher, &track, sid);
+        }
+        if !gone.permissions.hidden {
+            gone.version += 1;
+            let info = departure(&gone, reason);
+            self.broadcast(&RoomEvent::Participants(vec![info.clone()]), None);
+            self.departed.push_back((now.mono, info));
+        }
+        for track in gone.tracks.values() {
+            self.withdraw(&gone.sid, track);
+        }
+        for other in self.participants.values_mut() {
+            other.wishes.retain(|track, _| !gone.tracks.contains_key(track));
+        }
+        self.effects.push_back(Effect::Gone(sid.clone()));
+        if self.participants.is_empty() {
+            self.end_at = Some(now.mono + self.options.departure_timeout);
+        }
+        self.counts_changed(now);
+    }
+
+    /// The server ends a participant's session.
+    pub(super) fn expel(
+        &mut self,
+        sid: &ParticipantSid,
+        reason: proto::DisconnectReason,
+        action: proto::leave_request::Action,
+        now: Now,
+    ) {
+        self.tell(sid, RoomEvent::Closed { reason, action });
+        self.leave(sid, reason, now);
+    }
+
+    /// Ends the room for everybody.
+    pub(super) fn end(
+        &mut self,
+        reason: proto::DisconnectReason,
+        action: proto::leave_request::Action,
+        now: Now,
+    ) {
+        // Nobody needs to hear of the others any more.
+        for sid in self.participants.keys() {
+            let event = RoomEvent::Closed { reason, action };
+            self.effects.push_back(Effect::Tell(sid.clone(), event));
+            self.effects.push_back(Effect::Gone(sid.clone()));
+        }
+        self.participants.clear();
+        self.by_identity.clear();
+        self.end_at = Some(now.mono);
+        self.effects.push_back(Effect::End);
+    }
+
+    pub(super) fn set_metadata(&mut self, metadata: String) -> Result<proto::Room, RequestError> {
+        if metadata.len() > MAX_METADATA {
+            return Err(RequestError::LimitExceeded(format!("metadata over {MAX_METADATA} bytes")));
+        }
+        self.options.metadata = metadata;
+        let info = self.info();
+        self.broadcast(&RoomEvent::Room(info.clone()), None);
+        self.effects.push_back(Effect::Save);
+        Ok(info)
+    }
+
+    /// A participant's name, metadata or attributes change; `by_itself` needs the permission.
+    pub(super) fn update_profile(
+        &mut self,
+        sid: &ParticipantSid,
+        update: ProfileUpdate,
+        by_itself: bool,
+    ) -> Result<(), RequestError> {
+        let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
+        if by_itself && !participant.permissions.can_update_own_metadata {
+            let missing = "the token has no grant to update its own metadata".to_owned();
+            return Err(RequestError::NotAllowed(missing));
+        }
+        let mut attributes = participant.attributes.clone();
+        for (key, value) in update.attributes {
+            match value.is_empty() {
+                true => attributes.remove(&key),
+                false => attributes.insert(key, value),
+            };
+        }
+        check_profile(update.name.as_deref(), update.metadata.as_deref(), &attributes)?;
+        let name = update.name.unwrap_or_else(|| participant.name.clone());
+        let metadata = update.metadata.unwrap_or_else(|| participant.metadata.clone());
+        let before = (&participant.name, &participant.metadata, &participant.attributes);
+        if before == (&name, &metadata, &attributes) {
+            return Ok(());
+        }
+        (participant.name, participant.metadata, participant.attributes) =
+            (name, metadata, attributes);
+        self.changed(sid, true);
+        Ok(())
+    }
+
+    /// An API changes what a participant may do.
+    pub(super) fn set_permissions(
+        &mut self,
+        sid: &ParticipantSid,
+        permissions: Permissions,
+        now: Now,
+    ) -> Result<(), RequestError> {
+        let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
+        if participant.permissions == permissions {
+            return Ok(());
+        }
+        let was_hidden = participant.permissions.hidden;
+        participant.permissions = permissions.clone();
+        let hides = permissions.hidden && !was_hidden;
+        let forbidden: Vec<_> = participant
+            .tracks
+            .values()
+            .filter(|track| !participant.may_publish(track.info.source()))
+            .map(|track| track.sid.clone())
+            .collect();
+        if hides {
+            participant.version += 1;
+            let info = departure(participant, proto::DisconnectReason::UnknownReason);
+            self.broadcast(&RoomEvent::Participants(vec![info]), Some(sid));
+        }
+        self.tell(sid, RoomEvent::Permissions(permissions));
+        for track in forbidden {
+            self.tell(sid, RoomEvent::TrackUnpublished(track.clone()));
+            self.remove_track(sid, &track, now);
+        }
+        self.changed(sid, true);
+        self.settle_subscriber(sid);
+        self.settle_publisher(sid);
+        self.counts_changed(now);
+        Ok(())
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now.mono);
+        let late: Vec<_> = self
+            .participants
+            .values()
+            .filter_map(|participant| {
+                let reason = if due(participant.connect_by) {
+                    proto::DisconnectReason::JoinFailure
+                } else if due(participant.resume_by) {
+                    proto::DisconnectReason::ConnectionTimeout
+                } else if due(participant.end_by) {
+                    proto::DisconnectReason::MediaFailure
+                } else {
+                    return None;
+                };
+                Some((participant.sid.clone(), reason))
+            })
+            .collect();
+        for (sid, reason) in late {
+            self.expel(&sid, reason, proto::leave_request::Action::Reconnect, now);
+        }
+        self.tell_due_qualities(now);
+        if due(self.counts_due) {
+            self.counts_due = None;
+            let info = self.info();
+            self.broadcast(&RoomEvent::Room(info), None);
+        }
+        while self.departed.front().is_some_and(|(at, _)| now.mono - *at > 2 * RESUME_WITHIN) {
+            self.departed.pop_front();
+        }
+        if due(self.end_at) {
+            self.end_at = None;
+            self.effects.push_back(Effect::End);
+        }
+    }
+
+    /// A participant changed in a way that others see.
+    fn changed(&mut self, sid: &ParticipantSid, tell_itself: bool) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        participant.version += 1;
+        if tell_itself {
+            let info = participant.info();
+            self.tell(sid, RoomEvent::Participants(vec![info]));
+        }
+        self.tell_others(sid);
+        self.effects.push_back(Effect::Save);
+    }
+
+    fn counts_changed(&mut self, now: Now) {
+        self.counts_due.get_or_insert(now.mono + COUNTS_EVERY);
+        self.effects.push_back(Effect::Save);
+    }
+
+    fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {
+        if self.participants.get(sid).is_some_and(|participant| participant.attached) {
+            self.effects.push_back(Effect::Tell(sid.clone(), event));
+        }
+    }
+
+    /// Tells the others what `sid` is now, unless it is hidden.
+    fn tell_others(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        if participant.permissions.hidden {
+            return;
+        }
+        let event = RoomEvent::Participants(vec![participant.info()]);
+        self.broadcast(&event, Some(sid));
+    }
+
+    fn broadcast(&mut self, event: &RoomEvent, except: Option<&ParticipantSid>) {
+        let hearers = self
+            .participants
+            .values()
+            .filter(|participant| participant.attached && Some(&participant.sid) != except);
+        let told = hearers.map(|participant| Effect::Tell(participant.sid.clone(), event.clone()));
+        self.effects.extend(told);
+    }
+}
+
+fn departure(participant: &Participant, reason: proto::DisconnectReason) -> proto::ParticipantInfo {
+    proto::ParticipantInfo {
+        state: proto::participant_info::State::Disconnected as i32,
+        disconnect_reason: reason as i32,
+        tracks: Vec::new(),
+        is_publisher: false,
+        ..participant.info()
+    }
+}
+
+fn check_profile(
+    name: Option<&str>,
+    metadata: Option<&str>,
+    attributes: &HashMap<String, String>,
+) -> Result<(), RequestError> {
+    let size: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let over = |what: &str, most: usize| {
+        Err(RequestError::LimitExceeded(format!("{what} over {most} bytes")))
+    };
+    if name.is_some_and(|name| name.len() > MAX_NAME) {
+        return over("name", MAX_NAME);
+    }
+    if metadata.is_some_and(|metadata| metadata.len() > MAX_METADATA) {
+        return over("metadata", MAX_METADATA);
+    }
+    if size > MAX_ATTRIBUTES {
+        return over("attributes", MAX_ATTRIBUTES);
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What participants publish.
+
+use livekit_protocol as proto;
+
+use super::{Effect, Now, RoomState, track::Track};
+use crate::room::types::*;
+
+/// Most tracks of one participant, announced or published.
+const MAX_TRACKS: usize = 64;
+/// Most codecs or layers in one announcement.
+const MAX_LAYERS: usize = 16;
+
+impl RoomState {
+    /// Announces a track, or a backup codec of one.
+    pub(in crate::room) fn add_track(
+        &mut self,
+        sid: &ParticipantSid,
+        request: proto::AddTrackRequest,
+    ) -> Result<proto::TrackInfo, RequestError> {
+        let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
+        if !participant.may_publish(request.source()) {
+            let what = format!("publishing from {}", request.source().as_str_name());
+            return Err(RequestError::NotAllowed(what));
+        }
+        if request.simulcast_codecs.len() > MAX_LAYERS || request.layers.len() > MAX_LAYERS {
+            return Err(RequestError::LimitExceeded(format!("{MAX_LAYERS} codecs and layers")));
+        }
+        if request.r#type() == proto::TrackType::Data {
+            return Err(RequestError::Invalid("only audio and video tracks are added".to_owned()));
+        }
+        if !request.sid.is_empty() {
+            let known = TrackSid(request.sid.as_str().into());
+            let track = participant.tracks.get_mut(&known);
+            let track = track.ok_or_else(|| RequestError::NotFound(format!("track {known}")))?;
+            track.add_codecs(request.simulcast_codecs);
+            return Ok(track.info.clone());
+        }
+        let again = participant.tracks.values().find(|track| {
+            !track.is_published() && !track.cid.is_empty() && track.cid == request.cid
+        });
+        if let Some(again) = again {
+            return Ok(again.info.clone());
+        }
+        if participant.tracks.len() >= MAX_TRACKS {
+            return Err(RequestError::LimitExceeded(format!("{MAX_TRACKS} tracks")));
+        }
+        let track = Track::announced(request);
+        let info = track.info.clone();
+        participant.tracks.insert(track.sid.clone(), track);
+        self.effects.push_back(Effect::Save);
+        Ok(info)
+    }
+
+    /// The track's media sections are negotiated.
+    pub(in crate::room) fn publish(
+        &mut self,
+        sid: &ParticipantSid,
+        track_sid: &TrackSid,
+        info: PublishedInfo,
+        now: Now,
+    ) -> Result<(), RequestError> {
+        let track = self.own_track(sid, track_sid)?;
+        let was_published = track.is_published();
+        if !track.publish(info)? {
+            return Ok(());
+        }
+        let taken_by: Vec<_> = track.subscribers.iter().cloned().collect();
+        let renewed = track.for_subscriber(sid);
+        self.changed(sid, false);
+        for subscriber in taken_by {
+            self.tell(&subscriber, RoomEvent::Subscribe(renewed.clone()));
+        }
+        if !was_published {
+            self.settle_track(sid, track_sid);
+            self.counts_changed(now);
+        }
+        Ok(())
+    }
+
+    /// Ends a track, published or announced.
+    pub(in crate::room) fn unpublish(
+        &mut self,
+        sid: &ParticipantSid,
+        track: &TrackSid,
+        now: Now,
+    ) -> Result<(), RequestError> {
+        self.own_track(sid, track)?;
+        if self.remove_track(sid, track, now) {
+            self.changed(sid, false);
+        }
+        Ok(())
+    }
+
+    /// True where it was published.
+    pub(super) fn remove_track(
+        &mut self,
+        sid: &ParticipantSid,
+        track_sid: &TrackSid,
+        now: Now,
+    ) -> bool {
+        let Some(participant) = self.participants.get_mut(sid) else { return false };
+        let Some(track) = participant.tracks.remove(track_sid) else { return false };
+        self.withdraw(sid, &track);
+        for other in self.participants.values_mut() {
+            other.wishes.remove(track_sid);
+        }
+        self.counts_changed(now);
+        track.is_published()
+    }
+
+    /// The publisher or an API mutes or unmutes a track.
+    pub(in crate::room) fn mute(
+        &mut self,
+        sid: &ParticipantSid,
+        track_sid: &TrackSid,
+        muted: bool,
+        by_itself: bool,
+    ) -> Result<(), RequestError> {
+        let remote_unmute = self.remote_unmute;
+        let track = self.own_track(sid, track_sid)?;
+        if track.info.muted == muted {
+            return Ok(());
+        }
+        if !by_itself && !muted && !remote_unmute {
+            let refused = "the server does not unmute the tracks of others".to_owned();
+            return Err(RequestError::NotAllowed(refused));
+        }
+        track.info.muted = muted;
+        let published = track.is_published();
+        if !by_itself {
+            self.tell(sid, RoomEvent::Muted { track: track_sid.clone(), muted });
+        }
+        if published {
+            self.changed(sid, false);
+        } else {
+            self.effects.push_back(Effect::Save);
+        }
+        Ok(())
+    }
+
+    pub(in crate::room) fn update_local_audio(
+        &mut self,
+        sid: &ParticipantSid,
+        update: proto::UpdateLocalAudioTrack,
+    ) -> Result<(), RequestError> {
+        let mut features = update.features;
+        features.truncate(MAX_LAYERS);
+        self.edit_track(sid, &update.track_sid, |info| info.audio_features = features)
+    }
+
+    pub(in crate::room) fn update_local_video(
+        &mut self,
+        sid: &ParticipantSid,
+        update: proto::UpdateLocalVideoTrack,
+    ) -> Result<(), RequestError> {
+        self.edit_track(sid, &update.track_sid, |info| {
+            (info.width, info.height) = (update.width, update.height);
+        })
+    }
+
+    fn edit_track(
+        &mut self,
+        sid: &ParticipantSid,
+        track: &str,
+        edit: impl FnOnce(&mut proto::TrackInfo),
+    ) -> Result<(), RequestError> {
+        let track = self.own_track(sid, &TrackSid(track.into()))?;
+        let before = track.info.clone();
+        edit(&mut track.info);
+        if track.info != before && track.is_published() {
+            self.changed(sid, false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn own_track(
+        &mut self,
+        sid: &ParticipantSid,
+        track: &TrackSid,
+    ) -> Result<&mut Track, RequestError> {
+        let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
+        let found = participant.tracks.get_mut(track);
+        found.ok_or_else(|| RequestError::NotFound(format!("track {track}")))
+    }
+}

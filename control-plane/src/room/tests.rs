@@ -1,0 +1,354 @@
+//! Rooms over a node that keeps what it is told: actor, registry, restart.
+
+use std::{sync::Arc, time::Duration};
+
+use chappe_proto::node::v1 as node;
+use livekit_protocol as proto;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{
+    auth::Permissions,
+    node::{Node, Nodes, embedded_channel, testing::TestNode},
+    store::MemoryStore,
+};
+
+const QUEUE: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn registry(test_node: &TestNode) -> RoomRegistry {
+    let (nodes, events) = Nodes::new();
+    nodes.add(Node::new("test", embedded_channel(test_node.clone())));
+    RoomRegistry::start(nodes, events, Arc::new(MemoryStore::default()), RoomPolicy::default())
+}
+
+pub(super) fn request(identity: &str) -> JoinRequest {
+    JoinRequest {
+        identity: identity.to_owned(),
+        name: identity.to_uppercase(),
+        metadata: String::new(),
+        attributes: Default::default(),
+        permissions: Permissions::default(),
+        kind: proto::participant_info::Kind::Standard,
+        auto_subscribe: true,
+        two_peers: false,
+        protocol: 16,
+        client_protocol: 0,
+    }
+}
+
+pub(super) fn camera(cid: &str) -> proto::AddTrackRequest {
+    proto::AddTrackRequest {
+        cid: cid.to_owned(),
+        r#type: proto::TrackType::Video as i32,
+        source: proto::TrackSource::Camera as i32,
+        ..Default::default()
+    }
+}
+
+pub(super) fn vp8(track: &str) -> PublishedInfo {
+    let variant = PublishedVariant {
+        node_track_id: track.to_owned(),
+        mime_type: "video/VP8".to_owned(),
+        mid: "1".to_owned(),
+        cid: String::new(),
+        layers: Vec::new(),
+    };
+    PublishedInfo { variants: vec![variant] }
+}
+
+struct Guest {
+    room: RoomHandle,
+    sid: ParticipantSid,
+    joined: Joined,
+    events: mpsc::Receiver<RoomEvent>,
+}
+
+impl Guest {
+    async fn join(rooms: &RoomRegistry, room: &str, identity: &str) -> Self {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let (room, joined) = rooms.join(room, request(identity), sender).await.unwrap();
+        Self { room, sid: joined.sid.clone(), joined, events }
+    }
+
+    async fn with_media(self, test_node: &TestNode) -> Self {
+        let delta =
+            node::PeerDelta { owner_state: Some(b"session".to_vec()), ..Default::default() };
+        self.room.apply_peer(&self.sid, PeerRole::Single, delta).await.unwrap();
+        test_node.connect(&self.sid.0);
+        self.until_active().await
+    }
+
+    async fn until_active(mut self) -> Self {
+        let connected = RoomEvent::PeerConnected(PeerRole::Single);
+        self.hear(|event| (*event == connected).then_some(())).await;
+        self
+    }
+
+    async fn publish(&self, cid: &str) -> TrackSid {
+        let info = self.room.add_track(&self.sid, camera(cid)).await.unwrap();
+        let track = TrackSid(info.sid.as_str().into());
+        self.room.publish_track(&self.sid, &track, vp8(&info.sid)).await.unwrap();
+        track
+    }
+
+    /// Reads events until one fits.
+    async fn hear<T>(&mut self, mut fits: impl FnMut(&RoomEvent) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let event = self.events.recv().await.expect("the event comes before the end");
+                if let Some(found) = fits(&event) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the event comes")
+    }
+
+    async fn hear_subscribe(&mut self) -> SubscribedTrack {
+        self.hear(|event| match event {
+            RoomEvent::Subscribe(track) => Some(track.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn hear_closed(&mut self) -> proto::DisconnectReason {
+        self.hear(|event| match event {
+            RoomEvent::Closed { reason, .. } => Some(*reason),
+            _ => None,
+        })
+        .await
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn two_people_see_and_take_each_others_tracks() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let track = anna.publish("cam").await;
+
+    // Who comes later takes what is there; who is there hears who comes.
+    let mut ben = Guest::join(&rooms, "r", "ben").await;
+    assert_eq!(ben.joined.others.len(), 1);
+    assert_eq!(ben.joined.others[0].tracks[0].sid, *track.0);
+    let taken = ben.hear_subscribe().await;
+    assert_eq!(taken.publisher, anna.sid);
+    assert_eq!(taken.variants[0].node_track_id, *track.0);
+    anna.hear(|event| (*event == RoomEvent::TrackSubscribed(track.clone())).then_some(())).await;
+
+    let second = anna.publish("screen").await;
+    assert_eq!(ben.hear_subscribe().await.info.sid, *second.0);
+
+    // Leaving withdraws the tracks and removes the peer from the node.
+    anna.room.leave(&anna.sid, proto::DisconnectReason::ClientInitiated).await;
+    for _ in 0..2 {
+        ben.hear(|event| matches!(event, RoomEvent::Unsubscribe { .. }).then_some(())).await;
+    }
+    until("anna's peer leaves the node", || test_node.held().peers.is_empty()).await;
+    assert_eq!(rooms.list().await[0].num_participants, 1);
+}
+
+#[tokio::test]
+async fn a_peer_is_made_whole_then_changed_by_deltas_then_made_whole_again_when_out_of_step() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let anna = Guest::join(&rooms, "r", "anna").await;
+    let apply = |text: &str| {
+        let delta =
+            node::PeerDelta { owner_state: Some(text.as_bytes().to_vec()), ..Default::default() };
+        anna.room.apply_peer(&anna.sid, PeerRole::Single, delta)
+    };
+    let transport = apply("one").await.unwrap();
+    assert_eq!(transport.ice.unwrap().ufrag, format!("ufrag-{}", anna.sid));
+    apply("two").await.unwrap();
+    assert_eq!(test_node.counts(), (1, 1));
+    // The node lost a change, or has one that we never heard of.
+    test_node.held().peers.get_mut(&*anna.sid.0).unwrap().revision += 7;
+    apply("three").await.unwrap();
+    apply("four").await.unwrap();
+    assert_eq!(test_node.counts(), (2, 2));
+    let held = test_node.held();
+    assert_eq!(held.peers[&*anna.sid.0].state.as_ref().unwrap().owner_state, b"four");
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_read_is_closed_and_nobody_else() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let (sender, mut deaf) = mpsc::channel(1);
+    rooms.join("r", request("deaf"), sender).await.unwrap();
+    let mut anna = Guest::join(&rooms, "r", "anna").await;
+    let mut ben = Guest::join(&rooms, "r", "ben").await;
+    let track = ben.publish("cam").await;
+    assert_eq!(anna.hear_subscribe().await.info.sid, *track.0);
+    let gone = ben.hear(|event| match event {
+        RoomEvent::Participants(people) => people
+            .iter()
+            .find(|info| info.state() == proto::participant_info::State::Disconnected)
+            .map(|info| info.identity.clone()),
+        _ => None,
+    });
+    assert_eq!(gone.await, "deaf");
+    while deaf.recv().await.is_some() {}
+}
+
+#[tokio::test]
+async fn the_younger_of_one_identity_stays() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut older = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let younger = Guest::join(&rooms, "r", "anna").await;
+    assert_eq!(older.hear_closed().await, proto::DisconnectReason::DuplicateIdentity);
+    assert!(younger.joined.others.is_empty());
+    until("the older's peer leaves the node", || test_node.held().peers.is_empty()).await;
+    // A late word of the older's session does not hurt the younger.
+    older.room.leave(&older.sid, proto::DisconnectReason::ClientInitiated).await;
+    assert_eq!(younger.room.participants().await.unwrap()[0].sid, *younger.sid.0);
+}
+
+#[tokio::test]
+async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over() {
+    let test_node = TestNode::new();
+    let before = registry(&test_node).await;
+    let anna = Guest::join(&before, "r", "anna").await.with_media(&test_node).await;
+    let ben = Guest::join(&before, "r", "ben").await.with_media(&test_node).await;
+    let never_connected = Guest::join(&before, "r", "carl").await;
+    let track = anna.publish("cam").await;
+    let state = serde_json::to_string(&track).unwrap();
+    until("the room is saved with its track", || {
+        let held = test_node.held();
+        let Some(room) = held.rooms.values().next() else { return false };
+        let inflated = flate2::read::ZlibDecoder::new(room.owner_state.as_slice());
+        let text = std::io::read_to_string(inflated).unwrap();
+        text.contains(state.trim_matches('"'))
+            && text.contains("carl")
+            && text.contains("video/VP8")
+    })
+    .await;
+    let epoch = test_node.held().rooms.values().next().unwrap().epoch;
+    // A peer of nobody, and a room that nobody can read.
+    let stray = node::PeerSnapshot {
+        room_id: anna.room.sid().to_owned(),
+        peer_id: "PA_stray".to_owned(),
+        ..Default::default()
+    };
+    test_node.held().peers.insert("PA_stray".to_owned(), stray);
+    let unreadable =
+        node::RoomSnapshot { room_id: "RM_noise".to_owned(), epoch: 5, ..Default::default() };
+    test_node.held().rooms.insert("RM_noise".to_owned(), unreadable);
+
+    let after = registry(&test_node).await;
+    let (sender, events) = mpsc::channel(QUEUE);
+    let (room, resumed) = after.resume("r", &anna.sid, "anna", sender).await.unwrap();
+    assert_eq!(room.sid(), anna.room.sid());
+    assert_eq!(resumed.participant.tracks[0].sid, *track.0);
+    let [(PeerRole::Single, peer)] = resumed.peers.as_slice() else { panic!("one peer") };
+    assert_eq!(peer.state.as_ref().unwrap().owner_state, b"session");
+    assert!(peer.connected);
+    assert_eq!(resumed.others.len(), 1, "carl had no media: he is gone");
+    until("the room is fenced", || {
+        test_node.held().rooms.get(anna.room.sid()).is_some_and(|room| room.epoch > epoch)
+    })
+    .await;
+    until("strays are gone", || {
+        let held = test_node.held();
+        !held.peers.contains_key("PA_stray") && !held.rooms.contains_key("RM_noise")
+    })
+    .await;
+
+    // The next change goes to the same peer.
+    let delta = node::PeerDelta { owner_state: Some(b"later".to_vec()), ..Default::default() };
+    room.apply_peer(&anna.sid, PeerRole::Single, delta).await.unwrap();
+    assert_eq!(test_node.held().created, 2);
+    let (sender, ben_events) = mpsc::channel(QUEUE);
+    let (ben_room, resumed) = after.resume("r", &ben.sid, "ben", sender).await.unwrap();
+    assert_eq!(resumed.subscriptions[0].info.sid, *track.0);
+    let mut ben = Guest { room: ben_room, sid: ben.sid, joined: ben.joined, events: ben_events };
+    let mut anna = Guest { room, sid: anna.sid, joined: anna.joined, events };
+    let second = anna.publish("screen").await;
+    assert_eq!(ben.hear_subscribe().await.info.sid, *second.0);
+    anna.hear(|event| (*event == RoomEvent::TrackSubscribed(second.clone())).then_some(())).await;
+    // Versions never go back: who resumed would drop what looks old.
+    let version = ben.room.participant("anna").await.unwrap().version;
+    assert!(version > never_connected.joined.others[0].version);
+}
+
+#[tokio::test]
+async fn a_cut_event_stream_is_caught_up_by_snapshot() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let anna = Guest::join(&rooms, "r", "anna").await;
+    let mut ben = Guest::join(&rooms, "r", "ben").await.with_media(&test_node).await;
+    anna.room.apply_peer(&anna.sid, PeerRole::Single, Default::default()).await.unwrap();
+    test_node.cut_streams();
+    // Missed: anna connects, ben is lost.
+    test_node.held().peers.get_mut(&*anna.sid.0).unwrap().connected = true;
+    test_node.held().peers.remove(&*ben.sid.0);
+    anna.until_active().await;
+    ben.hear(|event| matches!(event, RoomEvent::PeerLost { .. }).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_restarted_node_sends_everybody_to_join_anew() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    test_node.restart();
+    test_node.cut_streams();
+    assert_eq!(anna.hear_closed().await, proto::DisconnectReason::MediaFailure);
+    let again = Guest::join(&rooms, "r", "anna").await;
+    assert_ne!(again.room.sid(), anna.room.sid());
+}
+
+#[tokio::test]
+async fn shutdown_tells_everybody_to_reconnect_and_leaves_the_node_empty() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    rooms.shutdown().await;
+    let action = anna.hear(|event| match event {
+        RoomEvent::Closed { action, .. } => Some(*action),
+        _ => None,
+    });
+    assert_eq!(action.await, proto::leave_request::Action::Reconnect);
+    assert!(test_node.held().rooms.is_empty());
+    let (sender, _events) = mpsc::channel(QUEUE);
+    let refused = rooms.join("r", request("ben"), sender).await;
+    assert_eq!(refused.unwrap_err(), JoinError::ShuttingDown);
+}
+
+#[tokio::test]
+async fn media_lost_without_signalling_ends_a_participant_and_with_it_asks_the_session() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let ben = Guest::join(&rooms, "r", "ben").await.with_media(&test_node).await;
+    ben.room.signal_lost(&ben.sid).await;
+    assert_eq!(ben.room.participants().await.unwrap().len(), 2, "ben may resume");
+    test_node.lose(&ben.sid.0, node::LostReason::IceTimeout);
+    anna.hear(|event| match event {
+        RoomEvent::Participants(people) => people
+            .iter()
+            .any(|info| info.state() == proto::participant_info::State::Disconnected)
+            .then_some(()),
+        _ => None,
+    })
+    .await;
+    test_node.lose(&anna.sid.0, node::LostReason::DtlsFailed);
+    let lost = anna.hear(|event| match event {
+        RoomEvent::PeerLost { reason, .. } => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(lost.await, node::LostReason::DtlsFailed);
+}
