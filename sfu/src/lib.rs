@@ -13,4 +13,5 @@ pub mod egress;
 pub mod forward;
 pub mod ingress;
 pub mod rtp;
+pub mod transport;
 pub mod wire;

@@ -1,0 +1,381 @@
+//! One peer's network path, sans-IO: ICE-lite, DTLS, SRTP, SCTP with data channels. Owned by `peer`; knows no media.
+//!
+//! - [`ice`](self) is ours, of RFC 8445 lite; why not the agent of crate `is` stands in that module.
+//! - DTLS is `dimpl`, SCTP is `sctp-proto`, both sans-IO; SRTP and DCEP are ours.
+//!
+//! **Drain rule.** After any call that takes `now`, call [`Transport::poll_transmit`] until `None`, then
+//! [`Transport::poll_event`] until `None`; only then is [`Transport::poll_timeout`] meaningful. STUN answers leave on the
+//! five-tuple they came by, everything else on [`Transport::egress_path`].
+//!
+//! DTLS and SRTP are accepted only from a five-tuple that passed a check ([`Transport::accepts`]). That is also why DTLS does
+//! without a cookie: a spoofed ClientHello has no such five-tuple and gets no answer, so nothing can be amplified.
+
+mod channel;
+mod dtls;
+mod event;
+mod ice;
+mod params;
+mod path;
+mod sctp;
+mod srtp;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, time::Instant};
+
+pub use channel::{ChannelError, ChannelOptions, SendError};
+pub use event::{ChannelId, DropReason, FailReason, TransportEvent};
+pub use params::{
+    ContextError, DtlsRole, DtlsVersions, Fingerprint, IceCredentials, SctpParams,
+    TransportContext, TransportParams,
+};
+pub use path::{FiveTuple, Protocol};
+pub use sctp::MAX_MESSAGE_SIZE;
+pub use srtp::{SrtpEgress, SrtpError, SrtpIngress, SrtpKeys, SrtpProfile};
+
+use self::{
+    dtls::{DtlsEndpoint, DtlsEvent},
+    ice::{IceEvent, IceLite},
+    sctp::{Sctp, SctpEvent},
+};
+
+/// One peer's network path.
+#[derive(Debug)]
+pub struct Transport {
+    ice: IceLite,
+    dtls: DtlsEndpoint,
+    srtp: Option<Box<(SrtpEgress, SrtpIngress)>>,
+    sctp: Option<Box<Sctp>>,
+    sctp_params: Option<SctpParams>,
+    state: State,
+    /// STUN answers, each for the five-tuple it came by.
+    answers: VecDeque<(FiveTuple, Vec<u8>)>,
+    /// DTLS records for the egress path.
+    records: VecDeque<Vec<u8>>,
+    events: VecDeque<TransportEvent>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Live,
+    /// A goodbye may still be in the queue.
+    Ended,
+}
+
+impl Transport {
+    /// A transport that waits for checks addressed to `local`.
+    pub fn new(context: &TransportContext, local: &IceCredentials, now: Instant) -> Self {
+        Self {
+            ice: IceLite::new(local, now),
+            dtls: DtlsEndpoint::new(context.clone()),
+            srtp: None,
+            sctp: None,
+            sctp_params: None,
+            state: State::Live,
+            answers: VecDeque::new(),
+            records: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes the peer's side of the transport, as far as it is known; to be called again whenever more is.
+    pub fn set_remote(&mut self, now: Instant, params: &TransportParams) {
+        if let Some(remote) = &params.remote_ice {
+            self.ice.set_remote(remote);
+        }
+        self.ice.set_only_tcp(params.force_tcp);
+        self.dtls.set_remote(params.dtls_role, &params.remote_fingerprints);
+        if let Some(sctp) = params.sctp {
+            self.sctp_params = Some(sctp);
+            if let Some(association) = &mut self.sctp {
+                association.set_remote(sctp);
+            }
+        }
+        self.drive(now);
+    }
+
+    /// ICE restart: checks for `local` are answered from now on, and those for the old credentials until these have a path
+    /// ([`TransportEvent::UfragRetired`]).
+    pub fn restart_ice(&mut self, local: &IceCredentials) {
+        self.ice.restart(local);
+    }
+
+    /// Whether a check for this local ufrag is for this transport.
+    pub fn answers_to(&self, ufrag: &str) -> bool {
+        self.ice.answers_to(ufrag)
+    }
+
+    /// Whether packets from `path` belong to this peer.
+    pub fn accepts(&self, path: &FiveTuple) -> bool {
+        self.ice.accepts(path)
+    }
+
+    /// Where media leaves. Absent before the first check.
+    pub fn egress_path(&self) -> Option<FiveTuple> {
+        self.ice.egress_path()
+    }
+
+    /// Whether SRTP has its keys.
+    pub fn is_connected(&self) -> bool {
+        self.srtp.is_some() && self.state == State::Live
+    }
+
+    /// A STUN message from any address.
+    pub fn handle_stun(
+        &mut self,
+        now: Instant,
+        path: FiveTuple,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
+        if self.state == State::Ended {
+            return Err(DropReason::Closed);
+        }
+        let mut events = Vec::new();
+        let answer = self.ice.handle(now, path, message, &mut events)?;
+        self.answers.push_back((path, answer));
+        self.take_ice_events(events);
+        self.drive(now);
+        Ok(())
+    }
+
+    /// A DTLS datagram; refused unless its five-tuple passed a check.
+    pub fn handle_dtls(
+        &mut self,
+        now: Instant,
+        path: FiveTuple,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        if self.state == State::Ended {
+            return Err(DropReason::Closed);
+        }
+        if !self.ice.accepts(&path) {
+            return Err(DropReason::NotValidated);
+        }
+        let outcome = self.dtls.handle(now, packet);
+        self.drive(now);
+        outcome
+    }
+
+    /// Opens an RTP packet in place and returns its plain length; see [`SrtpIngress::unprotect_rtp`].
+    pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        self.srtp_ingress().ok_or(SrtpError::NoKeys)?.unprotect_rtp(packet)
+    }
+
+    /// Opens an RTCP compound in place and returns its plain length; see [`SrtpIngress::unprotect_rtcp`].
+    pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        self.srtp_ingress().ok_or(SrtpError::NoKeys)?.unprotect_rtcp(packet)
+    }
+
+    /// What seals packets to this peer, once connected. Borrow it once and seal many.
+    pub fn srtp_egress(&mut self) -> Option<&mut SrtpEgress> {
+        self.srtp.as_deref_mut().map(|(egress, _)| egress)
+    }
+
+    /// What opens packets of this peer, once connected.
+    pub fn srtp_ingress(&mut self) -> Option<&mut SrtpIngress> {
+        self.srtp.as_deref_mut().map(|(_, ingress)| ingress)
+    }
+
+    /// Timers that are due: retransmissions, consent.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.state == State::Ended {
+            return;
+        }
+        let mut events = Vec::new();
+        let alive = self.ice.handle_timeout(now, &mut events);
+        self.take_ice_events(events);
+        if !alive {
+            self.fail(FailReason::ConsentLost);
+            return;
+        }
+        if let Err(reason) = self.dtls.handle_timeout(now) {
+            self.fail(reason);
+            return;
+        }
+        if let Some(sctp) = &mut self.sctp {
+            sctp.handle_timeout(now);
+        }
+        self.drive(now);
+    }
+
+    /// When [`Self::handle_timeout`] is due next. `None` once failed or closed.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.state == State::Ended {
+            return None;
+        }
+        let sctp = self.sctp.as_ref().and_then(|sctp| sctp.poll_timeout());
+        [Some(self.ice.poll_timeout()), self.dtls.poll_timeout(), sctp].into_iter().flatten().min()
+    }
+
+    /// The next datagram: fills `out` and returns where it goes.
+    #[must_use]
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<FiveTuple> {
+        out.clear();
+        if let Some((path, answer)) = self.answers.pop_front() {
+            out.extend_from_slice(&answer);
+            return Some(path);
+        }
+        let path = self.ice.egress_path()?;
+        let record = self.records.pop_front()?;
+        out.extend_from_slice(&record);
+        Some(path)
+    }
+
+    /// The next thing that happened.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<TransportEvent> {
+        self.events.pop_front()
+    }
+
+    /// Opens a data channel to the peer; allowed once connected. [`TransportEvent::ChannelOpen`] follows.
+    pub fn open_channel(
+        &mut self,
+        now: Instant,
+        options: ChannelOptions,
+    ) -> Result<ChannelId, ChannelError> {
+        let sctp = self.sctp.as_mut().ok_or(ChannelError::NoAssociation)?;
+        let channel = sctp.open(options)?;
+        self.drive(now);
+        Ok(channel)
+    }
+
+    /// Closes a data channel. What was sent on it before is delivered first.
+    pub fn close_channel(&mut self, now: Instant, channel: ChannelId) {
+        if let Some(sctp) = &mut self.sctp {
+            sctp.close_channel(channel);
+            self.drive(now);
+        }
+    }
+
+    /// Sends one message. The caller watches [`Self::buffered`]; what SCTP holds is never dropped on a reliable channel.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        binary: bool,
+        message: &[u8],
+    ) -> Result<(), SendError> {
+        let sctp = self.sctp.as_mut().ok_or(SendError::NotOpen)?;
+        sctp.send(channel, binary, message)?;
+        self.drive(now);
+        Ok(())
+    }
+
+    /// Bytes sent on the channel that the peer has not acknowledged yet.
+    pub fn buffered(&mut self, channel: ChannelId) -> usize {
+        self.sctp.as_mut().map_or(0, |sctp| sctp.buffered(channel))
+    }
+
+    /// Says goodbye: poll the datagrams once more, then drop the transport. [`TransportEvent::Closed`] is for the peer's
+    /// goodbye only.
+    pub fn close(&mut self, now: Instant) {
+        if self.state == State::Ended {
+            return;
+        }
+        if let Some(sctp) = &mut self.sctp {
+            sctp.close();
+        }
+        self.drive(now);
+        self.dtls.close();
+        self.dtls.drain(&mut self.records, &mut Vec::new());
+        self.state = State::Ended;
+    }
+
+    fn take_ice_events(&mut self, events: Vec<IceEvent>) {
+        self.events.extend(events.into_iter().map(|event| match event {
+            IceEvent::Added(path) => TransportEvent::PathAdded(path),
+            IceEvent::Removed(path) => TransportEvent::PathRemoved(path),
+            IceEvent::Selected(path) => TransportEvent::PathSelected(path),
+            IceEvent::Retired(ufrag) => TransportEvent::UfragRetired(ufrag),
+        }));
+    }
+
+    /// Moves what DTLS and SCTP have for each other until both are quiet.
+    fn drive(&mut self, now: Instant) {
+        if self.state == State::Ended || self.ice.egress_path().is_none() {
+            return;
+        }
+        self.dtls.start_if_client(now);
+        let mut events = Vec::new();
+        loop {
+            self.dtls.drain(&mut self.records, &mut events);
+            for event in events.drain(..) {
+                self.handle_dtls_event(now, event);
+            }
+            let progress = self.drive_sctp(now);
+            if !progress || self.state == State::Ended {
+                return;
+            }
+        }
+    }
+
+    fn handle_dtls_event(&mut self, now: Instant, event: DtlsEvent) {
+        if self.state == State::Ended {
+            return;
+        }
+        match event {
+            DtlsEvent::Connected { ours, theirs } => {
+                let (Ok(egress), Ok(ingress)) = (SrtpEgress::new(&ours), SrtpIngress::new(&theirs))
+                else {
+                    return self.fail(FailReason::NoSrtpProfile);
+                };
+                let profile = egress.profile();
+                self.srtp = Some(Box::new((egress, ingress)));
+                self.events.push_back(TransportEvent::Connected { profile });
+            }
+            DtlsEvent::Data(packet) => {
+                if let Some(sctp) = &mut self.sctp {
+                    sctp.handle(now, packet);
+                }
+            }
+            DtlsEvent::CloseNotify => {
+                self.state = State::Ended;
+                self.events.push_back(TransportEvent::Closed);
+            }
+            DtlsEvent::Failed(reason) => self.fail(reason),
+        }
+    }
+
+    /// Whether anything was given to DTLS.
+    fn drive_sctp(&mut self, now: Instant) -> bool {
+        if self.sctp.is_none()
+            && self.dtls.is_connected()
+            && let Some(params) = self.sctp_params
+        {
+            self.sctp = Some(Box::new(Sctp::new(now, self.dtls.is_client(), params)));
+        }
+        let Some(sctp) = &mut self.sctp else {
+            return false;
+        };
+        sctp.drive(now);
+        while let Some(event) = sctp.poll_event() {
+            self.events.push_back(match event {
+                SctpEvent::Open { channel, label, ordered, by_peer } => {
+                    TransportEvent::ChannelOpen { channel, label, ordered, by_peer }
+                }
+                SctpEvent::Closed(channel) => TransportEvent::ChannelClosed(channel),
+                SctpEvent::Message { channel, binary, bytes } => {
+                    TransportEvent::Message { channel, binary, bytes }
+                }
+                SctpEvent::Lost => TransportEvent::DataLost,
+            });
+        }
+        let mut sent = false;
+        let mut events = Vec::new();
+        while let Some(packet) = sctp.poll_transmit(now) {
+            sent = true;
+            self.dtls.send(now, &packet);
+            // After each: the library's own queue holds ten records.
+            self.dtls.drain(&mut self.records, &mut events);
+        }
+        for event in events {
+            self.handle_dtls_event(now, event);
+        }
+        sent
+    }
+
+    fn fail(&mut self, reason: FailReason) {
+        self.state = State::Ended;
+        self.events.push_back(TransportEvent::Failed(reason));
+    }
+}

@@ -1,0 +1,57 @@
+//! Sealing what leaves.
+
+use super::{RTCP_ENCRYPTED, SrtpError, SrtpKeys, SrtpProfile, cipher::Cipher};
+use crate::rtp::SeqNo;
+
+/// Seals packets to one peer. Holds expanded keys and one counter; nothing per SSRC.
+#[derive(Debug)]
+pub struct SrtpEgress {
+    profile: SrtpProfile,
+    rtp: Cipher,
+    rtcp: Cipher,
+    /// One counter for all SSRCs of the key: numbers of one SSRC then have gaps, which no receiver minds.
+    rtcp_index: u32,
+}
+
+impl SrtpEgress {
+    /// Expands the keys.
+    pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
+        Ok(Self {
+            profile: keys.profile(),
+            rtp: keys.rtp_cipher()?,
+            rtcp: keys.rtcp_cipher()?,
+            rtcp_index: 0,
+        })
+    }
+
+    /// The profile, which tells the room that sealing needs.
+    pub fn profile(&self) -> SrtpProfile {
+        self.profile
+    }
+
+    /// Seals an RTP packet in place. `packet` is header, payload and [`SrtpProfile::rtp_overhead`] bytes of room, no more;
+    /// all of it is then to be sent. `seq` extends the sequence number in the header, from rollover 0 (see module).
+    pub fn seal_rtp(
+        &self,
+        seq: SeqNo,
+        header_len: usize,
+        packet: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        let ssrc = super::read_u32(packet, 8).ok_or(SrtpError::TooShort)?;
+        debug_assert_eq!(packet.get(2..4), Some(&seq.seq16().0.to_be_bytes()[..]));
+        self.rtp.seal_rtp(ssrc, seq.0, header_len, packet)?;
+        Ok(packet.len())
+    }
+
+    /// Seals an RTCP compound in place. `packet` is the compound and [`SrtpProfile::rtcp_overhead`] bytes of room, no more;
+    /// all of it is then to be sent.
+    pub fn seal_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        let index = self.rtcp_index + 1;
+        if index >= RTCP_ENCRYPTED {
+            return Err(SrtpError::Exhausted);
+        }
+        self.rtcp.seal_rtcp(index, packet)?;
+        self.rtcp_index = index;
+        Ok(packet.len())
+    }
+}

@@ -1,0 +1,123 @@
+//! Opening what arrives.
+
+use super::{SrtpError, SrtpKeys, SrtpProfile, cipher::Cipher, replay::ReplayWindow};
+
+/// SSRCs remembered for RTP and as many for RTCP. Only authenticated packets make an entry, so only the peer itself can fill
+/// the table; when it is full the one silent for longest is forgotten, and counted.
+const MAX_SSRCS: usize = 256;
+
+/// Opens packets of one peer: decrypts in place, refuses replays, estimates rollover per SSRC.
+#[derive(Debug)]
+pub struct SrtpIngress {
+    profile: SrtpProfile,
+    rtp: Cipher,
+    rtcp: Cipher,
+    rtp_streams: Streams,
+    rtcp_streams: Streams,
+}
+
+impl SrtpIngress {
+    /// Expands the keys.
+    pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
+        Ok(Self {
+            profile: keys.profile(),
+            rtp: keys.rtp_cipher()?,
+            rtcp: keys.rtcp_cipher()?,
+            rtp_streams: Streams::default(),
+            rtcp_streams: Streams::default(),
+        })
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> SrtpProfile {
+        self.profile
+    }
+
+    /// Opens an RTP packet in place. Returns the length of the plain packet, header included. After an error the bytes are
+    /// undefined and no state has changed.
+    pub fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        let header_len = super::rtp_header_len(packet).ok_or(SrtpError::TooShort)?;
+        let ssrc = super::read_u32(packet, 8).ok_or(SrtpError::TooShort)?;
+        let seq = u16::from_be_bytes([packet[2], packet[3]]);
+        let slot = self.rtp_streams.find(ssrc);
+        let index = match slot {
+            Some(slot) => {
+                let window = &self.rtp_streams.windows[slot];
+                let index = window.estimate(seq);
+                window.check(index)?;
+                index
+            }
+            None => u64::from(seq),
+        };
+        let len = self.rtp.open_rtp(ssrc, index, header_len, packet)?;
+        self.rtp_streams.commit(slot, ssrc, index);
+        Ok(len)
+    }
+
+    /// Opens an RTCP compound in place. Returns the length of the plain compound. After an error the bytes are undefined and
+    /// no state has changed.
+    pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, SrtpError> {
+        let ssrc = super::read_u32(packet, 4).ok_or(SrtpError::TooShort)?;
+        let index = u64::from(self.rtcp.rtcp_word(packet)? & !super::RTCP_ENCRYPTED);
+        let slot = self.rtcp_streams.find(ssrc);
+        if let Some(slot) = slot {
+            self.rtcp_streams.windows[slot].check(index)?;
+        }
+        let len = self.rtcp.open_rtcp(packet)?;
+        self.rtcp_streams.commit(slot, ssrc, index);
+        Ok(len)
+    }
+
+    /// SSRCs that were forgotten because there were too many.
+    pub fn forgotten_ssrcs(&self) -> u64 {
+        self.rtp_streams.forgotten + self.rtcp_streams.forgotten
+    }
+}
+
+/// Replay windows by SSRC. A peer has a handful, in bursts of one: the last slot is tried first, then a scan of 4-byte keys
+/// beats hashing a key that the peer chose.
+#[derive(Debug, Default)]
+struct Streams {
+    ssrcs: Vec<u32>,
+    windows: Vec<ReplayWindow>,
+    last_used: Vec<u64>,
+    last_slot: usize,
+    packets: u64,
+    forgotten: u64,
+}
+
+impl Streams {
+    fn find(&self, ssrc: u32) -> Option<usize> {
+        if self.ssrcs.get(self.last_slot) == Some(&ssrc) {
+            return Some(self.last_slot);
+        }
+        self.ssrcs.iter().position(|&known| known == ssrc)
+    }
+
+    fn commit(&mut self, slot: Option<usize>, ssrc: u32, index: u64) {
+        let slot = slot.unwrap_or_else(|| self.insert(ssrc));
+        self.packets += 1;
+        self.last_slot = slot;
+        self.last_used[slot] = self.packets;
+        self.windows[slot].commit(index);
+    }
+
+    fn insert(&mut self, ssrc: u32) -> usize {
+        if self.ssrcs.len() < MAX_SSRCS {
+            self.ssrcs.push(ssrc);
+            self.windows.push(ReplayWindow::default());
+            self.last_used.push(0);
+            return self.ssrcs.len() - 1;
+        }
+        let oldest = self
+            .last_used
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, used)| **used)
+            .map_or(0, |(slot, _)| slot);
+        self.forgotten += 1;
+        self.ssrcs[oldest] = ssrc;
+        self.windows[oldest] = ReplayWindow::default();
+        oldest
+    }
+}
