@@ -16,6 +16,8 @@ mod event;
 mod ice;
 mod params;
 mod path;
+#[cfg(test)]
+mod rtc_tests;
 mod sctp;
 mod srtp;
 #[cfg(test)]
