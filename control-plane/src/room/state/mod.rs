@@ -8,6 +8,8 @@ mod participant;
 mod quality;
 mod saved;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod track;
 mod tracks;
 

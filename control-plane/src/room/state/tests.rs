@@ -1,0 +1,651 @@
+//! Rules of a room as tables and invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chappe_proto::node::v1 as node;
+use livekit_protocol as proto;
+use proptest::prelude::*;
+
+use super::*;
+use crate::room::tests::{camera, request, vp8};
+
+fn at(seconds: u64) -> Now {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    Now {
+        mono: start + Duration::from_secs(seconds),
+        unix_ms: 1_700_000_000_000 + 1_000 * seconds as i64,
+    }
+}
+
+fn room() -> RoomState {
+    RoomState::new("RM_test".to_owned(), "test".to_owned(), RoomOptions::default(), at(0))
+}
+
+fn join(room: &mut RoomState, identity: &str) -> ParticipantSid {
+    room.join(request(identity), at(1)).unwrap().sid
+}
+
+fn publish(room: &mut RoomState, sid: &ParticipantSid, cid: &str) -> TrackSid {
+    let info = room.add_track(sid, camera(cid)).unwrap();
+    let track = TrackSid(info.sid.as_str().into());
+    room.publish(sid, &track, vp8(&info.sid), at(1)).unwrap();
+    track
+}
+
+fn drain(room: &mut RoomState) -> Vec<Effect> {
+    std::iter::from_fn(|| room.poll_effect()).collect()
+}
+
+fn told(effects: &[Effect], sid: &ParticipantSid) -> Vec<RoomEvent> {
+    let own = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(to, event) if to == sid => Some(event.clone()),
+        _ => None,
+    });
+    own.collect()
+}
+
+fn takes(room: &RoomState, sid: &ParticipantSid) -> BTreeSet<TrackSid> {
+    room.participants[sid].taken.keys().cloned().collect()
+}
+
+#[test]
+fn who_takes_a_track() {
+    struct Case {
+        name: &'static str,
+        auto_subscribe: bool,
+        can_subscribe: bool,
+        publisher_hidden: bool,
+        audience: Option<proto::SubscriptionPermission>,
+        wish: Option<bool>,
+        taken: bool,
+    }
+    let plain = || Case {
+        name: "by itself",
+        auto_subscribe: true,
+        can_subscribe: true,
+        publisher_hidden: false,
+        audience: None,
+        wish: None,
+        taken: true,
+    };
+    let only = |identity: &str| {
+        let rule = proto::TrackPermission {
+            participant_identity: identity.to_owned(),
+            all_tracks: true,
+            ..Default::default()
+        };
+        Some(proto::SubscriptionPermission {
+            all_participants: false,
+            track_permissions: vec![rule],
+        })
+    };
+    let cases = [
+        plain(),
+        Case { name: "not asked", auto_subscribe: false, taken: false, ..plain() },
+        Case { name: "asked", auto_subscribe: false, wish: Some(true), ..plain() },
+        Case { name: "turned down", wish: Some(false), taken: false, ..plain() },
+        Case { name: "not granted", can_subscribe: false, taken: false, ..plain() },
+        Case { name: "hidden publisher", publisher_hidden: true, taken: false, ..plain() },
+        Case { name: "for another", audience: only("carl"), taken: false, ..plain() },
+        Case {
+            name: "asked, for another",
+            audience: only("carl"),
+            wish: Some(true),
+            taken: false,
+            ..plain()
+        },
+        Case { name: "for this one", audience: only("ben"), ..plain() },
+    ];
+    for case in cases {
+        let mut room = room();
+        let mut publisher = request("anna");
+        publisher.permissions.hidden = case.publisher_hidden;
+        let anna = room.join(publisher, at(1)).unwrap().sid;
+        if let Some(audience) = case.audience.clone() {
+            room.set_audience(&anna, audience).unwrap();
+        }
+        let mut subscriber = request("ben");
+        subscriber.auto_subscribe = case.auto_subscribe;
+        subscriber.permissions.can_subscribe = case.can_subscribe;
+        let ben = room.join(subscriber, at(1)).unwrap().sid;
+        drain(&mut room);
+        let track = publish(&mut room, &anna, "cam");
+        if let Some(wish) = case.wish {
+            room.subscribe(&ben, vec![track.clone()], wish).unwrap();
+        }
+        assert_eq!(takes(&room, &ben).contains(&track), case.taken, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_subscriber_knows_the_track_before_it_is_told_to_take_it() {
+    let mut room = room();
+    let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));
+    drain(&mut room);
+    let info = room.add_track(&anna, camera("cam")).unwrap();
+    assert!(told(&drain(&mut room), &ben).is_empty(), "announced is not published");
+    let track = TrackSid(info.sid.as_str().into());
+    room.publish(&anna, &track, vp8(&info.sid), at(1)).unwrap();
+    let effects = drain(&mut room);
+    let events = told(&effects, &ben);
+    let knows = events.iter().position(
+        |event| matches!(event, RoomEvent::Participants(people) if people[0].tracks.len() == 1),
+    );
+    let takes = events.iter().position(|event| matches!(event, RoomEvent::Subscribe(_)));
+    assert!(knows.unwrap() < takes.unwrap(), "{events:?}");
+    assert_eq!(told(&effects, &anna), [RoomEvent::TrackSubscribed(track)]);
+}
+
+#[test]
+fn a_backup_codec_is_asked_for_then_joins_the_track() {
+    let mut room = room();
+    let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));
+    let codec = |codec: &str, cid: &str| proto::SimulcastCodec {
+        codec: codec.to_owned(),
+        cid: cid.to_owned(),
+        ..Default::default()
+    };
+    let mut announced = camera("cam");
+    announced.simulcast_codecs = vec![codec("vp9", "cam"), codec("vp8", "")];
+    let info = room.add_track(&anna, announced).unwrap();
+    let track = TrackSid(info.sid.as_str().into());
+    let vp9 = PublishedVariant {
+        node_track_id: info.sid.clone(),
+        mime_type: "video/VP9".to_owned(),
+        mid: "1".to_owned(),
+        cid: "cam".to_owned(),
+        layers: Vec::new(),
+    };
+    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9.clone()] }, at(1)).unwrap();
+    drain(&mut room);
+
+    let unknown = room.need_codec(&ben, &track, &["video/H264".to_owned()], at(1));
+    assert!(matches!(unknown, Err(RequestError::NotFound(_))));
+    room.need_codec(&ben, &track, &["video/vp8".to_owned()], at(1)).unwrap();
+    let events = told(&drain(&mut room), &anna);
+    let [RoomEvent::SubscribedQuality(update)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(update.subscribed_codecs[0].codec, "vp8");
+    assert!(update.subscribed_codecs[0].qualities.iter().all(|quality| quality.enabled));
+
+    let mut again = camera("cam2");
+    again.sid.clone_from(&info.sid);
+    again.simulcast_codecs = vec![codec("vp8", "cam2")];
+    assert_eq!(room.add_track(&anna, again).unwrap().sid, info.sid);
+    let mut vp8 = vp9.clone();
+    vp8.node_track_id = format!("{}/vp8", info.sid);
+    vp8.mime_type = "video/VP8".to_owned();
+    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9, vp8] }, at(1)).unwrap();
+    let events = told(&drain(&mut room), &ben);
+    let renewed = events.iter().find_map(|event| match event {
+        RoomEvent::Subscribe(track) => Some(track.variants.len()),
+        _ => None,
+    });
+    assert_eq!(renewed, Some(2));
+    let tracks = &room.everybody()[0].tracks;
+    assert_eq!(tracks[0].codecs.len(), 2);
+    assert_eq!(tracks[0].mime_type, "video/VP9");
+}
+
+#[test]
+fn more_quality_is_told_at_once_and_less_after_a_while() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let track = publish(&mut room, &anna, "cam");
+    drain(&mut room);
+    let enabled = |effects: &[Effect]| -> Vec<Vec<bool>> {
+        let updates = told(effects, &anna).into_iter().filter_map(|event| match event {
+            RoomEvent::SubscribedQuality(update) => Some(update),
+            _ => None,
+        });
+        let flags = updates.map(|update| {
+            let codec = &update.subscribed_codecs[0];
+            assert_eq!(codec.codec, "vp8");
+            codec.qualities.iter().map(|quality| quality.enabled).collect()
+        });
+        flags.collect()
+    };
+    struct Step {
+        second: u64,
+        demand: Option<Option<u32>>,
+        told: &'static [[bool; 3]],
+    }
+    let steps = [
+        Step { second: 10, demand: Some(Some(0)), told: &[] },
+        Step { second: 14, demand: None, told: &[] },
+        Step { second: 15, demand: None, told: &[[true, false, false]] },
+        Step { second: 16, demand: Some(Some(2)), told: &[[true, true, true]] },
+        Step { second: 17, demand: Some(None), told: &[] },
+        // Wanted again before the time was over.
+        Step { second: 18, demand: Some(Some(2)), told: &[] },
+        Step { second: 30, demand: None, told: &[] },
+        Step { second: 31, demand: Some(None), told: &[] },
+        Step { second: 36, demand: None, told: &[[false, false, false]] },
+        Step { second: 37, demand: Some(Some(1)), told: &[[true, true, false]] },
+    ];
+    for step in steps {
+        if let Some(demand) = step.demand {
+            room.layer_demand(&track.0, demand, at(step.second));
+        }
+        room.handle_timeout(at(step.second));
+        assert_eq!(enabled(&drain(&mut room)), step.told, "at {} s", step.second);
+    }
+}
+
+#[test]
+fn deadlines_of_people_and_rooms() {
+    let mut room = room();
+    // Never used: 300 s.
+    assert_eq!(room.poll_timeout(), Some(at(300).mono));
+    let anna = join(&mut room, "anna");
+    drain(&mut room);
+    // No media within 60 s of joining at 1 s.
+    room.handle_timeout(at(60));
+    assert!(room.has(&anna));
+    room.handle_timeout(at(61));
+    assert!(!room.has(&anna));
+    let closed = told(&drain(&mut room), &anna);
+    let expected = RoomEvent::Closed {
+        reason: proto::DisconnectReason::JoinFailure,
+        action: proto::leave_request::Action::Reconnect,
+    };
+    assert!(closed.contains(&expected), "{closed:?}");
+    // Left: 20 s.
+    room.handle_timeout(at(80));
+    assert!(!drain(&mut room).contains(&Effect::End));
+    room.handle_timeout(at(81));
+    assert!(drain(&mut room).contains(&Effect::End));
+}
+
+#[test]
+fn signalling_may_be_away_for_a_while_if_media_lives() {
+    let mut room = room();
+    let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));
+    room.peer_connected(&anna, PeerRole::Single);
+    room.signal_lost(&ben, at(10));
+    assert!(!room.has(&ben), "no media, no reason to wait");
+    room.signal_lost(&anna, at(10));
+    let resumed = room.resume(&anna, "anna").unwrap();
+    assert_eq!(resumed.departed[0].identity, "ben");
+    assert_eq!(room.resume(&anna, "ben").unwrap_err(), JoinError::UnknownParticipant);
+    room.signal_lost(&anna, at(20));
+    room.handle_timeout(at(79));
+    assert!(room.has(&anna));
+    room.handle_timeout(at(80));
+    assert!(!room.has(&anna));
+}
+
+#[test]
+fn what_is_forbidden_meanwhile_is_withdrawn_without_a_session() {
+    let mut room = room();
+    let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));
+    room.peer_connected(&ben, PeerRole::Single);
+    let track = publish(&mut room, &anna, "cam");
+    room.signal_lost(&ben, at(2));
+    drain(&mut room);
+    let nobody = proto::SubscriptionPermission::default();
+    room.set_audience(&anna, nobody).unwrap();
+    let withdrawn = Effect::Withdraw(ben.clone(), vec![track.to_string()]);
+    assert!(drain(&mut room).contains(&withdrawn));
+    assert!(room.resume(&ben, "ben").unwrap().subscriptions.is_empty());
+}
+
+#[test]
+fn what_participants_may_do() {
+    let mut room = room();
+    let mut limited = request("anna");
+    limited.permissions.can_publish_sources = vec!["microphone".to_owned()];
+    limited.permissions.can_subscribe = false;
+    let anna = room.join(limited, at(1)).unwrap().sid;
+    let not_allowed = |result: Result<(), RequestError>| {
+        assert!(matches!(result, Err(RequestError::NotAllowed(_))), "{result:?}");
+    };
+    not_allowed(room.add_track(&anna, camera("cam")).map(drop));
+    let mut microphone = camera("mic");
+    microphone.source = proto::TrackSource::Microphone as i32;
+    microphone.r#type = proto::TrackType::Audio as i32;
+    let track = room.add_track(&anna, microphone).unwrap().sid;
+    assert!(track.starts_with("TR_AM"), "{track}");
+    not_allowed(room.subscribe(&anna, vec![TrackSid("TR_x".into())], true));
+    let renamed = || ProfileUpdate { name: Some("Anna".to_owned()), ..Default::default() };
+    not_allowed(room.update_profile(&anna, renamed(), true));
+    room.update_profile(&anna, renamed(), false).unwrap();
+    // Muting by an API is allowed, unmuting is not.
+    let track = TrackSid(track.into());
+    room.mute(&anna, &track, true, false).unwrap();
+    not_allowed(room.mute(&anna, &track, false, false));
+    room.mute(&anna, &track, false, true).unwrap();
+    // A grant that is taken away ends the track.
+    drain(&mut room);
+    room.set_permissions(&anna, Permissions { can_publish: false, ..Default::default() }, at(2))
+        .unwrap();
+    assert!(told(&drain(&mut room), &anna).contains(&RoomEvent::TrackUnpublished(track)));
+}
+
+#[test]
+fn bounds_of_what_participants_say() {
+    let mut room = room();
+    let mut able = request("anna");
+    able.permissions.can_update_own_metadata = true;
+    let anna = room.join(able, at(1)).unwrap().sid;
+    let updates = [
+        ProfileUpdate { name: Some("n".repeat(MAX_NAME + 1)), ..Default::default() },
+        ProfileUpdate { metadata: Some("m".repeat(MAX_METADATA + 1)), ..Default::default() },
+        ProfileUpdate {
+            attributes: HashMap::from([("k".to_owned(), "v".repeat(MAX_ATTRIBUTES))]),
+            ..Default::default()
+        },
+    ];
+    for update in updates {
+        let refused = room.update_profile(&anna, update, true);
+        assert!(matches!(refused, Err(RequestError::LimitExceeded(_))), "{refused:?}");
+    }
+    let attributes = |pairs: &[(&str, &str)]| ProfileUpdate {
+        attributes: pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..Default::default()
+    };
+    room.update_profile(&anna, attributes(&[("a", "1"), ("b", "2")]), true).unwrap();
+    room.update_profile(&anna, attributes(&[("a", "")]), true).unwrap();
+    let left = &room.everybody()[0].attributes;
+    assert_eq!(left.iter().collect::<Vec<_>>(), [(&"b".to_owned(), &"2".to_owned())]);
+    for number in 0..64 {
+        room.add_track(&anna, camera(&format!("c{number}"))).unwrap();
+    }
+    let refused = room.add_track(&anna, camera("one too many"));
+    assert!(matches!(refused, Err(RequestError::LimitExceeded(_))));
+    assert!(room.add_track(&anna, camera("c7")).is_ok(), "asked again, not anew");
+}
+
+#[test]
+fn a_full_room_takes_nobody_but_a_returning_identity() {
+    let options = RoomOptions { max_participants: 1, ..Default::default() };
+    let mut room = RoomState::new("RM_test".to_owned(), "test".to_owned(), options, at(0));
+    let older = join(&mut room, "anna");
+    assert_eq!(room.join(request("ben"), at(1)).unwrap_err(), JoinError::RoomFull(1));
+    let younger = join(&mut room, "anna");
+    assert!(room.has(&younger) && !room.has(&older));
+}
+
+#[test]
+fn hidden_people_see_and_are_not_seen() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    drain(&mut room);
+    let mut ghost = request("ghost");
+    ghost.permissions.hidden = true;
+    let joined = room.join(ghost, at(1)).unwrap();
+    assert_eq!(joined.others.len(), 1);
+    assert_eq!(room.info().num_participants, 1);
+    room.leave(&joined.sid, proto::DisconnectReason::ClientInitiated, at(2));
+    assert!(told(&drain(&mut room), &anna).is_empty());
+}
+
+#[test]
+fn the_loudest_track_speaks_for_its_participant() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let (one, two) = (publish(&mut room, &anna, "a"), publish(&mut room, &anna, "b"));
+    drain(&mut room);
+    let speaker = |track: &TrackSid, level: f32, active: bool| node::Speaker {
+        track_id: track.to_string(),
+        level,
+        active,
+    };
+    room.speakers(&[speaker(&one, 0.5, true), speaker(&two, 0.1, false)]);
+    let expected = proto::SpeakerInfo { sid: anna.to_string(), level: 0.5, active: true };
+    let changed = proto::SpeakersChanged { speakers: vec![expected] };
+    assert_eq!(told(&drain(&mut room), &anna), [RoomEvent::Speakers(changed)]);
+}
+
+/// One step of somebody, by small numbers: who, which of the existing tracks.
+#[derive(Clone, Debug)]
+enum Step {
+    Join { who: u8, hidden: bool, auto: bool, subscribes: bool },
+    Leave(u8),
+    Expel(u8),
+    Connect(u8),
+    SignalLost(u8),
+    Resume(u8),
+    Announce(u8),
+    Publish(u8, u8),
+    Unpublish(u8, u8),
+    Mute(u8, u8),
+    Subscribe(u8, u8, bool),
+    Audience(u8, Option<u8>),
+    Permissions { who: u8, publishes: bool, subscribes: bool, hidden: bool },
+    Wait(u8),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = || 0..4_u8;
+    let any = any::<bool>;
+    prop_oneof![
+        3 => (who(), any(), any(), any()).prop_map(|(who, hidden, auto, subscribes)| Step::Join {
+            who, hidden: hidden && who == 3, auto, subscribes: subscribes || who < 2,
+        }),
+        1 => who().prop_map(Step::Leave),
+        1 => who().prop_map(Step::Expel),
+        2 => who().prop_map(Step::Connect),
+        1 => who().prop_map(Step::SignalLost),
+        1 => who().prop_map(Step::Resume),
+        3 => who().prop_map(Step::Announce),
+        4 => (who(), 0..4_u8).prop_map(|(who, track)| Step::Publish(who, track)),
+        2 => (who(), 0..4_u8).prop_map(|(who, track)| Step::Unpublish(who, track)),
+        1 => (who(), 0..4_u8).prop_map(|(who, track)| Step::Mute(who, track)),
+        3 => (who(), 0..8_u8, any()).prop_map(|(who, track, take)| Step::Subscribe(who, track, take)),
+        1 => (who(), proptest::option::of(who())).prop_map(|(who, only)| Step::Audience(who, only)),
+        1 => (who(), any(), any(), any()).prop_map(|(who, publishes, subscribes, hidden)| {
+            Step::Permissions { who, publishes, subscribes, hidden }
+        }),
+        1 => (0..90_u8).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// What the sessions of a room believe, from events alone.
+#[derive(Default)]
+struct Believed {
+    taken: BTreeMap<ParticipantSid, BTreeSet<TrackSid>>,
+    versions: BTreeMap<(ParticipantSid, String), u32>,
+    seconds: u64,
+}
+
+impl Believed {
+    fn hear(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Tell(to, RoomEvent::Subscribe(track)) => {
+                    let sid = TrackSid(track.info.sid.as_str().into());
+                    assert!(!track.variants.is_empty());
+                    self.taken.entry(to.clone()).or_default().insert(sid);
+                }
+                Effect::Tell(to, RoomEvent::Unsubscribe { track, .. }) => {
+                    let had = self.taken.entry(to.clone()).or_default().remove(track);
+                    assert!(had, "{to} hears the end of {track}, which it does not take");
+                }
+                Effect::Tell(to, RoomEvent::Participants(people)) => {
+                    for info in people {
+                        let key = (to.clone(), info.sid.clone());
+                        let before = self.versions.insert(key, info.version);
+                        assert!(before.is_none_or(|before| before < info.version), "{info:?}");
+                    }
+                }
+                Effect::Gone(sid) => {
+                    self.taken.remove(sid);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check(&self, room: &RoomState) {
+        for own in room.participants.values() {
+            let taken: BTreeSet<_> = own.taken.keys().cloned().collect();
+            if own.attached {
+                let believed = self.taken.get(&own.sid).cloned().unwrap_or_default();
+                assert_eq!(believed, taken, "{} believes what is so", own.identity);
+            }
+            for (track, publisher) in &own.taken {
+                let publisher = &room.participants[publisher];
+                let found = &publisher.tracks[track];
+                assert!(found.is_published(), "unpublished tracks are not taken");
+                assert!(found.subscribers.contains(&own.sid));
+                assert_ne!(publisher.sid, own.sid, "nobody takes its own");
+                assert!(publisher.admits(own, track), "nobody takes what is forbidden");
+                assert!(own.permissions.can_subscribe && !publisher.permissions.hidden);
+            }
+            for track in own.tracks.values() {
+                let may = own.may_publish(track.info.source());
+                assert!(may, "a track without its grant");
+                for subscriber in &track.subscribers {
+                    assert!(room.participants[subscriber].taken.contains_key(&track.sid));
+                }
+            }
+            // And everybody takes what it wants and may have.
+            for other in room.participants.values().filter(|other| other.sid != own.sid) {
+                for track in other.published() {
+                    let due = own.permissions.can_subscribe
+                        && !other.permissions.hidden
+                        && own.wants(&track.sid)
+                        && other.admits(own, &track.sid);
+                    assert_eq!(own.taken.contains_key(&track.sid), due);
+                }
+            }
+        }
+        assert_eq!(room.by_identity.len(), room.participants.len());
+    }
+}
+
+fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
+    let now = at(believed.seconds);
+    let people: Vec<_> = (0..4).map(|who| room.sid_of(&who.to_string())).collect();
+    let sid = |who: u8| people[who as usize].clone();
+    let own_track = |room: &RoomState, sid: &ParticipantSid, number: u8| {
+        room.participants[sid].tracks.keys().nth(number as usize).cloned()
+    };
+    match step {
+        Step::Join { who, hidden, auto, subscribes } => {
+            let mut request = request(&who.to_string());
+            request.permissions.hidden = hidden;
+            request.permissions.can_subscribe = subscribes;
+            request.auto_subscribe = auto;
+            room.join(request, now).unwrap();
+        }
+        Step::Leave(who) => {
+            let Some(sid) = sid(who) else { return };
+            room.leave(&sid, proto::DisconnectReason::ClientInitiated, now);
+        }
+        Step::Expel(who) => {
+            let Some(sid) = sid(who) else { return };
+            let action = proto::leave_request::Action::Disconnect;
+            room.expel(&sid, proto::DisconnectReason::ParticipantRemoved, action, now);
+        }
+        Step::Connect(who) => {
+            let Some(sid) = sid(who) else { return };
+            room.peer_connected(&sid, PeerRole::Single);
+        }
+        Step::SignalLost(who) => {
+            let Some(sid) = sid(who) else { return };
+            room.signal_lost(&sid, now);
+        }
+        Step::Resume(who) => {
+            let Some(sid) = sid(who) else { return };
+            if let Ok(resumed) = room.resume(&sid, &who.to_string()) {
+                let taken = resumed.subscriptions.iter();
+                let taken = taken.map(|track| TrackSid(track.info.sid.as_str().into())).collect();
+                believed.taken.insert(sid, taken);
+            }
+        }
+        Step::Announce(who) => {
+            let Some(sid) = sid(who) else { return };
+            let _ = room.add_track(&sid, camera(&format!("c{}", room.effects.len())));
+        }
+        Step::Publish(who, number) => {
+            let Some(sid) = sid(who) else { return };
+            let Some(track) = own_track(room, &sid, number) else { return };
+            room.publish(&sid, &track, vp8(&track.0), now).unwrap();
+        }
+        Step::Unpublish(who, number) => {
+            let Some(sid) = sid(who) else { return };
+            let Some(track) = own_track(room, &sid, number) else { return };
+            room.unpublish(&sid, &track, now).unwrap();
+        }
+        Step::Mute(who, number) => {
+            let Some(sid) = sid(who) else { return };
+            let Some(track) = own_track(room, &sid, number) else { return };
+            let muted = room.participants[&sid].tracks[&track].info.muted;
+            room.mute(&sid, &track, !muted, true).unwrap();
+        }
+        Step::Subscribe(who, number, take) => {
+            let Some(sid) = sid(who) else { return };
+            let mut all = room.participants.values().flat_map(|other| other.tracks.keys());
+            let Some(track) = all.nth(number as usize).cloned() else { return };
+            let _ = room.subscribe(&sid, vec![track], take);
+        }
+        Step::Audience(who, only) => {
+            let Some(sid) = sid(who) else { return };
+            let rule = only.map(|only| proto::TrackPermission {
+                participant_identity: only.to_string(),
+                all_tracks: true,
+                ..Default::default()
+            });
+            let audience = proto::SubscriptionPermission {
+                all_participants: rule.is_none(),
+                track_permissions: rule.into_iter().collect(),
+            };
+            room.set_audience(&sid, audience).unwrap();
+        }
+        Step::Permissions { who, publishes, subscribes, hidden } => {
+            let Some(sid) = sid(who) else { return };
+            let permissions = Permissions {
+                can_publish: publishes,
+                can_subscribe: subscribes,
+                hidden,
+                ..Default::default()
+            };
+            room.set_permissions(&sid, permissions, now).unwrap();
+        }
+        Step::Wait(seconds) => {
+            believed.seconds += u64::from(seconds);
+            room.handle_timeout(at(believed.seconds));
+        }
+        Step::Restart => {
+            let saved = room.save().unwrap();
+            let before = room.everybody();
+            *room = RoomState::restore(&saved, now).unwrap();
+            for (before, after) in before.iter().zip(room.everybody()) {
+                assert!(after.version > before.version);
+                let same = proto::ParticipantInfo { version: before.version, ..after };
+                assert_eq!(*before, same, "nothing is lost but the version");
+            }
+            believed.taken.clear();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_everybody_takes_what_it_may_and_hears_of_it(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut room = room();
+        let mut believed = Believed::default();
+        for step in steps {
+            perform(&mut room, &mut believed, step);
+            believed.hear(&drain(&mut room));
+            believed.check(&room);
+        }
+    }
+
+    #[test]
+    fn noise_is_no_room(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(RoomState::restore(&bytes, at(0)).is_err());
+    }
+}
