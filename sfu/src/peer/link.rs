@@ -1,0 +1,78 @@
+//! The last step of everything that leaves to a peer: transport-wide number, send time, SRTP.
+
+use super::{Counters, Outbox, outbox::MAX_PACKET};
+use crate::{
+    egress::Written,
+    transport::{FiveTuple, SrtpEgress},
+    wire::{
+        AbsSendTime, BufferTooSmall, patch_abs_send_time, patch_transport_cc, rtcp::CompoundWriter,
+    },
+};
+
+/// A connected peer's way out, borrowed for one slice.
+#[derive(Debug)]
+pub(crate) struct Link<'a> {
+    pub(crate) path: FiveTuple,
+    pub(crate) srtp: &'a mut SrtpEgress,
+    /// Transport-wide number of the next packet: one counter per transport.
+    pub(crate) next_number: &'a mut u16,
+    /// Of the slice.
+    pub(crate) send_time: AbsSendTime,
+    pub(crate) outbox: &'a mut Outbox,
+    pub(crate) counters: &'a mut Counters,
+}
+
+impl Link<'_> {
+    /// Room for a media packet before it is sealed.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        &mut self.outbox.space()[..MAX_PACKET - self.srtp.profile().rtp_overhead()]
+    }
+
+    /// Seals what was written into [`Self::space`] and puts it on its way. Returns its size, `None` when it cannot be
+    /// sealed.
+    pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {
+        let len = written.len + self.srtp.profile().rtp_overhead();
+        let packet = self.outbox.space().get_mut(..len)?;
+        if let Some(at) = written.transport_cc {
+            patch_transport_cc(packet, at, *self.next_number);
+            *self.next_number = self.next_number.wrapping_add(1);
+        }
+        if let Some(at) = written.abs_send_time {
+            patch_abs_send_time(packet, at, self.send_time);
+        }
+        let len = self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
+        self.outbox.commit(self.path, len);
+        Some(len)
+    }
+
+    /// Sends what `write` writes as RTCP, in as many packets as it takes: `write` is called again while it says that
+    /// its rest did not fit.
+    pub(crate) fn send_rtcp(
+        &mut self,
+        mut write: impl FnMut(&mut CompoundWriter<'_>) -> Result<(), BufferTooSmall>,
+    ) {
+        let overhead = self.srtp.profile().rtcp_overhead();
+        for _ in 0..MAX_COMPOUNDS {
+            let space = &mut self.outbox.space()[..MAX_RTCP];
+            let mut writer = CompoundWriter::new(space);
+            let rest = write(&mut writer).is_err();
+            let len = writer.len();
+            if len == 0 {
+                return;
+            }
+            let Some(packet) = self.outbox.space().get_mut(..len + overhead) else { return };
+            if self.srtp.seal_rtcp(packet).is_ok() {
+                self.outbox.commit(self.path, len + overhead);
+            }
+            if !rest {
+                return;
+            }
+        }
+    }
+}
+
+/// Plain bytes of one compound: with SRTP, UDP and IPv6 below the 1,280 bytes that every path carries.
+const MAX_RTCP: usize = 1_180;
+
+/// Compounds of one call. What is over comes with the next one.
+const MAX_COMPOUNDS: usize = 8;

@@ -1,0 +1,258 @@
+//! One peer: what the control plane wants of it, wired to its transport, its ingress and its egress.
+
+mod counters;
+mod data;
+mod limits;
+mod link;
+mod outbox;
+mod spec;
+mod subscription;
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+pub use counters::{Counters, DropReason};
+pub use outbox::Transmit;
+pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, TrackSpec};
+
+pub(crate) use data::{DataChannels, Lane, Queued};
+pub(crate) use limits::Bucket;
+pub(crate) use link::Link;
+pub(crate) use outbox::Outbox;
+pub(crate) use subscription::{FirstNumbers, Subscription};
+
+use crate::{
+    ingress::{BoundEncoding, BoundTrack, SsrcBinder, TrackSlot, TwccRecorder},
+    room::{PeerId, PeerKey, RoomId, RoomKey, RouteKey},
+    rtp::{Bitrate, Ssrc, TrackId},
+    transport::{IceCredentials, Transport, TransportContext},
+    wire::AbsSendTime,
+};
+
+/// Who a peer is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) key: PeerKey,
+    pub(crate) id: PeerId,
+    pub(crate) room: RoomKey,
+    pub(crate) room_id: RoomId,
+}
+
+/// What a peer is born with.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    pub(crate) identity: Identity,
+    pub(crate) ice: IceCredentials,
+    /// In whose name RTCP leaves.
+    pub(crate) feedback_ssrc: Ssrc,
+    /// Of everything that leaves to the peer (RFC 3550 section 6.5.1).
+    pub(crate) cname: [u8; 16],
+    /// SSRCs that the peer may use.
+    pub(crate) max_ssrcs: usize,
+}
+
+/// A track that the peer publishes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PeerTrack {
+    pub(crate) spec: TrackSpec,
+    pub(crate) route: RouteKey,
+}
+
+/// One peer of a shard. A plain value: it can be moved to another shard.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    pub(crate) transport: Transport,
+    /// Our current ICE credentials.
+    pub(crate) ice: IceCredentials,
+    pub(crate) ice_generation: u32,
+    /// What is wanted, as far as it is true.
+    pub(crate) spec: PeerSpec,
+    pub(crate) connected: bool,
+    pub(crate) data: DataChannels,
+    /// It waits to be settled.
+    pub(crate) touched: bool,
+
+    pub(crate) binder: SsrcBinder,
+    pub(crate) twcc: TwccRecorder,
+    pub(crate) ingress: Bucket,
+    /// By [`TrackSlot`].
+    tracks: Slab<PeerTrack>,
+
+    pub(crate) subscriptions: Slab<Subscription>,
+    /// Which subscription an egress SSRC belongs to.
+    by_ssrc: HashMap<Ssrc, u32>,
+    /// Which of its subscriptions have packets in the current walk.
+    pub(crate) pending: Vec<(RouteKey, u32)>,
+    pub(crate) resending: bool,
+    next_number: u16,
+    pub(crate) feedback_ssrc: Ssrc,
+    pub(crate) cname: [u8; 16],
+    pub(crate) rtt: Option<Duration>,
+}
+
+/// Bursts of media that pass the cap on its bitrate: a keyframe of all layers at once.
+const INGRESS_BURST: Duration = Duration::from_secs(1);
+
+impl Peer {
+    /// A peer that waits for checks. Its spec has to be applied.
+    pub(crate) fn new(
+        now: Instant,
+        birth: Birth,
+        context: &TransportContext,
+        spec: PeerSpec,
+    ) -> Self {
+        let mut transport = Transport::new(context, &birth.ice, now);
+        transport.set_remote(now, &spec.transport);
+        Self {
+            identity: birth.identity,
+            transport,
+            ice: birth.ice,
+            ice_generation: spec.transport.ice_generation,
+            connected: false,
+            data: DataChannels::new(now),
+            touched: false,
+            binder: SsrcBinder::new(birth.max_ssrcs),
+            twcc: TwccRecorder::new(now),
+            ingress: Bucket::new(now, Bitrate::ZERO, INGRESS_BURST),
+            tracks: Slab::new(),
+            subscriptions: Slab::new(),
+            by_ssrc: HashMap::new(),
+            pending: Vec::new(),
+            resending: false,
+            next_number: 0,
+            feedback_ssrc: birth.feedback_ssrc,
+            cname: birth.cname,
+            rtt: None,
+            spec,
+        }
+    }
+
+    /// Cap on the media from the peer.
+    pub(crate) fn set_ingress_rate(&mut self, now: Instant, rate: Bitrate) {
+        if self.ingress.rate() != rate {
+            self.ingress = Bucket::new(now, rate, INGRESS_BURST);
+        }
+    }
+
+    /// Adds a published track.
+    pub(crate) fn add_track(&mut self, track: PeerTrack) {
+        self.tracks.insert(track);
+    }
+
+    /// A published track by name.
+    pub(crate) fn track(&self, id: &TrackId) -> Option<&PeerTrack> {
+        self.tracks.iter().map(|(_, track)| track).find(|track| track.spec.id == *id)
+    }
+
+    /// A published track is described anew.
+    pub(crate) fn change_track(&mut self, spec: TrackSpec) {
+        for (_, track) in &mut self.tracks {
+            if track.spec.id == spec.id {
+                track.spec = spec;
+                return;
+            }
+        }
+    }
+
+    /// Removes the published tracks that `keep` refuses; gives their routes.
+    pub(crate) fn remove_tracks(
+        &mut self,
+        mut keep: impl FnMut(&PeerTrack) -> bool,
+    ) -> Vec<RouteKey> {
+        let mut removed = Vec::new();
+        self.tracks.retain(|_, track| {
+            let kept = keep(track);
+            if !kept {
+                removed.push(track.route);
+            }
+            kept
+        });
+        removed
+    }
+
+    /// Tells the binder what is published.
+    pub(crate) fn bind_tracks(&mut self) {
+        let bound = self.tracks.iter().map(|(slot, track)| BoundTrack {
+            slot: TrackSlot(slot as u16),
+            kind: track.spec.kind,
+            mid: track.spec.mid,
+            encodings: track
+                .spec
+                .encodings
+                .iter()
+                .map(|encoding| BoundEncoding {
+                    rid: encoding.rid,
+                    ssrc: encoding.ssrc,
+                    rtx_ssrc: encoding.rtx_ssrc,
+                })
+                .collect(),
+        });
+        self.binder.set_tracks(bound.collect());
+    }
+
+    /// Where a published track's packets go.
+    pub(crate) fn route_of(&self, slot: TrackSlot) -> Option<RouteKey> {
+        Some(self.tracks.get(slot.0.into())?.route)
+    }
+
+    /// Where all its packets go.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = RouteKey> + '_ {
+        self.tracks.iter().map(|(_, track)| track.route)
+    }
+
+    /// Puts a subscription at the place where the next one will be inserted.
+    pub(crate) fn add_subscription(&mut self, subscription: Subscription) {
+        let ssrcs = [Some(subscription.spec.ssrc), subscription.spec.rtx_ssrc];
+        let slot = self.subscriptions.insert(subscription) as u32;
+        for ssrc in ssrcs.into_iter().flatten() {
+            self.by_ssrc.insert(ssrc, slot);
+        }
+    }
+
+    /// Takes a subscription away.
+    pub(crate) fn remove_subscription(&mut self, slot: u32) -> Option<Subscription> {
+        let subscription = self.subscriptions.try_remove(slot as usize)?;
+        self.by_ssrc.retain(|_, known| *known != slot);
+        self.pending.retain(|(_, known)| *known != slot);
+        Some(subscription)
+    }
+
+    /// The subscription that an SSRC of ours belongs to.
+    pub(crate) fn subscription_of(&mut self, ssrc: Ssrc) -> Option<&mut Subscription> {
+        let slot = *self.by_ssrc.get(&ssrc)?;
+        self.subscriptions.get_mut(slot as usize)
+    }
+
+    /// What sending media takes, each borrowed by itself. `None` before the peer is connected.
+    pub(crate) fn sending<'a>(
+        &'a mut self,
+        send_time: AbsSendTime,
+        outbox: &'a mut Outbox,
+        counters: &'a mut Counters,
+    ) -> Option<(&'a mut Slab<Subscription>, &'a PeerSpec, Link<'a>)> {
+        let path = self.transport.egress_path()?;
+        let srtp = self.transport.srtp_egress()?;
+        let next_number = &mut self.next_number;
+        let link = Link { path, srtp, next_number, send_time, outbox, counters };
+        Some((&mut self.subscriptions, &self.spec, link))
+    }
+
+    /// The same for transport-wide feedback.
+    pub(crate) fn feedback<'a>(
+        &'a mut self,
+        send_time: AbsSendTime,
+        outbox: &'a mut Outbox,
+        counters: &'a mut Counters,
+    ) -> Option<(Link<'a>, &'a mut TwccRecorder)> {
+        let path = self.transport.egress_path()?;
+        let srtp = self.transport.srtp_egress()?;
+        let next_number = &mut self.next_number;
+        let link = Link { path, srtp, next_number, send_time, outbox, counters };
+        Some((link, &mut self.twcc))
+    }
+}

@@ -1,0 +1,178 @@
+//! Datagrams ready to leave, in one buffer that is reused.
+
+use crate::transport::FiveTuple;
+
+/// Largest packet that is built here: an Ethernet frame's worth, so that a media packet which just fitted the publisher's
+/// path still fits after its header was written anew.
+pub(crate) const MAX_PACKET: usize = 1_600;
+
+/// Segments of one GSO send (UDP_MAX_SEGMENTS of Linux).
+const MAX_SEGMENTS: usize = 64;
+
+/// Bytes of one GSO send: below the 65,535 of an IP packet.
+const MAX_RUN: usize = 64_000;
+
+/// One datagram, or several of the same size for the same path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Transmit<'a> {
+    /// Where it goes, and which of our addresses it leaves from.
+    pub path: FiveTuple,
+    /// The datagrams, one behind the other.
+    pub bytes: &'a [u8],
+    /// `Some(n)`: several datagrams of `n` bytes, the last may be shorter. `None`: one datagram.
+    pub segment: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    path: FiveTuple,
+    start: usize,
+    len: usize,
+    /// Size of the first datagram: that of all but the last.
+    segment: usize,
+    /// Nothing may follow.
+    closed: bool,
+}
+
+/// The egress arena of a shard. Everything that leaves is written here once and sealed in place.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    len: usize,
+    runs: Vec<Run>,
+    next: usize,
+}
+
+impl Outbox {
+    /// Room for one packet behind what is there. Becomes one by [`Self::commit`].
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        let end = self.len + MAX_PACKET;
+        if self.bytes.len() < end {
+            // Grows to the largest turn there was, then never again.
+            self.bytes.resize(end.next_power_of_two(), 0);
+        }
+        &mut self.bytes[self.len..end]
+    }
+
+    /// The first `len` bytes of [`Self::space`] are a datagram for `path`. It joins the run before it where that is for the
+    /// same path and of the same size.
+    pub(crate) fn commit(&mut self, path: FiveTuple, len: usize) {
+        debug_assert!(len <= MAX_PACKET && self.len + len <= self.bytes.len());
+        let start = self.len;
+        self.len += len;
+        if let Some(run) = self.runs.get_mut(self.next..).and_then(<[Run]>::last_mut) {
+            let fits = !run.closed
+                && run.path == path
+                && len <= run.segment
+                && run.len + len <= MAX_RUN
+                && run.len / run.segment.max(1) < MAX_SEGMENTS;
+            if fits {
+                run.len += len;
+                run.closed = len < run.segment;
+                return;
+            }
+        }
+        self.runs.push(Run { path, start, len, segment: len, closed: false });
+    }
+
+    /// A whole datagram from elsewhere.
+    pub(crate) fn push(&mut self, path: FiveTuple, datagram: &[u8]) {
+        if let Some(space) = self.space().get_mut(..datagram.len()) {
+            space.copy_from_slice(datagram);
+            self.commit(path, datagram.len());
+        }
+        debug_assert!(datagram.len() <= MAX_PACKET);
+    }
+
+    /// Nothing may join the last run any more.
+    pub(crate) fn close_run(&mut self) {
+        if let Some(run) = self.runs.last_mut() {
+            run.closed = true;
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn pending(&self) -> usize {
+        self.runs.get(self.next).map_or(0, |run| self.len - run.start)
+    }
+
+    /// Whether everything was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next >= self.runs.len()
+    }
+
+    /// The next run. When all are taken the arena starts anew.
+    pub(crate) fn pop(&mut self) -> Option<Transmit<'_>> {
+        let Some(run) = self.runs.get(self.next) else {
+            self.runs.clear();
+            self.next = 0;
+            self.len = 0;
+            return None;
+        };
+        self.next += 1;
+        let bytes = &self.bytes[run.start..run.start + run.len];
+        let segment = (run.len > run.segment).then_some(run.segment);
+        Some(Transmit { path: run.path, bytes, segment })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Protocol;
+
+    fn path(port: u16) -> FiveTuple {
+        FiveTuple {
+            protocol: Protocol::Udp,
+            local: ([192, 0, 2, 1], 7882).into(),
+            remote: ([192, 0, 2, 2], port).into(),
+        }
+    }
+
+    fn runs(outbox: &mut Outbox) -> Vec<(u16, usize, Option<usize>)> {
+        let mut runs = Vec::new();
+        while let Some(transmit) = outbox.pop() {
+            runs.push((transmit.path.remote.port(), transmit.bytes.len(), transmit.segment));
+        }
+        runs
+    }
+
+    #[test]
+    fn equal_sizes_for_one_path_are_one_run_that_a_shorter_one_ends() {
+        let mut outbox = Outbox::default();
+        for len in [100, 100, 90, 90, 100] {
+            outbox.push(path(1), &vec![7; len]);
+        }
+        outbox.push(path(2), &[7; 100]);
+        let expected = [(1, 290, Some(100)), (1, 90, None), (1, 100, None), (2, 100, None)];
+        assert_eq!(runs(&mut outbox), expected);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_run_has_at_most_64_segments_and_64_kilobytes() {
+        let mut outbox = Outbox::default();
+        for _ in 0..65 {
+            outbox.push(path(1), &[0; 10]);
+        }
+        assert_eq!(runs(&mut outbox), [(1, 640, Some(10)), (1, 10, None)]);
+        for _ in 0..60 {
+            outbox.push(path(1), &[0; 1_200]);
+        }
+        assert_eq!(runs(&mut outbox), [(1, 63_600, Some(1_200)), (1, 8_400, Some(1_200))]);
+    }
+
+    #[test]
+    fn a_closed_run_stays_closed_and_taken_ones_are_not_extended() {
+        let mut outbox = Outbox::default();
+        outbox.push(path(1), &[0; 10]);
+        outbox.close_run();
+        outbox.push(path(1), &[0; 10]);
+        assert!(outbox.pop().is_some());
+        assert!(outbox.pop().is_some());
+        outbox.push(path(1), &[0; 10]);
+        assert_eq!(outbox.pending(), 10);
+        assert_eq!(runs(&mut outbox), [(1, 10, None)]);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the control plane wants of a peer: plain values, already checked for form.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    rtp::{Bitrate, CodecMap, ExtensionMap, MediaKind, Mid, Rid, Ssrc, TrackId},
+    transport::TransportParams,
+};
+
+/// The whole desired state of one peer (one PeerConnection of a client).
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerSpec {
+    /// The client's side of the transport, as far as it is known.
+    pub transport: TransportParams,
+    /// Payload types of the BUNDLE, both directions.
+    pub codecs: CodecMap,
+    /// Header extensions that the node may send to this peer.
+    pub send_extensions: ExtensionMap,
+    /// Header extensions that the peer may send to the node.
+    pub receive_extensions: ExtensionMap,
+    /// What it publishes.
+    pub tracks: Vec<TrackSpec>,
+    /// What it receives.
+    pub subscriptions: Vec<SubscriptionSpec>,
+    /// Absent: no data from or to this peer.
+    pub data: Option<DataSpec>,
+    /// Caps.
+    pub limits: Limits,
+}
+
+/// Media that a peer sends. A track published in two codecs is two tracks here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrackSpec {
+    /// Unique on the node.
+    pub id: TrackId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// The m-line it arrives on.
+    pub mid: Mid,
+    /// Lowest quality first; the position is the spatial layer. Never empty: without simulcast one encoding that has no
+    /// rid. More than [`TrackSpec::MAX_ENCODINGS`] are refused.
+    pub encodings: Vec<EncodingSpec>,
+    /// Packets of a muted track are counted and dropped.
+    pub muted: bool,
+}
+
+impl TrackSpec {
+    /// Simulcast in the field has three; SVC is one encoding.
+    pub const MAX_ENCODINGS: usize = 4;
+}
+
+/// One encoding of a track.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EncodingSpec {
+    /// RFC 8851; absent without simulcast.
+    pub rid: Option<Rid>,
+    /// Absent where the description signalled none: then MID and RID bind it.
+    pub ssrc: Option<Ssrc>,
+    /// From a=ssrc-group:FID.
+    pub rtx_ssrc: Option<Ssrc>,
+}
+
+/// Media that a peer receives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SubscriptionSpec {
+    /// A track of some peer of the same room; it may not be published yet.
+    pub track: TrackId,
+    /// The m-line it leaves on.
+    pub mid: Mid,
+    /// SSRC of the outgoing stream, unique within the peer.
+    pub ssrc: Ssrc,
+    /// SSRC of its retransmissions; absent: none.
+    pub rtx_ssrc: Option<Ssrc>,
+    /// No packets while true.
+    pub paused: bool,
+    /// Highest spatial layer wanted; absent is no bound. 0 is the lowest.
+    pub max_spatial: Option<u8>,
+    /// Highest temporal layer wanted; absent is no bound.
+    pub max_temporal: Option<u8>,
+    /// Larger is more important.
+    pub priority: u32,
+}
+
+/// Data packets of a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataSpec {
+    /// Compared with the packets' destinations. Packets from one address are never sent back to it.
+    pub address: Arc<str>,
+    /// Appended to each packet from this peer, after its sender fields were dropped.
+    pub stamp: Bytes,
+    /// Packets from this peer are passed on.
+    pub may_send: bool,
+    /// Packets are sent to this peer.
+    pub may_receive: bool,
+    /// The node opens `_reliable` and `_lossy`; otherwise it answers on those that the client opens.
+    pub node_opens: bool,
+}
+
+/// Caps of a peer; what is over them is dropped and counted. `None` is the shard's default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Media from the peer.
+    pub ingress_bitrate: Option<Bitrate>,
+    /// Streams (SSRCs, RTX included) from the peer.
+    pub ingress_ssrcs: Option<u32>,
+    /// Data from the peer.
+    pub data_rate: Option<Bitrate>,
+}

@@ -1,0 +1,198 @@
+//! One track on its way to one peer.
+
+use std::time::Instant;
+
+use super::{DropReason, Link, PeerSpec, SubscriptionSpec};
+use crate::{
+    cache::EncodingSet,
+    egress::{EgressConfig, EgressStream},
+    forward::{Forwarder, Layers},
+    ingress::PublishedTrack,
+    room::RouteKey,
+    rtp::SeqNo,
+    wire::rtcp::SenderInfo,
+};
+
+/// A subscription: what is wanted, which packets pass, and how they leave.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) spec: SubscriptionSpec,
+    pub(crate) route: RouteKey,
+    /// Resends wait for the next turn.
+    pub(crate) resending: bool,
+    pub(crate) egress: EgressStream,
+    /// `None` while the track is not published: its kind is not known before.
+    forwarder: Option<Forwarder>,
+    first_seq: SeqNo,
+    /// Formats of the track that `egress` knows.
+    formats: usize,
+}
+
+/// Where the numbers of a subscription's streams start. Below 2^15, so that the receiver guesses the rollover counter
+/// right even where the first packets are lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstNumbers {
+    pub(crate) media: SeqNo,
+    pub(crate) rtx: SeqNo,
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        now: Instant,
+        spec: SubscriptionSpec,
+        route: RouteKey,
+        peer: &PeerSpec,
+        first: FirstNumbers,
+    ) -> Self {
+        let config = EgressConfig {
+            ssrc: spec.ssrc,
+            rtx_ssrc: spec.rtx_ssrc,
+            mid: spec.mid,
+            extensions: peer.send_extensions.clone(),
+        };
+        Self {
+            egress: EgressStream::new(now, config, first.rtx),
+            spec,
+            route,
+            resending: false,
+            forwarder: None,
+            first_seq: first.media,
+            formats: 0,
+        }
+    }
+
+    /// The track has a source (again). Whatever passed before, the next packet opens a stream anew, on numbers that
+    /// go on.
+    pub(crate) fn attach(&mut self, track: &PublishedTrack, live: EncodingSet) {
+        let first_seq = self.first_seq;
+        let forwarder =
+            self.forwarder.get_or_insert_with(|| Forwarder::new(track.kind(), first_seq));
+        forwarder.set_wanted(None);
+        forwarder.set_live(live);
+        self.formats = 0;
+        self.aim();
+    }
+
+    /// The track lost its source.
+    pub(crate) fn detach(&mut self) {
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.set_wanted(None);
+        }
+    }
+
+    /// Takes what is wanted now. The stream stays the same.
+    pub(crate) fn change(&mut self, spec: SubscriptionSpec) {
+        self.spec = spec;
+        self.aim();
+    }
+
+    /// Codecs or extensions were negotiated anew.
+    pub(crate) fn renegotiate(&mut self, peer: &PeerSpec) {
+        self.formats = 0;
+        self.egress.set_extensions(peer.send_extensions.clone());
+    }
+
+    /// Which encodings of the track have packets now.
+    pub(crate) fn set_live(&mut self, live: EncodingSet) {
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.set_live(live);
+        }
+    }
+
+    /// The encodings whose packets have an effect here.
+    pub(crate) fn demanded(&self) -> EncodingSet {
+        self.forwarder.as_ref().map_or(EncodingSet::EMPTY, Forwarder::demanded)
+    }
+
+    /// The encoding whose keyframe is waited for.
+    pub(crate) fn wants_keyframe(&self) -> Option<u8> {
+        self.forwarder.as_ref()?.wants_keyframe()
+    }
+
+    /// The encoding that passes.
+    pub(crate) fn current(&self) -> Option<u8> {
+        self.forwarder.as_ref()?.selector().current()
+    }
+
+    /// Highest spatial layer that is asked for; `None` while paused.
+    pub(crate) fn max_spatial(&self) -> Option<u8> {
+        (!self.spec.paused).then_some(self.spec.max_spatial.unwrap_or(u8::MAX))
+    }
+
+    /// What a sender report says now; `None` while there is nothing to say.
+    pub(crate) fn sender_report(
+        &mut self,
+        now: Instant,
+        track: &PublishedTrack,
+    ) -> Option<SenderInfo> {
+        let clock = self.forwarder.as_ref()?.sender_clock(now, &track.timing())?;
+        self.egress.sender_report(now, &clock)
+    }
+
+    /// Sends those packets of a batch that the subscriber gets.
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        track: &PublishedTrack,
+        batch: &[(u8, SeqNo)],
+        peer: &PeerSpec,
+        link: &mut Link<'_>,
+    ) {
+        let formats = track.formats();
+        if self.formats != formats.len() {
+            self.egress.set_codecs(formats, &peer.codecs);
+            self.formats = formats.len();
+        }
+        let Some(forwarder) = &mut self.forwarder else { return };
+        let timing = track.timing();
+        for (encoding, seq) in batch.iter().copied() {
+            // Not there any more: a burst larger than the cache.
+            let Some(packet) = track.packet(encoding, seq) else { continue };
+            if !self.egress.accepts(packet.meta.format) {
+                link.counters.drop(DropReason::Unforwardable);
+                continue;
+            }
+            let Some(rewritten) = forwarder.forward(packet.meta, &timing) else { continue };
+            let written = self.egress.write(now, packet, &rewritten, link.space());
+            let sealed = written.ok().and_then(|written| link.seal(&written));
+            match sealed {
+                Some(len) => {
+                    link.counters.media_out += 1;
+                    link.counters.media_bytes_out += len as u64;
+                }
+                None => link.counters.drop(DropReason::Unforwardable),
+            }
+        }
+    }
+
+    /// Sends again what was asked for. `missed` gets what is in no cache here.
+    pub(crate) fn resend(
+        &mut self,
+        track: &PublishedTrack,
+        link: &mut Link<'_>,
+        mut missed: impl FnMut(u8, SeqNo),
+    ) {
+        self.resending = false;
+        while let Some(resend) = self.egress.poll_resend() {
+            let Some(packet) = track.packet(resend.encoding, resend.ingress_seq) else {
+                link.counters.nack_misses += 1;
+                missed(resend.encoding, resend.ingress_seq);
+                continue;
+            };
+            let written = self.egress.write_resend(&resend, packet, link.space());
+            if written.ok().and_then(|written| link.seal(&written)).is_some() {
+                link.counters.retransmitted += 1;
+            }
+        }
+    }
+
+    fn aim(&mut self) {
+        let wanted = (!self.spec.paused).then(|| Layers {
+            spatial: self.spec.max_spatial.unwrap_or(u8::MAX),
+            temporal: self.spec.max_temporal.unwrap_or(u8::MAX),
+        });
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.set_wanted(wanted);
+        }
+    }
+}

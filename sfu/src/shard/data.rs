@@ -1,0 +1,143 @@
+//! Data packets between the members of a room.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    DropReason, Event, RoomId, Shard,
+    timer::{Sleeper, Timer},
+};
+use crate::{
+    peer::{Lane, Queued},
+    relay::DataMessage,
+    room::PeerKey,
+    transport::{ChannelId, ChannelOptions},
+    wire::DataPacket,
+};
+
+impl Shard {
+    /// Opens the node's channels where the node is to open them.
+    pub(super) fn open_channels(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let wanted = peer.spec.data.as_ref().is_some_and(|data| data.node_opens);
+        if !wanted || peer.data.opened || !peer.connected {
+            return;
+        }
+        for lane in [Lane::Reliable, Lane::Lossy] {
+            let options = ChannelOptions {
+                label: lane.label().to_owned(),
+                ordered: lane == Lane::Reliable,
+                max_retransmits: (lane == Lane::Lossy).then_some(0),
+            };
+            if peer.transport.open_channel(now, options).is_err() {
+                return;
+            }
+        }
+        peer.data.opened = true;
+    }
+
+    pub(super) fn channel_open(&mut self, key: PeerKey, channel: ChannelId, label: &str) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        let Some(lane) = Lane::of_label(label) else { return };
+        peer.data.opened(lane, channel);
+        if peer.data.ready() && !peer.data.ready_told {
+            peer.data.ready_told = true;
+            let (room, peer) = (peer.identity.room_id.clone(), peer.identity.id.clone());
+            self.events.push_back(Event::DataReady { room, peer });
+        }
+    }
+
+    /// A message from a peer: checked, stamped, sent on.
+    pub(super) fn handle_data(
+        &mut self,
+        key: PeerKey,
+        channel: ChannelId,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
+        let now = self.now;
+        let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
+        let lane = peer.data.lane_of(channel).ok_or(DropReason::DataLabel)?;
+        let spec = peer.spec.data.as_ref().filter(|data| data.may_send);
+        let spec = spec.ok_or(DropReason::DataForbidden)?;
+        if !peer.data.admit(now, message.len()) {
+            return Err(DropReason::OverDataRate);
+        }
+        let packet = DataPacket::parse(message).map_err(|_| DropReason::DataMalformed)?;
+        let mut spliced = vec![0; packet.spliced_len(&spec.stamp)];
+        let len =
+            packet.splice(&spec.stamp, &mut spliced).map_err(|_| DropReason::DataMalformed)?;
+        spliced.truncate(len);
+        let destinations = packet.destinations();
+        let destinations =
+            destinations.filter_map(|to| std::str::from_utf8(to).ok()).map(Arc::from).collect();
+        let message = DataMessage {
+            room: peer.identity.room_id.clone(),
+            from: Some(spec.address.clone()),
+            reliable: lane == Lane::Reliable,
+            destinations,
+            packet: Bytes::from(spliced),
+        };
+        self.relay_data(&message);
+        self.deliver_data(
+            &message.room,
+            message.from.as_deref(),
+            lane,
+            &message.destinations,
+            &message.packet,
+        );
+        Ok(())
+    }
+
+    /// Sends a data packet to the members of a room that live here.
+    pub(super) fn deliver_data(
+        &mut self,
+        room: &RoomId,
+        from: Option<&str>,
+        lane: Lane,
+        destinations: &[Arc<str>],
+        packet: &[u8],
+    ) {
+        let Some(room_key) = self.rooms.find(room) else { return };
+        for index in 0..self.rooms.members(room_key).len() {
+            let Some(key) = self.rooms.members(room_key).get(index).copied() else { break };
+            let now = self.now;
+            let Some(peer) = self.peer_mut(key) else { continue };
+            let Some(data) = peer.spec.data.as_ref().filter(|data| data.may_receive) else {
+                continue;
+            };
+            let addressed = destinations.is_empty() || destinations.contains(&data.address);
+            if !addressed || from == Some(&*data.address) {
+                continue;
+            }
+            let outcome = peer.data.send(now, &mut peer.transport, lane, packet);
+            let id = peer.identity.id.clone();
+            match outcome {
+                Queued::Yes => self.counters.data_out += 1,
+                Queued::NotOpen => {}
+                Queued::Late => self.counters.drop(DropReason::DataLossyQueue),
+                Queued::Lost => self.counters.drop(DropReason::DataOverflow),
+                Queued::Overflow => {
+                    self.counters.drop(DropReason::DataOverflow);
+                    self.events.push_back(Event::DataOverflow { room: room.clone(), peer: id });
+                }
+            }
+            self.touch(key);
+        }
+    }
+
+    /// The timer of a reader that stands still.
+    pub(super) fn check_stall(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let overflow = peer.data.handle_timeout(now, &mut peer.transport);
+        let deadline = peer.data.stall_deadline();
+        let identity = peer.identity.clone();
+        self.timers.set(Sleeper::Peer(key), Timer::DataStall, deadline);
+        if overflow {
+            self.events
+                .push_back(Event::DataOverflow { room: identity.room_id, peer: identity.id });
+        }
+    }
+}

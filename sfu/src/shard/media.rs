@@ -1,0 +1,156 @@
+//! Media and feedback of a peer, from the datagram to the cache.
+
+use super::{
+    DropReason, Event, Shard,
+    timer::{Sleeper, Timer},
+    track::Track,
+};
+use crate::{
+    ingress::{Binding, Role, Unbound},
+    room::{PeerKey, RouteKey},
+    rtp::DataSize,
+    wire::RtpPacket,
+};
+
+impl Shard {
+    /// An SRTP packet on a five-tuple of `key`.
+    pub(super) fn handle_rtp(
+        &mut self,
+        key: PeerKey,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let now = self.now;
+        let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
+        let len = peer.transport.unprotect_rtp(datagram)?;
+        if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {
+            return Err(DropReason::OverIngressBitrate);
+        }
+        let packet = datagram.get(..len).ok_or(DropReason::Malformed)?;
+        let outcome = self.ingest(key, packet, true);
+        self.replay_parked(key);
+        outcome
+    }
+
+    /// Takes packets whose SSRC has become known.
+    pub(super) fn replay_parked(&mut self, key: PeerKey) {
+        loop {
+            let Some(peer) = self.peer_mut(key) else { return };
+            let Some(parked) = peer.binder.poll_replay() else { break };
+            if let Err(reason) = self.ingest(key, &parked.bytes, false) {
+                self.counters.drop(reason);
+            }
+        }
+    }
+
+    /// A decrypted packet: to its track's cache and into the next walk.
+    fn ingest(&mut self, key: PeerKey, bytes: &[u8], first_time: bool) -> Result<(), DropReason> {
+        let now = self.now;
+        let Self { peers, tracks, fanout, counters, timers, .. } = self;
+        let peer = peers.get_mut(key.index()).ok_or(DropReason::Closed)?;
+        let packet = RtpPacket::parse(bytes).map_err(|_| DropReason::Malformed)?;
+        let values = packet.extension_values(&peer.spec.receive_extensions);
+        let header = packet.header;
+        if first_time && let Some(number) = values.transport_cc {
+            peer.twcc.record(now, header.ssrc, number);
+            timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.twcc.poll_timeout());
+        }
+        let codecs = &peer.spec.codecs;
+        let binding = match peer.binder.resolve(header.ssrc, header.pt, &values, codecs) {
+            Ok(binding) => binding,
+            Err(Unbound::Drop(reason)) => return Err(reason.into()),
+            Err(Unbound::Park) => {
+                // What was parked once and still has no place has none.
+                if !first_time {
+                    return Err(DropReason::UnboundSsrc);
+                }
+                peer.binder.park(now, header.ssrc, bytes);
+                timers.set(Sleeper::Peer(key), Timer::Parked, peer.binder.poll_timeout());
+                return Ok(());
+            }
+        };
+        let route = peer.route_of(binding.slot).ok_or(DropReason::UnboundSsrc)?;
+        let track =
+            tracks.get_mut(route.0).and_then(Option::as_mut).ok_or(DropReason::UnboundSsrc)?;
+        let Binding { encoding, role, .. } = binding;
+        let published = &mut track.published;
+        let accepted = match role {
+            Role::Media => published.handle_rtp(now, encoding, &packet, &values, codecs)?,
+            Role::Rtx => published.handle_rtx(now, encoding, &packet, &values, codecs)?,
+        };
+        counters.media_in += 1;
+        track.fresh.push((accepted.encoding, accepted.seq));
+        if !std::mem::replace(&mut track.dirty, true) {
+            fanout.mark(route);
+        }
+        if accepted.started {
+            self.encoding_started(route, accepted.encoding);
+        }
+        Ok(())
+    }
+
+    /// The first packet of an encoding, or of a new stream in it.
+    fn encoding_started(&mut self, route: RouteKey, encoding: u8) {
+        self.refresh_live(route);
+        let Some(track) = self.tracks.get(route.0).and_then(Option::as_ref) else { return };
+        let Some(event) = self.started_event(route, track, encoding) else { return };
+        self.events.push_back(event);
+    }
+
+    fn started_event(&self, route: RouteKey, track: &Track, encoding: u8) -> Option<Event> {
+        let identity = &self.peers.get(track.publisher()?.index())?.identity;
+        let (kept, seq) = track.fresh.iter().rev().find(|(known, _)| *known == encoding)?;
+        let format = track.published.packet(*kept, *seq)?.meta.format;
+        Some(Event::TrackStarted {
+            room: identity.room_id.clone(),
+            peer: identity.id.clone(),
+            track: self.rooms.route(route)?.track.clone(),
+            encoding,
+            codec: track.published.formats().get(format)?.kind,
+            ssrc: track.published.ssrc(encoding)?,
+        })
+    }
+
+    /// Tells subscribers and other shards which encodings have packets, where that changed.
+    pub(super) fn refresh_live(&mut self, route: RouteKey) {
+        let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        if track.publisher().is_none() {
+            return;
+        }
+        let live = track.published.live();
+        // A single encoding lives or the whole track is silent: nothing to choose.
+        let again = (track.published.encoding_count() > 1).then(|| self.now + LIVE_INTERVAL);
+        self.timers.set(Sleeper::Route(route), Timer::Layers, again);
+        self.set_live(route, live);
+    }
+
+    /// Passes on which encodings have packets.
+    pub(super) fn set_live(&mut self, route: RouteKey, live: crate::cache::EncodingSet) {
+        let Self { tracks, relays, rooms, peers, fanout, .. } = self;
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        if track.live == live {
+            return;
+        }
+        track.live = live;
+        for remote in &track.remotes {
+            if let Some(lane) = relays.lane(remote.shard) {
+                let number = route.0 as u32;
+                lane.push_table(super::RelayMessage::Live { route: number, encodings: live });
+            }
+        }
+        for taker in rooms.route(route).map_or(&[][..], |known| &known.takers) {
+            let Some(peer) = peers.get_mut(taker.peer.index()) else { continue };
+            let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) else {
+                continue;
+            };
+            subscription.set_live(live);
+            if let Some(encoding) = subscription.wants_keyframe() {
+                fanout.keyframes.push((route, encoding));
+            }
+        }
+        fanout.demands.push(route);
+        self.follow_up();
+    }
+}
+
+/// How often layers are looked at. Finer follows a publisher that stops a layer sooner.
+const LIVE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);

@@ -1,0 +1,374 @@
+//! The deterministic heart: from datagram to datagram, as a function of its inputs.
+//!
+//! A shard owns its peers, rooms and tracks, and nothing else does. It has no clock, no randomness of its own and no
+//! socket.
+//!
+//! **Drain rule.** Feed any number of inputs (`handle_*`, all with one `now` that never goes back). Then call
+//! [`Shard::poll_transmit`] until `None`, [`Shard::poll_relay`] per other shard until `None` or until the way there is
+//! full, and [`Shard::poll_event`] until `None`; only then does [`Shard::poll_timeout`] say when to come back. Fan-out
+//! happens inside `poll_transmit`, in bounded steps: a turn may be cut between two calls and inputs be fed in between.
+
+mod apply;
+mod command;
+mod config;
+mod data;
+mod fanout;
+mod index;
+mod media;
+mod relay;
+mod rtcp;
+mod timer;
+mod track;
+mod ufrag;
+
+use std::{collections::VecDeque, time::Instant};
+
+use rand::{SeedableRng, rngs::StdRng};
+use slab::Slab;
+
+pub use command::{ApplyError, Command, Event, LocalTransport, LostReason, Reply};
+pub use config::{DefaultLimits, ShardConfig};
+pub use timer::Timer;
+pub use ufrag::Ufrag;
+
+pub use crate::{
+    peer::{
+        Counters, DataSpec, DropReason, EncodingSpec, Limits, PeerSpec, SubscriptionSpec,
+        TrackSpec, Transmit,
+    },
+    relay::RelayMessage,
+    room::{PeerId, RoomId, ShardId},
+    transport::{
+        DtlsRole, Fingerprint, FiveTuple, IceCredentials, Protocol, SctpParams, TransportContext,
+        TransportParams,
+    },
+};
+
+use self::{
+    fanout::Fanout,
+    index::Index,
+    relay::Relays,
+    timer::{Sleeper, TimerQueue},
+    track::Track,
+};
+use crate::{
+    peer::{Lane, Outbox, Peer},
+    room::{PeerKey, Rooms, RouteKey},
+    rtp::DataSize,
+    transport::{FailReason, TransportEvent},
+    wire::{DatagramClass, classify, rtcp::ReportBlock},
+};
+
+/// One single-threaded owner of peers. See the module for how to drive it.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    context: TransportContext,
+    random: StdRng,
+    /// Of the current slice.
+    now: Instant,
+    peers: Slab<Peer>,
+    next_serial: u32,
+    rooms: Rooms,
+    index: Index,
+    /// By route.
+    tracks: Vec<Option<Track>>,
+    fanout: Fanout,
+    timers: TimerQueue,
+    outbox: Outbox,
+    /// Peers whose transports have something to take: data was sent to them.
+    touched: VecDeque<PeerKey>,
+    /// For datagrams that a transport builds.
+    scratch: Vec<u8>,
+    events: VecDeque<Event>,
+    relays: Relays,
+    /// Buffers for packets to other shards.
+    spare: Vec<Vec<u8>>,
+    /// For reports.
+    blocks: Vec<ReportBlock>,
+    counters: Counters,
+}
+
+impl Shard {
+    /// A shard without peers. `seed` is secret and never used twice: passwords are drawn from it.
+    pub fn new(config: ShardConfig, context: TransportContext, seed: [u8; 32]) -> Self {
+        Self {
+            now: config.epoch,
+            relays: Relays::new(config.id, config.shards),
+            config,
+            context,
+            random: StdRng::from_seed(seed),
+            peers: Slab::new(),
+            next_serial: 0,
+            rooms: Rooms::default(),
+            index: Index::default(),
+            tracks: Vec::new(),
+            fanout: Fanout::default(),
+            timers: TimerQueue::default(),
+            outbox: Outbox::default(),
+            touched: VecDeque::new(),
+            scratch: Vec::new(),
+            events: VecDeque::new(),
+            spare: Vec::new(),
+            blocks: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// One datagram, or one RFC 4571 packet of a TCP connection. It is decrypted in place.
+    pub fn handle_datagram(&mut self, now: Instant, path: FiveTuple, datagram: &mut [u8]) {
+        self.begin(now);
+        self.counters.datagram(DataSize::from_bytes(datagram.len() as u64));
+        if let Err(reason) = self.route(path, datagram) {
+            self.counters.drop(reason);
+        }
+    }
+
+    /// One command; it is true when this returns.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Reply {
+        self.begin(now);
+        match command {
+            Command::ApplyPeer { room, peer, spec } => {
+                Reply::Applied(self.apply_peer(room, peer, *spec))
+            }
+            Command::RemovePeer { room, peer } => {
+                let room = self.rooms.find(&room);
+                if let Some(key) = room.and_then(|room| self.rooms.peer(room, &peer)) {
+                    self.remove_peer(key);
+                }
+                Reply::Done
+            }
+            Command::RemoveRoom { room } => {
+                let members = self.rooms.find(&room).map(|room| self.rooms.members(room).to_vec());
+                for key in members.into_iter().flatten() {
+                    self.remove_peer(key);
+                }
+                Reply::Done
+            }
+            Command::SendData { room, packet, reliable, destinations } => {
+                let lane = if reliable { Lane::Reliable } else { Lane::Lossy };
+                self.deliver_data(&room, None, lane, &destinations, &packet);
+                Reply::Done
+            }
+        }
+    }
+
+    /// One message of another shard.
+    pub fn handle_relay(&mut self, now: Instant, from: ShardId, message: RelayMessage) {
+        self.begin(now);
+        self.take_relay(from, message);
+    }
+
+    /// Timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.begin(now);
+        while let Some((sleeper, timer)) = self.timers.expired(now) {
+            match sleeper {
+                Sleeper::Peer(peer) => self.wake_peer(peer, timer),
+                Sleeper::Route(route) => self.wake_track(route, timer),
+            }
+        }
+    }
+
+    /// The next datagrams to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
+        while self.outbox.is_empty() {
+            if let Some(key) = self.touched.pop_front() {
+                if let Some(peer) = self.peer_mut(key) {
+                    peer.touched = false;
+                    self.settle(key);
+                }
+            } else if !self.step_fanout() {
+                break;
+            }
+        }
+        self.outbox.pop()
+    }
+
+    /// The next message for another shard. Ask only while it can be taken there: what waits here is bounded, what was
+    /// given out is the caller's.
+    #[must_use]
+    pub fn poll_relay(&mut self, to: ShardId) -> Option<RelayMessage> {
+        self.relays.pop(to)
+    }
+
+    /// The next thing that happened.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest. See the drain rule.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let drained = self.outbox.is_empty() && self.touched.is_empty() && self.events.is_empty();
+        debug_assert!(drained, "drain rule");
+        self.timers.next()
+    }
+
+    /// What happened so far, counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Wake-ups so far, by timer.
+    pub fn wakeups(&self) -> impl Iterator<Item = (Timer, u64)> {
+        Timer::ALL.into_iter().zip(self.timers.wakeups())
+    }
+
+    /// Peers that live here.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn begin(&mut self, now: Instant) {
+        debug_assert!(now >= self.now, "time goes back");
+        self.now = now;
+    }
+
+    fn peer_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
+        self.peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
+    }
+
+    fn route(&mut self, path: FiveTuple, datagram: &mut [u8]) -> Result<(), DropReason> {
+        let class = classify(datagram);
+        let key = match class {
+            DatagramClass::Unknown => return Err(DropReason::UnknownProtocol),
+            DatagramClass::Stun => ufrag::local_ufrag(datagram)
+                .and_then(|ufrag| self.index.by_ufrag(ufrag))
+                .ok_or(DropReason::UnknownUfrag)?,
+            _ => self.index.by_path(&path).ok_or(DropReason::UnknownPath)?,
+        };
+        let now = self.now;
+        let peer = self.peer_mut(key).ok_or(DropReason::UnknownPath)?;
+        match class {
+            DatagramClass::Stun => {
+                let outcome = peer.transport.handle_stun(now, path, datagram);
+                self.settle(key);
+                outcome?;
+            }
+            DatagramClass::Dtls => {
+                let outcome = peer.transport.handle_dtls(now, path, datagram);
+                self.settle(key);
+                outcome?;
+            }
+            DatagramClass::Rtp => self.handle_rtp(key, datagram)?,
+            DatagramClass::Rtcp => self.handle_rtcp(key, datagram)?,
+            DatagramClass::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Takes what a transport has after it was touched: datagrams, events, its deadline.
+    fn settle(&mut self, key: PeerKey) {
+        loop {
+            let Some(peer) = self.peers.get_mut(key.index()) else { return };
+            if peer.identity.key != key {
+                return;
+            }
+            while let Some(path) = peer.transport.poll_transmit(&mut self.scratch) {
+                self.outbox.push(path, &self.scratch);
+            }
+            let Some(event) = peer.transport.poll_event() else { break };
+            self.handle_transport_event(key, event);
+        }
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let deadline = peer.transport.poll_timeout();
+        let stall = peer.data.observe(now, &mut peer.transport);
+        self.timers.set(Sleeper::Peer(key), Timer::Transport, deadline);
+        self.timers.set(Sleeper::Peer(key), Timer::DataStall, stall);
+    }
+
+    fn handle_transport_event(&mut self, key: PeerKey, event: TransportEvent) {
+        match event {
+            TransportEvent::PathAdded(path) => self.index.insert_path(path, key),
+            TransportEvent::PathRemoved(path) => self.index.remove_path(&path, key),
+            TransportEvent::PathSelected(_) => {}
+            TransportEvent::UfragRetired(ufrag) => self.index.remove_ufrag(&ufrag),
+            TransportEvent::Connected { .. } => self.peer_connected(key),
+            TransportEvent::ChannelOpen { channel, label, .. } => {
+                self.channel_open(key, channel, &label);
+            }
+            TransportEvent::ChannelClosed(channel) => {
+                if let Some(peer) = self.peer_mut(key) {
+                    peer.data.closed(channel);
+                }
+            }
+            TransportEvent::Message { channel, bytes, .. } => {
+                if let Err(reason) = self.handle_data(key, channel, &bytes) {
+                    self.counters.drop(reason);
+                }
+            }
+            TransportEvent::DataLost => {
+                if let Some(peer) = self.peer_mut(key) {
+                    peer.data.lost();
+                }
+            }
+            TransportEvent::Failed(FailReason::ConsentLost) => {
+                self.lose_peer(key, LostReason::IceTimeout);
+            }
+            TransportEvent::Failed(_) => self.lose_peer(key, LostReason::DtlsFailed),
+            TransportEvent::Closed => self.lose_peer(key, LostReason::Closed),
+        }
+    }
+
+    /// Has a peer settled before the turn ends.
+    fn touch(&mut self, key: PeerKey) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        if !std::mem::replace(&mut peer.touched, true) {
+            self.touched.push_back(key);
+        }
+    }
+
+    fn peer_connected(&mut self, key: PeerKey) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.connected = true;
+        let identity = &peer.identity;
+        let event =
+            Event::PeerConnected { room: identity.room_id.clone(), peer: identity.id.clone() };
+        self.events.push_back(event);
+        self.open_channels(key);
+    }
+
+    fn lose_peer(&mut self, key: PeerKey, reason: LostReason) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        let identity = peer.identity.clone();
+        self.forget_peer(key);
+        self.events.push_back(Event::PeerLost {
+            room: identity.room_id,
+            peer: identity.id,
+            reason,
+        });
+    }
+
+    fn wake_peer(&mut self, key: PeerKey, timer: Timer) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        match timer {
+            Timer::Transport => {
+                peer.transport.handle_timeout(now);
+                self.settle(key);
+            }
+            Timer::DataStall => self.check_stall(key),
+            Timer::Reports => self.send_reports(key),
+            Timer::TwccFeedback => self.send_twcc(key),
+            Timer::Parked => {
+                let dropped = peer.binder.handle_timeout(now);
+                let deadline = peer.binder.poll_timeout();
+                self.timers.set(Sleeper::Peer(key), Timer::Parked, deadline);
+                for _ in 0..dropped {
+                    self.counters.drop(DropReason::UnboundSsrc);
+                }
+            }
+            Timer::TrackFeedback | Timer::Layers => {}
+        }
+    }
+
+    fn wake_track(&mut self, route: RouteKey, timer: Timer) {
+        match timer {
+            Timer::TrackFeedback => self.settle_track(route),
+            Timer::Layers => self.refresh_live(route),
+            _ => {}
+        }
+    }
+}

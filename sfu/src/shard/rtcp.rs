@@ -1,0 +1,192 @@
+//! RTCP both ways: `docs/rtcp-policy.md` says what becomes of which message.
+
+use std::time::Duration;
+
+use super::{
+    DropReason, Shard,
+    timer::{Sleeper, Timer},
+};
+use crate::{
+    room::{PeerKey, RouteKey},
+    rtp::{Seq16, Ssrc},
+    wire::rtcp::{Message, ReportBlock, messages},
+};
+
+/// Reports leave each second, as browsers do it; RFC 3550 section 6.2 would allow a video stream one in 360 ms.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Share of the interval by which each report is early or late (RFC 3550 section 6.3.1): peers that joined together do
+/// not report together for ever.
+const REPORT_JITTER: f64 = 0.25;
+
+/// Before a peer answered a sender report.
+const UNKNOWN_RTT: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// An SRTCP packet on a five-tuple of `key`.
+    pub(super) fn handle_rtcp(
+        &mut self,
+        key: PeerKey,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
+        let len = peer.transport.unprotect_rtcp(datagram)?;
+        let compound = datagram.get(..len).ok_or(DropReason::Malformed)?;
+        for message in messages(compound) {
+            let message = message.map_err(|_| DropReason::Malformed)?;
+            self.handle_message(key, &message);
+        }
+        self.follow_up();
+        Ok(())
+    }
+
+    fn handle_message(&mut self, key: PeerKey, message: &Message<'_>) {
+        match message {
+            Message::SenderReport(report) => {
+                self.sender_report(key, &report.info);
+                self.report_blocks(key, report.reports);
+            }
+            Message::ReceiverReport(report) => self.report_blocks(key, report.reports),
+            Message::Nack(nack) => self.nack(key, nack.media, nack.lost()),
+            Message::Pli(pli) => self.keyframe_wanted(key, pli.media),
+            Message::Fir(fir) => {
+                for entry in fir.entries() {
+                    self.keyframe_wanted(key, entry.ssrc);
+                }
+            }
+            Message::TransportCc(_) => self.counters.transport_feedback += 1,
+            // REMB and CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
+            _ => {}
+        }
+    }
+
+    fn sender_report(&mut self, key: PeerKey, info: &crate::wire::rtcp::SenderInfo) {
+        let now = self.now;
+        let Self { peers, tracks, relays, .. } = self;
+        let Some(peer) = peers.get(key.index()) else { return };
+        for route in peer.routes() {
+            let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { continue };
+            if !track.published.handle_sender_report(now, info) {
+                continue;
+            }
+            for (encoding, clock) in track.published.timing().clocks.iter().enumerate() {
+                let Some(clock) = clock.filter(|clock| clock.at == now) else { continue };
+                for remote in &track.remotes {
+                    let Some(lane) = relays.lane(remote.shard) else { continue };
+                    // One lost is as good as one lost on the way here: the next comes in a second.
+                    let _ = lane.push_media(super::RelayMessage::Clock {
+                        route: route.0 as u32,
+                        encoding: encoding as u8,
+                        clock,
+                    });
+                }
+            }
+            return;
+        }
+    }
+
+    fn report_blocks(&mut self, key: PeerKey, blocks: impl Iterator<Item = ReportBlock>) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        for block in blocks {
+            let Some(subscription) = peer.subscription_of(block.ssrc) else { continue };
+            subscription.egress.handle_report_block(now, &block);
+            let rtt = subscription.egress.rtt();
+            peer.rtt = rtt.or(peer.rtt);
+        }
+    }
+
+    fn nack(&mut self, key: PeerKey, media: Ssrc, lost: impl Iterator<Item = Seq16>) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let Some(subscription) = peer.subscription_of(media) else { return };
+        subscription.egress.handle_nack(now, lost);
+        subscription.resending = true;
+        if !std::mem::replace(&mut peer.resending, true) {
+            self.fanout.resend(key);
+        }
+    }
+
+    fn keyframe_wanted(&mut self, key: PeerKey, media: Ssrc) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        let Some(subscription) = peer.subscription_of(media) else { return };
+        let encoding = subscription.current().or(subscription.wants_keyframe());
+        let route = subscription.route;
+        if let Some(encoding) = encoding {
+            self.fanout.keyframes.push((route, encoding));
+        }
+    }
+
+    /// NACKs and keyframe requests of a track, to its publisher.
+    pub(super) fn send_track_feedback(&mut self, key: PeerKey, route: RouteKey) {
+        let (now, send_time) = (self.now, self.send_time());
+        let Self { peers, tracks, outbox, counters, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()) else { return };
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        let (rtt, sender) = (peer.rtt.unwrap_or(UNKNOWN_RTT), peer.feedback_ssrc);
+        counters.feedback_out += 1;
+        let Some((_, _, mut link)) = peer.sending(send_time, outbox, counters) else { return };
+        link.send_rtcp(|writer| track.published.poll_feedback(now, rtt, sender, writer));
+    }
+
+    pub(super) fn send_twcc(&mut self, key: PeerKey) {
+        let (now, send_time) = (self.now, self.send_time());
+        let Self { peers, outbox, counters, timers, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()) else { return };
+        let sender = peer.feedback_ssrc;
+        let Some((mut link, twcc)) = peer.feedback(send_time, outbox, counters) else { return };
+        link.send_rtcp(|writer| twcc.poll_feedback(now, sender, writer));
+        timers.set(Sleeper::Peer(key), Timer::TwccFeedback, twcc.poll_timeout());
+    }
+
+    /// Sender reports for what leaves to a peer, receiver reports for what comes from it.
+    pub(super) fn send_reports(&mut self, key: PeerKey) {
+        let (now, send_time) = (self.now, self.send_time());
+        let next = now + self.report_interval();
+        let Self { peers, tracks, outbox, counters, timers, blocks, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()) else { return };
+        timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
+        blocks.clear();
+        for route in peer.routes() {
+            if let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) {
+                track.published.report_blocks(now, blocks);
+            }
+        }
+        let (sender, cname) = (peer.feedback_ssrc, peer.cname);
+        let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
+            return;
+        };
+        let mut subscriptions = subscriptions.iter_mut().map(|(_, subscription)| subscription);
+        let mut left = None;
+        let mut blocks = &blocks[..];
+        link.send_rtcp(|writer| {
+            if !blocks.is_empty() {
+                let count = blocks.len().min(ReportBlock::MAX_PER_MESSAGE);
+                writer.receiver_report(sender, &blocks[..count])?;
+                blocks = &blocks[count..];
+                writer.sdes_cname(sender, &cname)?;
+            }
+            loop {
+                // What did not fit into the packet before comes first.
+                let info = left.take().or_else(|| {
+                    subscriptions.find_map(|subscription| {
+                        let track = tracks.get(subscription.route.0).and_then(Option::as_ref)?;
+                        subscription.sender_report(now, &track.published)
+                    })
+                });
+                let Some(info) = info else { break };
+                left = Some(info);
+                writer.sender_report(&info, &[])?;
+                left = None;
+                writer.sdes_cname(info.ssrc, &cname)?;
+            }
+            Ok(())
+        });
+    }
+
+    pub(super) fn report_interval(&mut self) -> Duration {
+        use rand::Rng;
+        let jitter = self.random.random_range(1.0 - REPORT_JITTER..1.0 + REPORT_JITTER);
+        REPORT_INTERVAL.mul_f64(jitter)
+    }
+}
