@@ -13,3 +13,4 @@ pub mod node;
 pub mod room;
 pub mod server;
 pub mod store;
+pub mod signal;

@@ -1,4 +1,23 @@
 //! Keys, tokens, grants and permissions.
+//!
+//! A token is a JWT (HS256) with the claims of the wire protocol. [`Keys`] verifies and mints them, [`Grants`] is what
+//! one says, [`Permissions`] what follows from it in a room.
+
+mod error;
+mod grants;
+mod keys;
+mod query;
+mod secret;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::AuthError;
+pub use grants::{Grants, MAX_IDENTITY, MAX_ROOM_NAME};
+pub use keys::{CLOCK_SKEW, KeyError, Keys, MIN_REFRESH_LIFE, token_of};
+pub use livekit_token::VideoGrants;
+pub(crate) use query::query_pairs;
+pub use secret::Secret;
 
 /// What a participant may do in its room (defaults of the wire protocol: signalling.md section 14).
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]

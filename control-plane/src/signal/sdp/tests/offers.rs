@@ -1,0 +1,201 @@
+//! What real offers say to the node.
+
+use super::*;
+
+struct Case {
+    fixture: &'static str,
+    added: &'static [&'static str],
+    free: (u32, u32),
+    /// First codec of the video that is published.
+    first: Option<&'static str>,
+    rids: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case { fixture: "chromium-join", added: &[], free: (3, 3), first: None, rids: &[] },
+    Case { fixture: "firefox-join", added: &[], free: (3, 3), first: None, rids: &[] },
+    Case {
+        fixture: "chromium-publish",
+        added: &["6", "7"],
+        free: (3, 3),
+        first: Some("video/VP8"),
+        rids: &["q", "h", "f"],
+    },
+    Case {
+        fixture: "firefox-publish",
+        added: &["6", "7"],
+        free: (3, 3),
+        first: Some("video/VP8"),
+        rids: &["q", "h", "f"],
+    },
+    Case {
+        fixture: "chromium-publisher",
+        added: &["0", "1"],
+        free: (0, 0),
+        first: Some("video/VP8"),
+        rids: &["q", "h", "f"],
+    },
+    Case {
+        fixture: "firefox-publisher",
+        added: &["0", "1"],
+        free: (0, 0),
+        first: Some("video/VP8"),
+        rids: &["q", "h", "f"],
+    },
+    Case {
+        fixture: "chromium-screen",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/VP8"),
+        rids: &[],
+    },
+    Case {
+        fixture: "firefox-screen",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/VP8"),
+        rids: &[],
+    },
+    Case {
+        fixture: "chromium-svc",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/VP9"),
+        rids: &[],
+    },
+    Case {
+        fixture: "firefox-svc",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/VP9"),
+        rids: &[],
+    },
+    Case {
+        fixture: "chromium-av1",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/AV1"),
+        rids: &[],
+    },
+    Case {
+        fixture: "firefox-av1",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/AV1"),
+        rids: &[],
+    },
+    Case {
+        fixture: "chromium-h264",
+        added: &["6"],
+        free: (3, 3),
+        first: Some("video/H264"),
+        rids: &["q", "h", "f"],
+    },
+];
+
+#[test]
+fn real_offers_are_understood() {
+    for case in CASES {
+        let name = case.fixture;
+        let (negotiator, summary) = offered(name);
+        assert_eq!(summary.added, case.added, "{name}");
+        assert_eq!((summary.free_audios, summary.free_videos), case.free, "{name}");
+        assert!(summary.wants_data && negotiator.wants_data(), "{name}");
+        assert!(!summary.ice_restart, "{name}");
+        let video = negotiator.published().find(|section| section.kind == MediaKind::Video);
+        assert_eq!(video.is_some(), case.first.is_some(), "{name}");
+        let Some(video) = video else { continue };
+        assert!(video.active && !video.cid.is_empty() && !video.stream.is_empty(), "{name}");
+        assert_eq!(video.mime_types.first().map(String::as_str), case.first, "{name}");
+        let rids: Vec<_> =
+            video.encodings.iter().map(|e| e.rid.as_str()).filter(|rid| !rid.is_empty()).collect();
+        assert_eq!(rids, case.rids, "{name}");
+        assert_eq!(video.encodings.len(), case.rids.len().max(1), "{name}");
+    }
+}
+
+#[test]
+fn firefox_names_the_ssrcs_of_its_simulcast_encodings() {
+    let (negotiator, _) = offered("firefox-publish");
+    let video = negotiator.published().find(|s| s.kind == MediaKind::Video).expect("video");
+    for encoding in &video.encodings {
+        assert!(encoding.ssrc != 0 && encoding.rtx_ssrc != 0, "{encoding:?}");
+    }
+    let audio = negotiator.published().find(|s| s.kind == MediaKind::Audio).expect("audio");
+    assert_ne!(audio.encodings[0].ssrc, 0);
+}
+
+#[test]
+fn the_transport_is_the_clients() {
+    let (negotiator, _) = offered("chromium-join");
+    let transport = negotiator.transport();
+    let ice = transport.remote_ice.as_ref().expect("credentials");
+    assert_eq!((ice.ufrag.as_str(), ice.pwd.as_str()), ("clnt", "clientclientclientclient"));
+    assert_eq!(transport.dtls_role(), node::DtlsRole::Passive);
+    assert_eq!(transport.remote_fingerprints.len(), 1);
+    assert_eq!(transport.remote_fingerprints[0].algorithm, "sha-256");
+    assert_eq!(transport.remote_fingerprints[0].digest.len(), 32);
+    let sctp = transport.sctp.expect("data");
+    assert_eq!((sctp.remote_port, sctp.remote_max_message_size), (5000, 262_144));
+}
+
+#[test]
+fn codecs_are_the_clients_numbers_in_normal_form() {
+    let (negotiator, _) = offered("chromium-publish");
+    let codecs = negotiator.codecs();
+    let opus = codecs.iter().find(|c| c.kind() == node::CodecKind::Opus).expect("opus");
+    assert_eq!((opus.payload_type, opus.clock_rate, opus.channels), (111, 48_000, 2));
+    assert!(opus.transport_cc && opus.rtx_payload_type.is_none());
+    let red = codecs.iter().find(|c| c.kind() == node::CodecKind::Red).expect("red");
+    assert_eq!((red.payload_type, red.red_block_payload_type), (63, Some(111)));
+    let vp8 = codecs.iter().find(|c| c.kind() == node::CodecKind::Vp8).expect("vp8");
+    assert_eq!((vp8.payload_type, vp8.rtx_payload_type, vp8.channels), (96, Some(97), 0));
+    assert!(vp8.nack && vp8.pli && vp8.fir && vp8.transport_cc && !vp8.remb);
+    let h264: Vec<_> = codecs
+        .iter()
+        .filter(|c| c.kind() == node::CodecKind::H264)
+        .map(|c| c.profile.as_str())
+        .collect();
+    assert!(h264.contains(&"42e0/1") && h264.contains(&"4d00/1"), "{h264:?}");
+    let mut unique = h264.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), h264.len(), "one payload type for each profile: {h264:?}");
+    assert!(codecs.iter().all(|c| c.payload_type < 64 || c.payload_type > 95));
+}
+
+#[test]
+fn extension_ids_are_the_clients() {
+    let (negotiator, _) = offered("firefox-publish");
+    let extensions = negotiator.extensions();
+    let find = |kind: node::ExtensionKind| extensions.iter().find(|e| e.kind() == kind);
+    let mid = find(node::ExtensionKind::Mid).expect("mid");
+    assert!(mid.id == 3 && mid.send && mid.receive);
+    let rid = find(node::ExtensionKind::Rid).expect("rid");
+    assert!(rid.id == 9 && !rid.send && rid.receive);
+    let descriptor = find(node::ExtensionKind::DependencyDescriptor).expect("descriptor");
+    assert!(descriptor.receive);
+    assert!(find(node::ExtensionKind::TransportCc).is_some());
+    assert!(find(node::ExtensionKind::AbsSendTime).is_none(), "transport-cc replaces it");
+}
+
+#[test]
+fn layers_order_the_encodings() {
+    let (negotiator, _) = offered("chromium-publish");
+    let video = negotiator.published().find(|s| s.kind == MediaKind::Video).expect("video");
+    let rids = |layers: &[proto::VideoLayer]| -> Vec<String> {
+        video.encodings_for(layers).into_iter().map(|e| e.rid).collect()
+    };
+    assert_eq!(rids(&[]), ["q", "h", "f"]);
+    let layer = |rid: &str, quality: proto::VideoQuality| proto::VideoLayer {
+        rid: rid.to_owned(),
+        quality: quality as i32,
+        ..proto::VideoLayer::default()
+    };
+    let reversed = [
+        layer("f", proto::VideoQuality::Low),
+        layer("h", proto::VideoQuality::Medium),
+        layer("q", proto::VideoQuality::High),
+    ];
+    assert_eq!(rids(&reversed), ["f", "h", "q"]);
+}
