@@ -88,9 +88,7 @@ fn section<'a>(sdp: &'a str, mid: &str) -> Vec<&'a str> {
 fn direction<'a>(sdp: &'a str, mid: &str) -> &'a str {
     section(sdp, mid)
         .into_iter()
-        .find(|line| {
-            ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"].contains(line)
-        })
+        .find(|line| ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"].contains(line))
         .map_or("", |line| &line[2..])
 }
 
