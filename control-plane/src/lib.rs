@@ -12,5 +12,5 @@ pub mod config;
 pub mod node;
 pub mod room;
 pub mod server;
-pub mod store;
 pub mod signal;
+pub mod store;
