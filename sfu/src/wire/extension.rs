@@ -82,7 +82,7 @@ pub struct ExtensionValues<'a> {
     pub abs_capture_time: Option<AbsCaptureTime>,
     pub playout_delay: Option<PlayoutDelay>,
     pub video_orientation: Option<VideoOrientation>,
-    /// Raw: see the dependency descriptor parser.
+    /// Raw: see [`super::DependencyDescriptor`].
     pub dependency_descriptor: Option<&'a [u8]>,
     /// Raw.
     pub video_layers_allocation: Option<&'a [u8]>,

@@ -6,6 +6,7 @@
 mod cursor;
 mod data_packet;
 mod demux;
+mod dependency_descriptor;
 mod extension;
 mod ntp;
 pub mod payload;
@@ -16,6 +17,10 @@ mod rtp_packet;
 pub use cursor::BufferTooSmall;
 pub use data_packet::{DataPacket, DataPacketError};
 pub use demux::{DatagramClass, classify};
+pub use dependency_descriptor::{
+    DependencyDescriptor, DependencyHeader, DependencyStructure, DescriptorError, Indication,
+    Indications,
+};
 pub use extension::{
     AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation,
 };
