@@ -98,6 +98,9 @@ impl Negotiator {
         let id = pending.id;
         self.pending = None;
         self.version += 1;
+        let draining =
+            self.sections.iter().filter(|section| section.downlink == Downlink::Draining);
+        self.drained = draining.map(|section| section.mid.clone()).collect();
         for section in &mut self.sections {
             match &mut section.downlink {
                 Downlink::Sending { described, .. } => *described = described.or(Some(id)),
@@ -106,6 +109,25 @@ impl Negotiator {
             }
         }
         Ok(Description { sdp: writer.finish(), id, mid_to_track_id: self.mid_to_track_id() })
+    }
+
+    /// The last answer may never have reached the client (a signalling connection that broke): the m-lines that it made
+    /// `inactive` do so again. Returns the tracks that were put on them meanwhile: they need another m-line.
+    pub fn answer_lost(&mut self) -> Vec<String> {
+        let mut displaced = Vec::new();
+        if self.role != Role::Answering {
+            return displaced;
+        }
+        for mid in std::mem::take(&mut self.drained) {
+            let Some(section) = self.sections.iter_mut().find(|section| section.mid == mid) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut section.downlink, Downlink::Draining);
+            if let Downlink::Sending { track, .. } = before {
+                displaced.push(track.track_sid);
+            }
+        }
+        displaced
     }
 
     /// M-lines never move and never vanish (RFC 3264 section 8); a rejected one may be used for another.

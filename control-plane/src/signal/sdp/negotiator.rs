@@ -53,7 +53,7 @@ pub struct Negotiator {
     /// Tracks that found no m-line.
     pub(super) waiting: BTreeMap<String, MediaKind>,
     pub(super) outstanding: Option<Outstanding>,
-    /// M-lines that the outstanding offer makes `inactive`.
+    /// M-lines that the outstanding offer, or the last answer, makes `inactive`.
     pub(super) drained: Vec<String>,
     /// A description is due for another reason than tracks (ICE restart).
     pub(super) due: bool,

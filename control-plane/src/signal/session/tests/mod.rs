@@ -1,0 +1,702 @@
+//! The state machine against a client, a room and a node in memory.
+
+mod client;
+mod random;
+mod world;
+
+use std::time::Duration;
+
+use livekit_protocol::{
+    self as proto, leave_request::Action, signal_request::Message as Request,
+    signal_response::Message as Response,
+};
+
+use self::{
+    client::OfferingClient,
+    world::{World, add_track, participant, track, track_in},
+};
+use super::RoomCommand;
+use crate::room::{PeerRole, RequestError, RoomEvent, TrackSid};
+
+fn subscribe(world: &mut World, sid: &str, video: bool) {
+    world.room(RoomEvent::Subscribe(track(sid, video)));
+}
+
+fn unsubscribe(world: &mut World, sid: &str) {
+    let track = TrackSid::from(sid.to_owned());
+    world.room(RoomEvent::Unsubscribe { track, permission_lost: false });
+}
+
+fn assert_receives(world: &World, expected: &[&str]) {
+    let mut client: Vec<_> = world.receiving().values().map(String::as_str).collect();
+    client.sort_unstable();
+    assert_eq!(client, expected, "described to the client");
+    let sent = world.sent();
+    let node: Vec<_> = sent.keys().map(String::as_str).collect();
+    assert_eq!(node, expected, "sent by the node");
+    for (mid, track) in world.receiving() {
+        assert_eq!(&sent[track].mid, mid);
+    }
+}
+
+#[test]
+fn a_single_peer_joins_and_its_offer_is_answered_with_what_it_takes() {
+    let mut world = World::single();
+    assert_eq!(world.kinds(), ["join", "refresh_token"]);
+    let Response::Join(join) = &world.inbox[0] else { panic!("{:?}", world.inbox[0]) };
+    assert!(!join.subscriber_primary);
+    let info = join.server_info.as_ref().expect("a server says what it is");
+    assert!(!info.version.is_empty() && info.version != "0.15.1" && info.protocol <= 17);
+    assert!(join.enabled_publish_codecs[0].mime == "video/VP8");
+    assert_eq!((join.ping_interval, join.ping_timeout), (5, 15));
+
+    subscribe(&mut world, "TR_a", false);
+    subscribe(&mut world, "TR_v", true);
+    world.offer();
+    world.settle();
+    assert_receives(&world, &["TR_a", "TR_v"]);
+    let Some(Response::Answer(answer)) =
+        world.inbox.iter().find(|message| matches!(message, Response::Answer(_)))
+    else {
+        panic!("no answer in {:?}", world.kinds())
+    };
+    assert_eq!(answer.id, 1);
+    assert_eq!(answer.mid_to_track_id.len(), 2);
+    assert!(!world.kinds().contains(&"media_sections_requirement"), "one answer was enough");
+}
+
+#[test]
+fn two_peers_get_an_offer_with_nothing_to_take() {
+    let mut world = World::dual();
+    world.settle();
+    let Response::Join(join) = &world.inbox[0] else { panic!("{:?}", world.inbox[0]) };
+    assert!(join.subscriber_primary && join.fast_publish);
+    assert!(world.kinds().contains(&"offer"));
+    assert!(world.answering.has_data);
+    let downlink = &world.node[&PeerRole::Subscriber].state;
+    let data = downlink.data.as_ref().expect("data goes down");
+    assert!(data.node_opens && data.may_receive && !data.may_send);
+    assert!(downlink.transport.as_ref().is_some_and(|transport| transport.remote_ice.is_some()));
+
+    subscribe(&mut world, "TR_a", false);
+    subscribe(&mut world, "TR_v", true);
+    world.settle();
+    assert_receives(&world, &["TR_a", "TR_v"]);
+}
+
+#[test]
+fn a_track_is_published_once_its_section_is_negotiated() {
+    for mut world in [World::single(), World::dual()] {
+        world.request(Request::AddTrack(add_track("cam", true)));
+        world.offering.publish("video", "cam", &["q", "h", "f"]);
+        world.offer();
+        assert!(world.published.is_empty());
+        world.settle();
+        let kinds = world.kinds();
+        assert!(kinds.contains(&"track_published") && kinds.contains(&"answer"), "{kinds:?}");
+        let info = world.published.values().next().expect("published");
+        assert_eq!(info.variants.len(), 1);
+        assert_eq!(
+            (info.variants[0].cid.as_str(), info.variants[0].mime_type.as_str()),
+            ("cam", "video/VP8")
+        );
+        let uplink =
+            world.node.iter().find(|(role, _)| **role != PeerRole::Subscriber).expect("uplink").1;
+        let rids: Vec<_> =
+            uplink.state.tracks[0].encodings.iter().map(|encoding| encoding.rid.as_str()).collect();
+        assert_eq!(rids, ["q", "h", "f"]);
+
+        world.offering.unpublish("cam");
+        world.offer();
+        world.settle();
+        assert!(world.published.is_empty(), "the sender is gone, so is the track");
+    }
+}
+
+#[test]
+fn an_offer_that_overtakes_the_grant_waits_for_it() {
+    let mut world = World::single();
+    world.request(Request::AddTrack(add_track("mic", false)));
+    world.offering.publish("audio", "mic", &[]);
+    world.offer();
+    assert!(!world.commands.iter().any(|command| matches!(command, RoomCommand::ApplyPeer { .. })));
+    world.settle();
+    assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn a_parked_section_is_published_when_its_announcement_comes() {
+    let mut world = World::single();
+    world.offering.publish("video", "cam", &[]);
+    world.offer();
+    world.settle();
+    assert!(world.published.is_empty());
+    world.request(Request::AddTrack(add_track("cam", true)));
+    world.settle();
+    assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn a_renamed_track_is_matched_by_kind() {
+    let mut world = World::single();
+    world.request(Request::AddTrack(add_track("mic", false)));
+    world.request(Request::AddTrack(add_track("cam", true)));
+    world.offering.publish("video", "{another-name}", &[]);
+    world.offer();
+    world.settle();
+    let cids: Vec<_> =
+        world.published.values().flat_map(|info| &info.variants).map(|v| v.cid.as_str()).collect();
+    assert_eq!(cids, ["cam"]);
+}
+
+#[test]
+fn a_backup_codec_joins_its_track() {
+    let mut world = World::single();
+    world.offering.with_vp9 = true;
+    let codec = |codec: &str, cid: &str| proto::SimulcastCodec {
+        codec: codec.into(),
+        cid: cid.into(),
+        ..Default::default()
+    };
+    let request = proto::AddTrackRequest {
+        simulcast_codecs: vec![codec("vp9", "cam"), codec("vp8", "")],
+        ..add_track("cam", true)
+    };
+    world.request(Request::AddTrack(request));
+    world.offering.publish("video", "cam", &[]);
+    world.offer();
+    world.settle();
+    let sid = world.published.keys().next().expect("published").clone();
+    assert_eq!(world.published[&sid].variants[0].mime_type, "video/VP9");
+
+    let backup = proto::AddTrackRequest {
+        sid: sid.to_string(),
+        simulcast_codecs: vec![codec("vp8", "cam-backup")],
+        ..add_track("cam-backup", true)
+    };
+    world.request(Request::AddTrack(backup));
+    world.offering.publish("video", "cam-backup", &["q", "h", "f"]);
+    world.offer();
+    world.settle();
+    let variants = &world.published[&sid].variants;
+    assert_eq!(variants.len(), 2);
+    assert_eq!(
+        (variants[1].mime_type.as_str(), variants[1].node_track_id.contains('/')),
+        ("video/VP8", true)
+    );
+}
+
+#[test]
+fn sections_are_asked_for_when_there_are_none() {
+    let mut world = World::new(false, OfferingClient::new(1, 0));
+    subscribe(&mut world, "TR_1", true);
+    subscribe(&mut world, "TR_2", true);
+    world.offer();
+    world.settle();
+    assert_receives(&world, &["TR_1", "TR_2"]);
+    let asked: Vec<_> = world
+        .inbox
+        .iter()
+        .filter_map(|message| match message {
+            Response::MediaSectionsRequirement(needed) => {
+                Some((needed.num_audios, needed.num_videos))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, [(0, 2)]);
+}
+
+#[test]
+fn a_reused_section_passes_through_inactive() {
+    for mut world in [World::new(false, OfferingClient::new(0, 1)), World::dual()] {
+        world.offer();
+        subscribe(&mut world, "TR_1", true);
+        world.settle();
+        assert_receives(&world, &["TR_1"]);
+        unsubscribe(&mut world, "TR_1");
+        subscribe(&mut world, "TR_2", true);
+        world.settle();
+        // The client's model fails on an m-line whose track changes without a pause.
+        assert_receives(&world, &["TR_2"]);
+        unsubscribe(&mut world, "TR_2");
+        world.settle();
+        assert_receives(&world, &[]);
+    }
+}
+
+#[test]
+fn the_node_stops_at_once_when_a_track_is_not_taken_any_more() {
+    let mut world = World::single();
+    subscribe(&mut world, "TR_1", true);
+    world.offer();
+    world.settle();
+    unsubscribe(&mut world, "TR_1");
+    while world.step_room() {}
+    assert!(world.sent().is_empty());
+}
+
+#[test]
+fn track_settings_reach_the_node() {
+    let mut world = World::single();
+    let mut taken = track("TR_1", true);
+    let layer =
+        |quality, width, height| proto::VideoLayer { quality, width, height, ..Default::default() };
+    #[expect(deprecated, reason = "what publishers without simulcast codecs fill")]
+    taken.info.layers.extend([layer(0, 320, 180), layer(1, 640, 360), layer(2, 1280, 720)]);
+    world.room(RoomEvent::Subscribe(taken));
+    world.offer();
+    world.settle();
+    let settings = proto::UpdateTrackSettings {
+        track_sids: vec!["TR_1".into(), "TR_unknown".into()],
+        width: 640,
+        height: 360,
+        priority: 3,
+        ..Default::default()
+    };
+    world.request(Request::TrackSetting(settings.clone()));
+    world.settle();
+    let sent = world.sent();
+    assert_eq!(
+        (sent["TR_1"].max_spatial_layer, sent["TR_1"].priority, sent["TR_1"].paused),
+        (Some(1), 3, false)
+    );
+    world.request(Request::TrackSetting(proto::UpdateTrackSettings { disabled: true, ..settings }));
+    world.settle();
+    assert!(world.sent()["TR_1"].paused);
+}
+
+#[test]
+fn a_track_in_a_codec_that_the_client_lacks_is_asked_for_in_another() {
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    world.room(RoomEvent::Subscribe(track_in("TR_1", true, &["video/AV1"])));
+    world.settle();
+    let asked = world.done.iter().find_map(|command| match command {
+        RoomCommand::NeedCodec { mime_types, .. } => Some(mime_types.clone()),
+        _ => None,
+    });
+    assert_eq!(asked.as_deref(), Some(&["video/VP8".to_owned()][..]));
+    assert_receives(&world, &[]);
+    // The publisher adds it.
+    world.room(RoomEvent::Subscribe(track_in("TR_1", true, &["video/AV1", "video/VP8"])));
+    world.settle();
+    assert_eq!(world.sent().keys().collect::<Vec<_>>(), ["TR_1/1"]);
+}
+
+#[test]
+fn nobody_has_a_codec_for_it() {
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    let track = TrackSid::from("TR_1".to_owned());
+    let command = RoomCommand::NeedCodec { track, mime_types: Vec::new() };
+    let outcome = Err(RequestError::NotFound("codec".into()));
+    world.session.handle_reply(super::Reply::Done { command, outcome }, world.now);
+    let Some(super::Effect::Send(message)) = world.session.poll_effect() else {
+        panic!("nothing is said")
+    };
+    let Response::SubscriptionResponse(response) = *message else { panic!("{message:?}") };
+    assert_eq!(response.err(), proto::SubscriptionError::SeCodecUnsupported);
+}
+
+#[test]
+fn redundant_audio_goes_to_a_client_without_it() {
+    let mut world = World::single();
+    world.offer();
+    world.room(RoomEvent::Subscribe(track_in("TR_1", false, &["audio/red"])));
+    world.settle();
+    assert_receives(&world, &["TR_1"]);
+}
+
+#[test]
+fn participants_are_told_before_the_description_that_carries_their_tracks() {
+    let mut world = World::dual();
+    world.settle();
+    world.inbox.clear();
+    world.room(RoomEvent::Participants(vec![participant("PA_new", Vec::new())]));
+    subscribe(&mut world, "TR_1", true);
+    world.settle();
+    let kinds = world.kinds();
+    let at = |kind| {
+        kinds
+            .iter()
+            .position(|other| *other == kind)
+            .unwrap_or_else(|| panic!("no {kind} in {kinds:?}"))
+    };
+    assert!(at("update") < at("offer"));
+}
+
+#[test]
+fn one_offer_is_outstanding_at_a_time_and_silence_ends_in_a_reconnect() {
+    let mut world = World::dual();
+    world.client_reacts = false;
+    world.settle();
+    subscribe(&mut world, "TR_1", true);
+    subscribe(&mut world, "TR_2", true);
+    world.settle();
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == "offer").count(), 1);
+    assert!(world.leave().is_none());
+    while !world.ended && world.step_time(Duration::from_secs(16)) {}
+    let leave = world.leave().expect("told to reconnect");
+    assert_eq!(leave.action(), Action::Reconnect);
+}
+
+#[test]
+fn a_client_that_never_offers_when_asked_is_told_to_reconnect() {
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    world.client_reacts = false;
+    subscribe(&mut world, "TR_1", true);
+    while !world.ended && (world.step_room() || world.step_time(Duration::from_secs(16))) {}
+    let asked = world.kinds().iter().filter(|kind| **kind == "media_sections_requirement").count();
+    assert_eq!(asked, 3);
+    assert_eq!(world.leave().map(proto::LeaveRequest::action), Some(Action::Reconnect));
+}
+
+#[test]
+fn media_has_to_connect_within_a_minute() {
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    while !world.ended && (world.step_room() || world.step_time(Duration::from_secs(61))) {}
+    let leave = world.leave().expect("dropped");
+    assert_eq!(leave.reason(), proto::DisconnectReason::JoinFailure);
+
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    world.room(RoomEvent::PeerConnected(PeerRole::Single));
+    let start = world.now;
+    while world.now < start + Duration::from_secs(120)
+        && (world.step_room() || world.step_time(Duration::from_secs(301)))
+    {}
+    assert!(!world.ended);
+}
+
+#[test]
+fn bad_descriptions_are_refused_and_the_session_goes_on() {
+    let mut world = World::single();
+    subscribe(&mut world, "TR_1", true);
+    for sdp in [
+        "",
+        "v=0",
+        "garbage",
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 9 X 96\r\n",
+    ] {
+        let offer = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: sdp.into(),
+            id: 9,
+            ..Default::default()
+        };
+        world.inbox.clear();
+        world.request(Request::Offer(offer));
+        assert_eq!(world.kinds(), ["request_response"], "{sdp:?}");
+        let answer = proto::SessionDescription { sdp: sdp.into(), ..Default::default() };
+        world.request(Request::Answer(answer));
+    }
+    world.offer();
+    world.settle();
+    assert_receives(&world, &["TR_1"]);
+}
+
+#[test]
+fn requests_are_answered() {
+    struct Case {
+        name: &'static str,
+        request: Request,
+        expect: &'static str,
+    }
+    let cases = [
+        Case { name: "ping", request: Request::Ping(1), expect: "pong" },
+        Case {
+            name: "ping with its time",
+            request: Request::PingReq(proto::Ping::default()),
+            expect: "pong_resp",
+        },
+        Case {
+            name: "data track",
+            request: Request::PublishDataTrackRequest(proto::PublishDataTrackRequest::default()),
+            expect: "request_response",
+        },
+        Case {
+            name: "data blob",
+            request: Request::StoreDataBlobRequest(proto::StoreDataBlobRequest::default()),
+            expect: "request_response",
+        },
+        Case {
+            name: "metadata",
+            request: Request::UpdateMetadata(proto::UpdateParticipantMetadata::default()),
+            expect: "request_response",
+        },
+        Case {
+            name: "mute of an unknown track",
+            request: Request::Mute(proto::MuteTrackRequest { sid: "TR_x".into(), muted: true }),
+            expect: "request_response",
+        },
+        Case {
+            name: "a candidate that is none",
+            request: Request::Trickle(proto::TrickleRequest {
+                candidate_init: "{".into(),
+                ..Default::default()
+            }),
+            expect: "request_response",
+        },
+    ];
+    for case in cases {
+        let mut world = World::single();
+        world.inbox.clear();
+        world.request(case.request);
+        world.settle();
+        assert_eq!(world.kinds(), [case.expect], "{}", case.name);
+    }
+}
+
+#[test]
+fn pings_are_answered_with_the_wall_clock() {
+    let mut world = World::single();
+    world.now += Duration::from_millis(1500);
+    world.request(Request::PingReq(proto::Ping { timestamp: 42, rtt: 3 }));
+    let Some(Response::PongResp(pong)) = world.inbox.last() else { panic!("{:?}", world.kinds()) };
+    assert_eq!((pong.last_ping_timestamp, pong.timestamp), (42, 1_700_000_001_500));
+}
+
+#[test]
+fn announcements_without_media_are_bounded() {
+    let mut world = World::single();
+    for index in 0..70 {
+        world.request(Request::AddTrack(add_track(&format!("cid{index}"), true)));
+    }
+    world.settle();
+    let kinds = world.kinds();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "track_published").count(), 64);
+    assert_eq!(kinds.iter().filter(|kind| **kind == "request_response").count(), 6);
+}
+
+#[test]
+fn muting_reaches_node_and_room() {
+    let mut world = World::single();
+    world.request(Request::AddTrack(add_track("mic", false)));
+    world.offering.publish("audio", "mic", &[]);
+    world.offer();
+    world.settle();
+    world.request(Request::Mute(proto::MuteTrackRequest { sid: "TR_1".into(), muted: true }));
+    world.settle();
+    assert!(world.node[&PeerRole::Single].state.tracks[0].muted);
+    assert!(
+        world
+            .done
+            .iter()
+            .any(|command| matches!(command, RoomCommand::MuteTrack { muted: true, .. }))
+    );
+    // And by the server.
+    world.room(RoomEvent::Muted { track: TrackSid::from("TR_1".to_owned()), muted: false });
+    world.settle();
+    assert!(!world.node[&PeerRole::Single].state.tracks[0].muted);
+    assert!(world.kinds().contains(&"mute"));
+}
+
+#[test]
+fn a_resume_says_first_what_happened_meanwhile() {
+    let mut world = World::dual();
+    world.request(Request::AddTrack(add_track("mic", false)));
+    world.offering.publish("audio", "mic", &[]);
+    world.offer();
+    subscribe(&mut world, "TR_a", true);
+    world.settle();
+    world.room(RoomEvent::PeerConnected(PeerRole::Subscriber));
+    world.room(RoomEvent::Participants(vec![participant("PA_gone", Vec::new())]));
+    world.lose_signal();
+    world.settle();
+    assert!(world.done.contains(&RoomCommand::SignalLost));
+
+    let resumed = world.resumed(vec![track("TR_a", true), track("TR_b", true)]);
+    world.resume(resumed);
+    assert_eq!(world.kinds(), ["reconnect", "update", "update", "room_update", "refresh_token"]);
+    let Response::Update(update) = &world.inbox[1] else { panic!() };
+    assert_eq!(update.participants[0].sid, "PA_gone");
+    assert_eq!(update.participants[0].state(), proto::participant_info::State::Disconnected);
+    let Response::Update(update) = &world.inbox[2] else { panic!() };
+    assert!(update.participants.iter().any(|participant| participant.sid == "PA_self"));
+
+    world.settle();
+    assert_receives(&world, &["TR_a", "TR_b"]);
+    let generation =
+        world.node[&PeerRole::Subscriber].state.transport.as_ref().map(|t| t.ice_generation);
+    assert_eq!(generation, Some(1), "the downlink restarted ICE");
+    // The uplink's restart is the client's.
+    world.offering.ice_generation += 1;
+    world.offer();
+    world.settle();
+    assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn a_resume_with_a_track_that_is_unknown_here_starts_anew() {
+    let mut world = World::single();
+    let published = proto::TrackPublishedResponse {
+        cid: "x".into(),
+        track: Some(proto::TrackInfo { sid: "TR_unknown".into(), ..Default::default() }),
+    };
+    world.request(Request::SyncState(proto::SyncState {
+        publish_tracks: vec![published],
+        ..Default::default()
+    }));
+    assert_eq!(world.leave().map(proto::LeaveRequest::action), Some(Action::Reconnect));
+    assert!(world.ended);
+}
+
+#[test]
+fn a_session_rebuilt_after_a_restart_goes_on_with_the_same_peers() {
+    for two_peers in [false, true] {
+        let mut world =
+            if two_peers { World::dual() } else { World::new(false, OfferingClient::new(0, 1)) };
+        world.request(Request::AddTrack(add_track("cam", true)));
+        world.offering.publish("video", "cam", &["q", "h"]);
+        world.offer();
+        subscribe(&mut world, "TR_a", true);
+        world.settle();
+        assert_receives(&world, &["TR_a"]);
+        let before = world.receiving().clone();
+        let ssrc = world.sent()["TR_a"].ssrc;
+
+        world.restart(two_peers, vec![track("TR_a", true), track("TR_b", true)]);
+        assert_eq!(world.kinds()[0], "reconnect");
+        let known = proto::TrackPublishedResponse {
+            cid: "cam".into(),
+            track: Some(proto::TrackInfo { sid: "TR_1".into(), ..Default::default() }),
+        };
+        world.request(Request::SyncState(proto::SyncState {
+            publish_tracks: vec![known],
+            ..Default::default()
+        }));
+        world.offering.ice_generation += 1;
+        world.offer();
+        world.settle();
+        assert!(!world.ended);
+        assert_receives(&world, &["TR_a", "TR_b"]);
+        assert_eq!(world.sent()["TR_a"].ssrc, ssrc, "what played goes on playing");
+        assert!(before.iter().all(|(mid, track)| world.receiving().get(mid) == Some(track)));
+        assert_eq!(world.published.len(), 1);
+    }
+}
+
+#[test]
+fn what_ends_a_session() {
+    struct Case {
+        name: &'static str,
+        run: fn(&mut World),
+        action: Option<Action>,
+    }
+    let cases = [
+        Case {
+            name: "the client leaves",
+            run: |world| world.request(Request::Leave(proto::LeaveRequest::default())),
+            action: None,
+        },
+        Case {
+            name: "another of the same identity came",
+            run: |world| {
+                world.room(RoomEvent::Closed {
+                    reason: proto::DisconnectReason::DuplicateIdentity,
+                    action: Action::Disconnect,
+                });
+            },
+            action: Some(Action::Disconnect),
+        },
+        Case {
+            name: "media is gone",
+            run: |world| {
+                world.room(RoomEvent::PeerLost {
+                    role: PeerRole::Single,
+                    reason: chappe_proto::node::v1::LostReason::IceTimeout,
+                });
+            },
+            action: Some(Action::Reconnect),
+        },
+        Case {
+            name: "it reads data too slowly",
+            run: |world| world.room(RoomEvent::DataOverflow(PeerRole::Single)),
+            action: Some(Action::Reconnect),
+        },
+        Case {
+            name: "the node refuses",
+            run: |world| {
+                world.node_fails = true;
+                world.offer();
+                world.settle();
+            },
+            action: Some(Action::Reconnect),
+        },
+        Case {
+            name: "simulated failure of the node",
+            run: |world| {
+                let scenario = Some(proto::simulate_scenario::Scenario::NodeFailure(true));
+                world.request(Request::Simulate(proto::SimulateScenario { scenario }));
+            },
+            action: Some(Action::Reconnect),
+        },
+        Case {
+            name: "simulated leave",
+            run: |world| {
+                let scenario = Some(proto::simulate_scenario::Scenario::ServerLeave(true));
+                world.request(Request::Simulate(proto::SimulateScenario { scenario }));
+            },
+            action: Some(Action::Disconnect),
+        },
+    ];
+    for case in cases {
+        let mut world = World::single();
+        (case.run)(&mut world);
+        assert!(world.ended, "{}", case.name);
+        assert_eq!(world.leave().map(proto::LeaveRequest::action), case.action, "{}", case.name);
+        // Nothing is said afterwards.
+        let said = world.inbox.len();
+        subscribe(&mut world, "TR_1", true);
+        world.request(Request::Ping(1));
+        assert_eq!(world.inbox.len(), said, "{}", case.name);
+    }
+}
+
+#[test]
+fn switching_to_tcp_closes_the_signal_and_forces_tcp_at_the_node() {
+    let mut world = World::single();
+    world.offer();
+    world.settle();
+    let scenario = Some(proto::simulate_scenario::Scenario::SwitchCandidateProtocol(
+        proto::CandidateProtocol::Tcp as i32,
+    ));
+    world.request(Request::Simulate(proto::SimulateScenario { scenario }));
+    assert!(world.signal_closed && !world.ended);
+    assert_eq!(world.leave().map(proto::LeaveRequest::action), Some(Action::Resume));
+    world.lose_signal();
+    let resumed = world.resumed(Vec::new());
+    world.resume(resumed);
+    world.offering.ice_generation += 1;
+    world.offer();
+    world.settle();
+    let transport = world.node[&PeerRole::Single].state.transport.clone().expect("transport");
+    assert!(transport.force_tcp);
+    assert_eq!(transport.ice_generation, 1);
+}
+
+#[test]
+fn a_speaker_is_simulated_for_its_time() {
+    let mut world = World::single();
+    world.inbox.clear();
+    let scenario = Some(proto::simulate_scenario::Scenario::SpeakerUpdate(3));
+    world.request(Request::Simulate(proto::SimulateScenario { scenario }));
+    while world.step_time(Duration::from_secs(4)) {}
+    let active: Vec<_> = world
+        .inbox
+        .iter()
+        .filter_map(|message| match message {
+            Response::SpeakersChanged(changed) => Some(changed.speakers[0].active),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(active, [true, false]);
+}

@@ -1,0 +1,252 @@
+//! Moves frames between a WebSocket and a session. Knows no signalling: bytes in, messages out, both bounded.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::extract::ws::{CloseFrame, Message as WsMessage, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use livekit_protocol::{self as proto, signal_response::Message};
+use prost::Message as _;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    SignalConfig,
+    wire::{self, Frame, FrameKind},
+};
+
+/// Requests that wait for the session, at most: beyond, the socket is not read.
+const REQUEST_QUEUE: usize = 32;
+
+/// How long a closing handshake may take (RFC 6455 section 7.1.1).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a socket hands to its session.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A readable message.
+    Request(Box<proto::SignalRequest>),
+    /// Something else, and what is wrong with it.
+    Garbage(String),
+}
+
+/// The session's end of a WebSocket. Dropped, everything sent before still goes out, then the socket closes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    queue: mpsc::Sender<Message>,
+    queued_bytes: Arc<AtomicUsize>,
+    max_bytes: usize,
+    incoming: mpsc::Receiver<Incoming>,
+    abort: CancellationToken,
+}
+
+impl Connection {
+    /// Queues a message. `false` where the client does not read: the connection is of no use any more.
+    pub(super) fn send(&self, message: Message) -> bool {
+        let bytes = proto::SignalResponse { message: Some(message.clone()) }.encoded_len();
+        if self.queued_bytes.load(Ordering::Relaxed).saturating_add(bytes) > self.max_bytes {
+            return false;
+        }
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.queue.try_send(message).is_ok()
+    }
+
+    /// The next message; `None` when the socket is gone.
+    pub(super) async fn recv(&mut self) -> Option<Incoming> {
+        self.incoming.recv().await
+    }
+
+    /// Drops the socket with everything that waits.
+    pub(super) fn abort(self) {
+        self.abort.cancel();
+    }
+}
+
+/// The socket's end.
+#[derive(Debug)]
+pub(super) struct Socket {
+    queue: mpsc::Receiver<Message>,
+    queued_bytes: Arc<AtomicUsize>,
+    incoming: mpsc::Sender<Incoming>,
+    abort: CancellationToken,
+}
+
+/// Both ends of a connection that is about to be upgraded.
+pub(super) fn pair(config: &SignalConfig) -> (Socket, Connection) {
+    let (queue_in, queue) = mpsc::channel(config.queue_messages);
+    let (incoming_in, incoming) = mpsc::channel(REQUEST_QUEUE);
+    let queued_bytes = Arc::new(AtomicUsize::new(0));
+    let abort = CancellationToken::new();
+    let socket = Socket {
+        queue,
+        queued_bytes: queued_bytes.clone(),
+        incoming: incoming_in,
+        abort: abort.clone(),
+    };
+    let connection = Connection {
+        queue: queue_in,
+        queued_bytes,
+        max_bytes: config.queue_bytes,
+        incoming,
+        abort,
+    };
+    (socket, connection)
+}
+
+/// Runs until either side closes, the client falls silent, or the session drops it.
+pub(super) async fn run(stream: WebSocket, socket: Socket, config: SignalConfig) {
+    let Socket { queue, queued_bytes, incoming, abort } = socket;
+    let (sink, stream) = stream.split();
+    // Clients are answered in the kind of frame that they sent last.
+    let (kind_in, kind) = watch::channel(FrameKind::Binary);
+    let reader = read(stream, &incoming, &kind_in, &config);
+    let writer = write(sink, queue, &queued_bytes, kind, config.socket_ping);
+    tokio::select! {
+        () = reader => {}
+        () = writer => {}
+        () = abort.cancelled() => {}
+    }
+}
+
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    incoming: &mpsc::Sender<Incoming>,
+    kind: &watch::Sender<FrameKind>,
+    config: &SignalConfig,
+) {
+    let mut bucket = Bucket::new(config.request_burst, config.requests_per_second);
+    let mut session_listens = true;
+    loop {
+        let Ok(Some(Ok(message))) = timeout(config.socket_silence, stream.next()).await else {
+            return;
+        };
+        let frame = match message {
+            WsMessage::Binary(bytes) => Frame::Binary(bytes),
+            WsMessage::Text(text) => Frame::Text(text.to_string()),
+            // Pongs are a sign of life; pings are answered below us.
+            WsMessage::Ping(_) | WsMessage::Pong(_) => continue,
+            WsMessage::Close(_) => return,
+        };
+        bucket.take().await;
+        kind.send_replace(frame.kind());
+        let message = match wire::decode(&frame) {
+            Ok(request) => Incoming::Request(Box::new(request)),
+            Err(error) => Incoming::Garbage(error.to_string()),
+        };
+        // A session that is over still has its last words on the way: the writer closes.
+        if session_listens && incoming.send(message).await.is_err() {
+            session_listens = false;
+        }
+    }
+}
+
+async fn write(
+    mut sink: SplitSink<WebSocket, WsMessage>,
+    mut queue: mpsc::Receiver<Message>,
+    queued_bytes: &AtomicUsize,
+    kind: watch::Receiver<FrameKind>,
+    ping_every: Duration,
+) {
+    let mut next_ping = Instant::now() + ping_every;
+    loop {
+        let frame = tokio::select! {
+            message = queue.recv() => {
+                let Some(message) = message else { break };
+                let response = proto::SignalResponse { message: Some(message) };
+                queued_bytes.fetch_sub(response.encoded_len(), Ordering::Relaxed);
+                match wire::encode(&response, *kind.borrow()) {
+                    Frame::Binary(bytes) => WsMessage::Binary(bytes),
+                    Frame::Text(text) => WsMessage::Text(text.into()),
+                }
+            }
+            () = sleep_until(next_ping) => {
+                next_ping = Instant::now() + ping_every;
+                WsMessage::Ping(Bytes::new())
+            }
+        };
+        if sink.send(frame).await.is_err() {
+            return;
+        }
+    }
+    let close = WsMessage::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }));
+    let _ = timeout(CLOSE_TIMEOUT, sink.send(close)).await;
+    // The reader ends with the client's own close frame.
+    sleep(CLOSE_TIMEOUT).await;
+}
+
+/// Bounds how fast messages are read: a flood waits in the client's own socket.
+struct Bucket {
+    tokens: f64,
+    capacity: f64,
+    per_second: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(capacity: u32, per_second: u32) -> Self {
+        let capacity = f64::from(capacity.max(1));
+        Self {
+            tokens: capacity,
+            capacity,
+            per_second: f64::from(per_second.max(1)),
+            filled: Instant::now(),
+        }
+    }
+
+    async fn take(&mut self) {
+        if let Some(wait) = self.due() {
+            sleep(wait).await;
+        }
+    }
+
+    /// Takes one; how long to wait before it may be used.
+    fn due(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.capacity);
+        self.filled = now;
+        self.tokens -= 1.0;
+        (self.tokens < 0.0).then(|| Duration::from_secs_f64(-self.tokens / self.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_is_slowed_down_and_a_burst_is_not() {
+        let mut bucket = Bucket::new(10, 100);
+        let start = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(bucket.due(), None);
+        }
+        for _ in 0..10 {
+            bucket.take().await;
+        }
+        assert!(start.elapsed() >= Duration::from_millis(90), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_nobody_reads_is_bounded_in_messages_and_bytes() {
+        let config =
+            SignalConfig { queue_messages: 4, queue_bytes: 1000, ..SignalConfig::default() };
+        let (_socket, connection) = pair(&config);
+        let sent = (0..10).take_while(|_| connection.send(Message::Pong(1))).count();
+        assert_eq!(sent, 4);
+        let (_socket, connection) = pair(&config);
+        assert!(!connection.send(Message::RefreshToken("x".repeat(2000))));
+    }
+}
