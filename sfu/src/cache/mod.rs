@@ -8,6 +8,9 @@ mod format;
 mod meta;
 mod packet_cache;
 mod rewritten;
+mod seq_window;
+#[cfg(test)]
+pub(crate) mod test_packets;
 
 pub(crate) use clock::ticks_in;
 pub use clock::{SenderClock, Timing};
@@ -17,3 +20,4 @@ pub use meta::{
 };
 pub use packet_cache::{PacketCache, Refused};
 pub use rewritten::{CodecPatch, Rewritten};
+pub(crate) use seq_window::{Seen, SeqWindow};

@@ -21,7 +21,7 @@ pub struct PacketCache {
     bytes: Vec<u8>,
     /// Bytes ever written, skipped ends included: byte `n` stands at `n % bytes.len()`.
     head: u64,
-    /// `head` at moments of the last `MAX_AGE`, about [`CHECKPOINT_INTERVAL`] apart.
+    /// `head` at moments about [`CHECKPOINT_INTERVAL`] apart, the first one `MAX_AGE` ago.
     checkpoints: VecDeque<(Instant, u64)>,
     highest: Option<SeqNo>,
 }
@@ -171,8 +171,9 @@ impl PacketCache {
 
     /// Takes `len` bytes from the ring, in one piece, and says where.
     fn make_room(&mut self, now: Instant, len: usize) -> u64 {
-        while let Some((at, _)) = self.checkpoints.front() {
-            if now.saturating_duration_since(*at) < Self::MAX_AGE {
+        // The first one stays while there may be packets younger than `MAX_AGE` before the second.
+        while let Some((second, _)) = self.checkpoints.get(1) {
+            if now.saturating_duration_since(*second) < Self::MAX_AGE {
                 break;
             }
             self.checkpoints.pop_front();

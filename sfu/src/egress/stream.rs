@@ -10,7 +10,10 @@ use super::{
     records::Records,
 };
 use crate::{
-    cache::{CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, SenderClock},
+    cache::{
+        CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, Seen, SenderClock,
+        SeqWindow,
+    },
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
         AbsSendTime, ExtensionValues, RtpHeaderFields, compact_to_duration,
@@ -46,6 +49,7 @@ pub struct EgressStream {
     packets: u32,
     octets: u32,
     highest: Option<SeqNo>,
+    sent: SeqWindow,
     rtx_seq: SeqNo,
     records: Records,
     resends: VecDeque<Resend>,
@@ -92,6 +96,9 @@ pub enum WriteError {
     /// The subscriber did not negotiate its format, or no retransmission of it.
     #[error("format not negotiated by the subscriber")]
     Format,
+    /// This number was sent before, or so long ago that nobody knows. Sealed twice, it would use a nonce twice.
+    #[error("sent before")]
+    Duplicate,
     /// The buffer is too small.
     #[error("packet larger than its buffer")]
     TooLarge,
@@ -120,6 +127,7 @@ impl EgressStream {
             packets: 0,
             octets: 0,
             highest: None,
+            sent: SeqWindow::default(),
             rtx_seq: first_rtx_seq,
             records: Records::new(now),
             resends: VecDeque::new(),
@@ -154,6 +162,9 @@ impl EgressStream {
         out: &mut [u8],
     ) -> Result<Written, WriteError> {
         let mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
+        if self.sent.check(rewritten.seq) != Seen::No {
+            return Err(WriteError::Duplicate);
+        }
         if rewritten.opens {
             self.mid_left = MID_PACKETS;
         }
@@ -170,6 +181,7 @@ impl EgressStream {
         let (mut written, payload_len) =
             self.write_packet(&fields, packet, mid, None, rewritten.patch, mapping, out)?;
         written.seq = rewritten.seq;
+        self.sent.insert(rewritten.seq);
 
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);

@@ -72,8 +72,10 @@ impl Forwarder {
         self.selector.demanded()
     }
 
-    /// The sender's clock against this subscriber's timestamps: see [`RtpRewriter::sender_clock`].
+    /// The sender's clock against this subscriber's timestamps: see [`RtpRewriter::sender_clock`]. `None` while nothing
+    /// passes.
     pub fn sender_clock(&self, now: Instant, timing: &Timing<'_>) -> Option<SenderClock> {
+        self.selector.current()?;
         self.numbers.sender_clock(now, timing)
     }
 }

@@ -32,7 +32,7 @@ struct Last {
     received_at: Instant,
 }
 
-/// Beyond this, sender clock and arrival disagree so much that the sender's clock was set or is wrong.
+/// Beyond this, what timestamps say and when packets arrived disagree so much that it was another clock.
 const CLOCK_DISTRUST: Duration = Duration::from_secs(2);
 
 impl RtpRewriter {
@@ -51,10 +51,6 @@ impl RtpRewriter {
         let last_out = last.time_in.0.wrapping_add(self.time_offset);
         // Time goes on by a millisecond at least: two frames at one moment would be taken for one.
         let least = u64::from(clock_rate / 1_000).max(1);
-        let same_stream = last.encoding == meta.encoding && last.generation == meta.generation;
-        if same_stream && meta.time.0 >= last.time_in.0.saturating_add(least) {
-            return;
-        }
         let step = Self::step(&last, meta, timing, clock_rate).max(least);
         self.time_offset = last_out.wrapping_add(step).wrapping_sub(meta.time.0);
     }
@@ -93,21 +89,25 @@ impl RtpRewriter {
         Some(SenderClock { time: MediaTime(clock.time.0.wrapping_add(self.time_offset)), ..clock })
     }
 
-    /// Ticks from `last` to the packet of a new stream.
+    /// Ticks from `last` to the first packet of a stream.
     fn step(last: &Last, meta: &PacketMeta, timing: &Timing<'_>, clock_rate: u32) -> u64 {
         let arrival = meta.received_at.saturating_duration_since(last.received_at);
-        let arrival_ticks = ticks_in(arrival, clock_rate);
-        let clock = timing.clock(last.encoding, last.generation);
-        let captured_last = clock.map(|clock| clock.ntp_at(last.time_in, clock_rate));
-        let (Some(from), Some(to)) = (captured_last, timing.captured_at(meta)) else {
-            return arrival_ticks;
+        let arrival = ticks_in(arrival, clock_rate);
+        let told = if last.encoding == meta.encoding && last.generation == meta.generation {
+            // After a pause: timestamps went on.
+            Some(i128::from(meta.time.0) - i128::from(last.time_in.0))
+        } else {
+            let clock = timing.clock(last.encoding, last.generation);
+            let from = clock.map(|clock| clock.ntp_at(last.time_in, clock_rate));
+            from.zip(timing.captured_at(meta)).map(|(from, to)| {
+                // To the nearest tick.
+                (i128::from(to.signed_since(from)) * i128::from(clock_rate) + (1 << 31)) >> 32
+            })
         };
-        let ticks = (i128::from(to.signed_since(from)) * i128::from(clock_rate)) >> 32;
+        // The track may have another publisher by now, whose numbers say nothing about those before.
         let distrust = i128::from(ticks_in(CLOCK_DISTRUST, clock_rate));
-        if (ticks - i128::from(arrival_ticks)).abs() > distrust {
-            return arrival_ticks;
-        }
-        ticks.max(0) as u64
+        told.filter(|told| (told - i128::from(arrival)).abs() <= distrust)
+            .map_or(arrival, |told| told.max(0) as u64)
     }
 }
 

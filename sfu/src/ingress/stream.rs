@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{DropReason, NackGenerator, ReceptionStats};
 use crate::{
+    cache::{Seen, SeqWindow},
     rtp::{MediaTime, RtpTs32, Seq16, SeqExtender, SeqNo, Ssrc, TimeExtender},
     wire::{NtpTime, RtpHeader, rtcp::ReportBlock},
 };
@@ -18,7 +19,7 @@ pub struct IngressStream {
     base: u64,
     seqs: SeqExtender,
     times: TimeExtender,
-    window: Window,
+    window: SeqWindow,
     /// The number that would prove a restart: one above a packet that was far too old (RFC 3550 appendix A.1).
     restart: Option<Seq16>,
     reception: ReceptionStats,
@@ -58,7 +59,7 @@ impl IngressStream {
             base,
             seqs: SeqExtender::default(),
             times: TimeExtender::default(),
-            window: Window::default(),
+            window: SeqWindow::default(),
             restart: None,
             reception: ReceptionStats::new(now, header.ssrc, first, clock_rate),
             nack: NackGenerator::default(),
@@ -180,12 +181,10 @@ impl IngressStream {
     }
 
     fn check(&self, seq: SeqNo) -> Result<(), DropReason> {
-        match self.seqs.highest() {
-            Some(highest) if seq.0 + Window::LEN <= highest.0 => Err(DropReason::TooOld),
-            Some(highest) if seq <= highest && self.window.contains(seq) => {
-                Err(DropReason::Duplicate)
-            }
-            _ => Ok(()),
+        match self.window.check(seq) {
+            Seen::No => Ok(()),
+            Seen::Yes => Err(DropReason::Duplicate),
+            Seen::TooOld => Err(DropReason::TooOld),
         }
     }
 
@@ -193,69 +192,5 @@ impl IngressStream {
         let placed = Placed { seq: seq.plus(self.base), time: self.times.extend(timestamp) };
         self.nack.handle_packet(now, placed.seq);
         placed
-    }
-}
-
-/// Which of the latest numbers were seen.
-#[derive(Debug, Default)]
-struct Window {
-    bits: [u64; (Self::LEN / 64) as usize],
-    highest: Option<u64>,
-}
-
-impl Window {
-    /// Twice what a cache keeps: a repair from the time of the cache is always told from a duplicate.
-    const LEN: u64 = 1_024;
-
-    fn contains(&self, seq: SeqNo) -> bool {
-        let bit = seq.0 % Self::LEN;
-        self.bits[(bit / 64) as usize] & 1 << (bit % 64) != 0
-    }
-
-    /// `seq` is at most `LEN - 1` below the highest.
-    fn insert(&mut self, seq: SeqNo) {
-        let from = self.highest.map_or(seq.0, |highest| highest + 1);
-        if seq.0 >= from {
-            if seq.0 - from >= Self::LEN {
-                self.bits = Default::default();
-            } else {
-                for skipped in from..seq.0 {
-                    let bit = skipped % Self::LEN;
-                    self.bits[(bit / 64) as usize] &= !(1 << (bit % 64));
-                }
-            }
-            self.highest = Some(seq.0);
-        }
-        let bit = seq.0 % Self::LEN;
-        self.bits[(bit / 64) as usize] |= 1 << (bit % 64);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn each_number_in_the_window_is_new_once(
-            steps in prop::collection::vec(-1_000i64..1_500, 1..300),
-        ) {
-            let mut window = Window::default();
-            let mut seen = std::collections::BTreeSet::new();
-            let mut highest = 100_000u64;
-            window.insert(SeqNo(highest));
-            seen.insert(highest);
-            for step in steps {
-                let seq = highest.saturating_add_signed(step);
-                if seq <= highest {
-                    prop_assert_eq!(window.contains(SeqNo(seq)), seen.contains(&seq));
-                }
-                window.insert(SeqNo(seq));
-                seen.insert(seq);
-                highest = highest.max(seq);
-            }
-        }
     }
 }

@@ -68,7 +68,6 @@ struct NegotiatedFeedback {
 
 /// A packet that was taken: fetch it with [`PublishedTrack::packet`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
 pub struct Accepted {
     /// Index into the encodings.
     pub encoding: u8,
