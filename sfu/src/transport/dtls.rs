@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use dimpl::{Dtls, Output};
+use dimpl::{Dtls, DtlsCertificate, Output};
 
 use super::{
     DropReason, DtlsRole, DtlsVersions, FailReason, Fingerprint, SrtpKeys, SrtpProfile,
@@ -211,7 +211,7 @@ impl DtlsEndpoint {
         dtls.get_or_insert_with(|| {
             role.get_or_insert(DtlsRole::Passive);
             let config = context.dtls.clone();
-            let certificate = context.certificate.clone();
+            let certificate = DtlsCertificate::clone(&context.certificate);
             let mut dtls = match context.versions {
                 DtlsVersions::Dtls12 => Dtls::new_12(config, certificate, now),
                 DtlsVersions::Dtls13 => Dtls::new_13(config, certificate, now),

@@ -80,7 +80,7 @@ pub enum DtlsVersions {
 /// What all transports of a process share: certificate and DTLS configuration. Cheap to clone.
 #[derive(Clone)]
 pub struct TransportContext {
-    pub(super) certificate: DtlsCertificate,
+    pub(super) certificate: Arc<DtlsCertificate>,
     pub(super) dtls: Arc<dimpl::Config>,
     pub(super) versions: DtlsVersions,
     fingerprint: Fingerprint,
@@ -116,7 +116,7 @@ impl TransportContext {
             .map_err(|error| ContextError::Dtls(error.to_string()))?;
         let fingerprint =
             Fingerprint { algorithm: "sha-256".to_owned(), digest: certificate.fingerprint() };
-        Ok(Self { certificate, dtls: Arc::new(dtls), versions, fingerprint })
+        Ok(Self { certificate: Arc::new(certificate), dtls: Arc::new(dtls), versions, fingerprint })
     }
 
     /// SHA-256 fingerprint of the process's certificate.

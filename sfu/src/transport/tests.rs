@@ -73,6 +73,7 @@ struct World {
     client_is_silent: bool,
     /// Percentage of DTLS datagrams that are lost, in both directions.
     loss: u32,
+    wakeups: usize,
     random: u32,
 }
 
@@ -127,6 +128,7 @@ impl World {
             last_path_to_client: None,
             client_is_silent: false,
             loss: 0,
+            wakeups: 0,
             random: 1,
         }
     }
@@ -228,6 +230,7 @@ impl World {
             self.drain();
         }
         if self.transport.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.wakeups += 1;
             self.transport.handle_timeout(self.now);
         }
         while self.to_client.front().is_some_and(|(at, ..)| *at <= self.now) {
@@ -380,6 +383,21 @@ fn a_silent_client_is_lost_after_fifteen_seconds() {
     assert_eq!(world.transport.poll_timeout(), None);
     let now = world.now;
     assert_eq!(world.transport.handle_stun(now, path(1), &[]), Err(DropReason::Closed));
+}
+
+#[test]
+fn an_idle_transport_sleeps() {
+    let mut world = World::connected(&Setup::default());
+    assert_echo(&mut world);
+    world.run_until(2 * SECOND, |world| world.transport.buffered(ChannelId(0)) == 0);
+    for _ in 0..2_000 {
+        world.step();
+    }
+    world.wakeups = 0;
+    for _ in 0..10_000 {
+        world.step();
+    }
+    assert!(world.wakeups < 10, "{} timers in 10 s", world.wakeups);
 }
 
 #[test]
