@@ -1,3 +1,12 @@
 //! What the outside asks over HTTP and gRPC: request -> room command -> reply, no rules.
 
+mod access;
+mod grpc;
 pub mod page;
+#[cfg(test)]
+mod tests;
+mod twirp;
+
+pub use access::ApiState;
+pub use grpc::grpc_routes;
+pub use twirp::routes;

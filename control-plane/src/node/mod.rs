@@ -1,12 +1,12 @@
 //! Media nodes: a client of the node API, the nodes that are known, which one takes a new room.
 
 mod client;
-mod embedded;
 mod link;
 mod nodes;
+#[cfg(test)]
+mod pipe;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use client::{CallError, Node};
-pub use embedded::embedded_channel;
 pub use nodes::{NoNode, NodeChange, NodeEvent, Nodes};

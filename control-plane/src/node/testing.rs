@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
 
+pub(crate) use super::pipe::channel_to;
+
 /// What the node holds.
 #[derive(Debug, Default)]
 pub(crate) struct Held {

@@ -7,11 +7,10 @@ mod peer;
 mod registry;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub use handle::RoomHandle;
 pub use registry::{CreateError, RoomPolicy, RoomRegistry};
-#[allow(unused_imports)] // for the APIs
 pub(crate) use state::permissions_of;
 pub use types::*;

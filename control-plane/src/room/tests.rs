@@ -9,20 +9,23 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     auth::Permissions,
-    node::{Node, Nodes, embedded_channel, testing::TestNode},
+    node::{
+        Node, Nodes,
+        testing::{TestNode, channel_to},
+    },
     store::MemoryStore,
 };
 
 const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn registry(test_node: &TestNode) -> RoomRegistry {
+pub(crate) async fn registry(test_node: &TestNode) -> RoomRegistry {
     let (nodes, events) = Nodes::new();
-    nodes.add(Node::new("test", embedded_channel(test_node.clone())));
+    nodes.add(Node::new("test", channel_to(test_node.clone())));
     RoomRegistry::start(nodes, events, Arc::new(MemoryStore::default()), RoomPolicy::default())
 }
 
-pub(super) fn request(identity: &str) -> JoinRequest {
+pub(crate) fn request(identity: &str) -> JoinRequest {
     JoinRequest {
         identity: identity.to_owned(),
         name: identity.to_uppercase(),
@@ -37,7 +40,7 @@ pub(super) fn request(identity: &str) -> JoinRequest {
     }
 }
 
-pub(super) fn camera(cid: &str) -> proto::AddTrackRequest {
+pub(crate) fn camera(cid: &str) -> proto::AddTrackRequest {
     proto::AddTrackRequest {
         cid: cid.to_owned(),
         r#type: proto::TrackType::Video as i32,
@@ -46,7 +49,7 @@ pub(super) fn camera(cid: &str) -> proto::AddTrackRequest {
     }
 }
 
-pub(super) fn vp8(track: &str) -> PublishedInfo {
+pub(crate) fn vp8(track: &str) -> PublishedInfo {
     let variant = PublishedVariant {
         node_track_id: track.to_owned(),
         mime_type: "video/VP8".to_owned(),

@@ -141,7 +141,7 @@ impl RoomState {
     /// Everybody in order of joining.
     pub(super) fn everybody(&self) -> Vec<proto::ParticipantInfo> {
         let mut people: Vec<_> = self.participants.values().collect();
-        people.sort_by(|a, b| a.joined_key().cmp(&b.joined_key()));
+        people.sort_by_key(|participant| participant.order);
         people.into_iter().map(Participant::info).collect()
     }
 
@@ -159,7 +159,7 @@ impl RoomState {
             .values()
             .filter(|other| other.sid != *sid && !other.permissions.hidden)
             .collect();
-        people.sort_by(|a, b| a.joined_key().cmp(&b.joined_key()));
+        people.sort_by_key(|participant| participant.order);
         people.into_iter().map(Participant::info).collect()
     }
 
@@ -179,7 +179,8 @@ impl RoomState {
                 now,
             );
         }
-        let mut participant = Participant::new(request, now.unix_ms);
+        let order = self.participants.values().map(|other| other.order + 1).max().unwrap_or(0);
+        let mut participant = Participant::new(request, now.unix_ms, order);
         participant.connect_by = Some(now.mono + CONNECT_WITHIN);
         let sid = participant.sid.clone();
         self.by_identity.insert(participant.identity.clone(), sid.clone());

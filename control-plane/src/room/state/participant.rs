@@ -48,6 +48,8 @@ pub(super) struct Participant {
     /// Grows with each change that others see.
     pub(super) version: u32,
     joined_ms: i64,
+    /// Order of joining.
+    pub(super) order: u64,
     pub(super) two_peers: bool,
     client_protocol: i32,
     pub(super) auto_subscribe: bool,
@@ -75,7 +77,7 @@ pub(super) struct Participant {
 }
 
 impl Participant {
-    pub(super) fn new(request: JoinRequest, joined_ms: i64) -> Self {
+    pub(super) fn new(request: JoinRequest, joined_ms: i64, order: u64) -> Self {
         Self {
             sid: ids::participant_sid(),
             identity: request.identity,
@@ -87,6 +89,7 @@ impl Participant {
             stage: Stage::Joined,
             version: 1,
             joined_ms,
+            order,
             two_peers: request.two_peers,
             client_protocol: request.client_protocol,
             auto_subscribe: request.auto_subscribe,
@@ -108,10 +111,6 @@ impl Participant {
             (true, true) => PeerRole::Subscriber,
             (true, false) => PeerRole::Publisher,
         }
-    }
-
-    pub(super) fn joined_key(&self) -> (i64, &ParticipantSid) {
-        (self.joined_ms, &self.sid)
     }
 
     pub(super) fn is_publisher(&self) -> bool {
@@ -203,7 +202,6 @@ pub(crate) fn permission_info(permissions: &Permissions) -> proto::ParticipantPe
 }
 
 /// Reads [`permission_info`] back.
-#[allow(dead_code)] // for the APIs
 pub(crate) fn permissions_of(info: &proto::ParticipantPermission) -> Permissions {
     let name = |source: &i32| {
         SOURCES

@@ -1,4 +1,4 @@
-//! The node API over an in-memory pipe: one code path for a node in this process and one elsewhere.
+//! The node API over an in-memory pipe, for nodes that tests make.
 
 use chappe_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use futures_util::StreamExt;
@@ -14,7 +14,7 @@ const MAX_REQUEST: usize = 8 << 20;
 
 /// Serves `service` in this process and returns the channel to it. Each reconnect makes a new pipe; the server ends
 /// when the last clone of the channel is dropped.
-pub fn embedded_channel<S: NodeService>(service: S) -> Channel {
+pub(crate) fn channel_to<S: NodeService>(service: S) -> Channel {
     let (pipes, incoming) = mpsc::channel::<DuplexStream>(1);
     let service = NodeServiceServer::new(service)
         .max_decoding_message_size(MAX_REQUEST)
@@ -23,7 +23,7 @@ pub fn embedded_channel<S: NodeService>(service: S) -> Channel {
     tokio::spawn(async move {
         let server = Server::builder().add_service(service).serve_with_incoming(incoming);
         if let Err(error) = server.await {
-            tracing::error!(%error, "the embedded node's API ended");
+            tracing::error!(%error, "the node's API ended");
         }
     });
     let connector = tower::service_fn(move |_: Uri| {
