@@ -9,6 +9,7 @@ mod audio;
 mod binder;
 mod describe;
 mod drop_reason;
+mod encoding;
 mod keyframe;
 mod nack;
 mod rate;

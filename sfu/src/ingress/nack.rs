@@ -14,6 +14,8 @@ pub struct NackGenerator {
     missing: VecDeque<Missing>,
     highest: Option<SeqNo>,
     given_up: bool,
+    /// No packet is due before; may be too early, never too late.
+    due: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,7 @@ impl NackGenerator {
         if seq <= highest {
             if let Ok(index) = self.missing.binary_search_by_key(&seq, |missing| missing.seq) {
                 self.missing.remove(index);
+                self.due = self.due.filter(|_| !self.missing.is_empty());
             }
             return;
         }
@@ -51,10 +54,15 @@ impl NackGenerator {
         let lost = seq.0 - highest.0 - 1;
         if lost as usize + self.missing.len() > Self::MAX_MISSING {
             self.missing.clear();
+            self.due = None;
             self.given_up = true;
             return;
         }
+        if lost == 0 {
+            return;
+        }
         let next = now + Self::REORDER_WAIT;
+        self.due = Some(self.due.map_or(next, |due| due.min(next)));
         self.missing.extend((1..=lost).map(|n| Missing {
             seq: highest.plus(n),
             since: now,
@@ -68,11 +76,22 @@ impl NackGenerator {
         while self.missing.front().is_some_and(|missing| missing.seq < seq) {
             self.missing.pop_front();
         }
+        self.due = self.due.filter(|_| !self.missing.is_empty());
+    }
+
+    /// Forgets what is missing: nobody will ask for it.
+    pub fn clear(&mut self) {
+        self.missing.clear();
+        self.due = None;
+        self.given_up = false;
     }
 
     /// Calls `ask` for each packet to ask for now, ascending; it then counts as asked for. `ask` returns false when
     /// it has no room: the rest stays due.
     pub fn poll(&mut self, now: Instant, rtt: Duration, mut ask: impl FnMut(SeqNo) -> bool) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
         let interval = rtt.clamp(Self::MIN_INTERVAL, PacketCache::MAX_AGE);
         let mut room = true;
         let given_up = &mut self.given_up;
@@ -92,11 +111,12 @@ impl NackGenerator {
             }
             true
         });
+        self.due = self.missing.iter().map(|missing| missing.next).min();
     }
 
-    /// When [`Self::poll`] has something to ask for.
+    /// When [`Self::poll`] may have something to ask for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.missing.iter().map(|missing| missing.next).min()
+        self.due
     }
 
     /// Whether packets were given up since the last call: the picture stays broken without a keyframe.

@@ -3,17 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, IngressStream, KeyframeRequester, RateMeter, audio::AudioActivity,
-    describe::describe, stream::Placed,
+    DropReason, audio::AudioActivity, describe::describe, encoding::Encoding, stream::Placed,
 };
 use crate::{
-    cache::{
-        CachedPacket, EncodingSet, FormatId, Formats, PacketCache, PacketMeta, SenderClock, Timing,
-    },
+    cache::{CachedPacket, EncodingSet, FormatId, Formats, PacketMeta, SenderClock, Timing},
     rtp::{Bitrate, Codec, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
         AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
-        rtcp::{CompoundWriter, FirEntry, Pli, ReportBlock, SenderInfo},
+        rtcp::{CompoundWriter, ReportBlock, SenderInfo},
     },
 };
 
@@ -45,34 +42,15 @@ pub struct PublishedTrack {
     last_format: Option<(u8, FormatId)>,
 }
 
-#[derive(Debug)]
-struct Encoding {
-    /// `None` before the first packet, and for a source that is no RTP.
-    stream: Option<IngressStream>,
-    cache: PacketCache,
-    keyframe: KeyframeRequester,
-    rate: RateMeter,
-    last_packet: Option<Instant>,
-    /// Feedback that the publisher negotiated for what it sends now.
-    feedback: NegotiatedFeedback,
-    fir_seq: u8,
-    generations: u8,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct NegotiatedFeedback {
-    nack: bool,
-    pli: bool,
-    fir: bool,
-}
-
-/// A packet that was taken: fetch it with [`PublishedTrack::packet`].
+/// A packet that was taken: fetch it with [`PublishedTrack::packet`], where its encoding is demanded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Accepted {
     /// Index into the encodings.
     pub encoding: u8,
     /// Its number at ingress.
     pub seq: SeqNo,
+    /// Its format: see [`PublishedTrack::formats`].
+    pub format: FormatId,
     /// The first packet of the encoding, or of a new stream in it.
     pub started: bool,
 }
@@ -103,6 +81,17 @@ impl PublishedTrack {
             }
         }
         self.muted = muted;
+    }
+
+    /// The encodings that anybody gets or waits for; all, until this is called. Packets of the others are counted and
+    /// measured, but neither kept nor repaired.
+    pub fn set_demanded(&mut self, demanded: EncodingSet) {
+        for (index, encoding) in self.encodings.iter_mut().enumerate() {
+            encoding.demanded = demanded.contains(index as u8);
+            if !encoding.demanded {
+                encoding.cache.clear();
+            }
+        }
     }
 
     /// What a relay says about the encodings that have packets: not all of them cross it.
@@ -180,7 +169,8 @@ impl PublishedTrack {
         if meta.frame.keyframe && meta.frame.start {
             slot.keyframe.handle_keyframe();
         }
-        Ok(Accepted { encoding: meta.encoding, seq: meta.seq, started })
+        slot.highest = Some(slot.highest.map_or(meta.seq, |highest| highest.max(meta.seq)));
+        Ok(Accepted { encoding: meta.encoding, seq: meta.seq, format: meta.format, started })
     }
 
     /// A sender report about one of the track's SSRCs; false when it is about none of them.
@@ -252,10 +242,8 @@ impl PublishedTrack {
 
     /// When [`Self::poll_feedback`], or [`Self::poll_keyframe_requests`], has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = |encoding: &Encoding| {
-            let stream = encoding.stream.as_ref().filter(|_| encoding.feedback.nack);
-            [encoding.keyframe.poll_timeout(), stream.and_then(IngressStream::poll_timeout)]
-        };
+        let relayed = self.source != TrackSource::Peer;
+        let due = |encoding: &Encoding| encoding.poll_timeout(relayed);
         self.encodings.iter().flat_map(due).flatten().min()
     }
 
@@ -270,6 +258,12 @@ impl PublishedTrack {
     /// A packet that is still in its cache.
     pub fn packet(&self, encoding: u8, seq: SeqNo) -> Option<CachedPacket<'_>> {
         self.encodings.get(usize::from(encoding))?.cache.get(seq)
+    }
+
+    /// The highest number that an encoding took. What lies between a packet that opens a stream
+    /// ([`crate::cache::Rewritten::opens`]) and this one may be in the cache already: it overtook that packet.
+    pub fn highest(&self, encoding: u8) -> Option<SeqNo> {
+        self.encodings.get(usize::from(encoding))?.highest
     }
 
     /// Formats and clocks, for rewriters.
@@ -409,8 +403,11 @@ impl PublishedTrack {
             abs_capture_time: extensions.abs_capture_time,
         };
         let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
-        slot.cache.insert(now, CachedPacket { meta: &meta, dependency_descriptor, payload })?;
-        Ok(Accepted { encoding, seq: placed.seq, started })
+        if slot.demanded {
+            slot.cache.insert(now, CachedPacket { meta: &meta, dependency_descriptor, payload })?;
+        }
+        slot.highest = Some(slot.highest.map_or(placed.seq, |highest| highest.max(placed.seq)));
+        Ok(Accepted { encoding, seq: placed.seq, format, started })
     }
 
     fn format(&mut self, codec: &Codec) -> Result<FormatId, DropReason> {
@@ -431,106 +428,6 @@ impl PublishedTrack {
 /// An encoding this much behind the newest packet of its track was stopped. Shorter follows a publisher's choices
 /// sooner, longer survives more jitter between encodings.
 const STALL: Duration = Duration::from_secs(1);
-
-impl Encoding {
-    fn new(index: u8) -> Self {
-        Self {
-            stream: None,
-            cache: PacketCache::new(),
-            keyframe: KeyframeRequester::new(index),
-            rate: RateMeter::default(),
-            last_packet: None,
-            feedback: NegotiatedFeedback::default(),
-            fir_seq: 0,
-            generations: 0,
-        }
-    }
-
-    /// Makes sure that the stream is that of `packet`; true when it is a new one.
-    fn renew(&mut self, now: Instant, packet: &RtpPacket<'_>, codec: &Codec) -> bool {
-        self.feedback = NegotiatedFeedback { nack: codec.nack, pli: codec.pli, fir: codec.fir };
-        let header = &packet.header;
-        let same = self.stream.as_ref().is_some_and(|stream| {
-            stream.ssrc() == header.ssrc && stream.clock_rate() == codec.clock_rate
-        });
-        if same {
-            return false;
-        }
-        let after = self.cache.highest();
-        if after.is_some() {
-            self.generations = self.generations.wrapping_add(1);
-        }
-        self.stream =
-            Some(IngressStream::new(now, header, codec.clock_rate, self.generations, after));
-        true
-    }
-
-    fn poll_feedback(
-        &mut self,
-        now: Instant,
-        rtt: Duration,
-        kind: MediaKind,
-        sender: Ssrc,
-        writer: &mut CompoundWriter<'_>,
-    ) -> Result<(), BufferTooSmall> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        let media = stream.ssrc();
-        if self.feedback.nack {
-            poll_nack(stream, now, rtt, sender, writer)?;
-        }
-        if stream.nack().take_given_up() && kind == MediaKind::Video {
-            self.keyframe.request(now);
-        }
-        let due = self.keyframe.poll_timeout().is_some_and(|due| due <= now);
-        if !due || !(self.feedback.pli || self.feedback.fir) {
-            return Ok(());
-        }
-        if self.feedback.pli {
-            writer.pli(&Pli { sender, media })?;
-        } else {
-            writer.fir(sender, &[FirEntry { ssrc: media, seq: self.fir_seq }])?;
-            self.fir_seq = self.fir_seq.wrapping_add(1);
-        }
-        self.keyframe.poll(now);
-        Ok(())
-    }
-}
-
-fn poll_nack(
-    stream: &mut IngressStream,
-    now: Instant,
-    rtt: Duration,
-    sender: Ssrc,
-    writer: &mut CompoundWriter<'_>,
-) -> Result<(), BufferTooSmall> {
-    let media = stream.ssrc();
-    let mut lost = [Seq16(0); MAX_NACKED];
-    loop {
-        let mut count = 0;
-        // Four bytes each at worst, twelve for the header.
-        let room = (writer.remaining().saturating_sub(12) / 4).min(lost.len());
-        let mut more = false;
-        stream.nack().poll(now, rtt, |seq| {
-            let Some(place) = lost[..room].get_mut(count) else {
-                more = true;
-                return false;
-            };
-            *place = seq.seq16();
-            count += 1;
-            true
-        });
-        writer.nack(sender, media, lost[..count].iter().copied())?;
-        if !more {
-            return Ok(());
-        }
-        if count == 0 {
-            return Err(BufferTooSmall);
-        }
-    }
-}
-
-/// Numbers in one message; more become further messages.
-const MAX_NACKED: usize = 128;
 
 #[cfg(test)]
 mod tests;

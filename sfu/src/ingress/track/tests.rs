@@ -197,7 +197,8 @@ fn keyframes_are_asked_for_as_negotiated() {
     let now = start();
     let mut track = video(1);
     track.request_keyframe(now, 0);
-    assert_eq!(feedback(&mut track, now), [], "nobody to ask yet");
+    assert_eq!(track.poll_timeout(), None, "nobody to ask yet");
+    assert_eq!(feedback(&mut track, now), []);
     media(&mut track, now, 1).unwrap();
     assert_eq!(track.poll_timeout(), Some(now));
     assert_eq!(feedback(&mut track, now), [Asked::Pli(MEDIA)]);
@@ -269,6 +270,27 @@ fn an_encoding_lives_while_it_keeps_up_with_the_others() {
     assert_eq!(track.live(), EncodingSet::EMPTY.with(0).with(2));
     take(&mut track, now + ms(1_000), 0, &packet(0, 3)).unwrap();
     assert_eq!(track.live(), EncodingSet::EMPTY.with(0));
+}
+
+#[test]
+fn what_nobody_gets_is_neither_kept_nor_repaired() {
+    let now = start();
+    let mut track = video(1);
+    let first = media(&mut track, now, 1).unwrap();
+    track.set_demanded(EncodingSet::EMPTY);
+    assert_eq!(track.packet(0, first.seq), None);
+    assert_eq!(track.memory(), 0);
+    let last = media(&mut track, now, 5).unwrap();
+    assert_eq!(track.highest(0), Some(last.seq));
+    assert_eq!(track.packet(0, last.seq), None);
+    assert_eq!(track.poll_timeout(), None);
+    assert_eq!(feedback(&mut track, now + ms(20)), []);
+    assert_eq!(track.live(), EncodingSet::EMPTY.with(0));
+    assert!(track.bitrate(now + ms(100), 0).bps() > 0);
+
+    track.set_demanded(EncodingSet::EMPTY.with(0));
+    let again = media(&mut track, now + ms(30), 6).unwrap();
+    assert!(track.packet(0, again.seq).is_some());
 }
 
 #[test]

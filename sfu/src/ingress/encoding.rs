@@ -1,0 +1,154 @@
+//! One encoding of a published track: its stream, its packets, its feedback.
+
+use std::time::{Duration, Instant};
+
+use super::{IngressStream, KeyframeRequester, RateMeter};
+use crate::{
+    cache::PacketCache,
+    rtp::{Codec, MediaKind, Seq16, SeqNo, Ssrc},
+    wire::{
+        BufferTooSmall, RtpPacket,
+        rtcp::{CompoundWriter, FirEntry, Pli},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Encoding {
+    /// `None` before the first packet, and for a source that is no RTP.
+    pub(super) stream: Option<IngressStream>,
+    pub(super) cache: PacketCache,
+    pub(super) keyframe: KeyframeRequester,
+    pub(super) rate: RateMeter,
+    pub(super) last_packet: Option<Instant>,
+    /// Feedback that the publisher negotiated for what it sends now.
+    pub(super) feedback: NegotiatedFeedback,
+    fir_seq: u8,
+    pub(super) generations: u8,
+    /// Highest number taken, whether it was kept or not.
+    pub(super) highest: Option<SeqNo>,
+    /// Somebody may switch to it: its packets are kept.
+    pub(super) demanded: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NegotiatedFeedback {
+    pub(super) nack: bool,
+    pli: bool,
+    fir: bool,
+}
+
+impl Encoding {
+    pub(super) fn new(index: u8) -> Self {
+        Self {
+            stream: None,
+            cache: PacketCache::new(),
+            keyframe: KeyframeRequester::new(index),
+            rate: RateMeter::default(),
+            last_packet: None,
+            feedback: NegotiatedFeedback::default(),
+            fir_seq: 0,
+            generations: 0,
+            highest: None,
+            demanded: true,
+        }
+    }
+
+    /// Makes sure that the stream is that of `packet`; true when it is a new one.
+    pub(super) fn renew(&mut self, now: Instant, packet: &RtpPacket<'_>, codec: &Codec) -> bool {
+        self.feedback = NegotiatedFeedback { nack: codec.nack, pli: codec.pli, fir: codec.fir };
+        let header = &packet.header;
+        let same = self.stream.as_ref().is_some_and(|stream| {
+            stream.ssrc() == header.ssrc && stream.clock_rate() == codec.clock_rate
+        });
+        if same {
+            return false;
+        }
+        let after = self.highest;
+        if after.is_some() {
+            self.generations = self.generations.wrapping_add(1);
+        }
+        self.stream =
+            Some(IngressStream::new(now, header, codec.clock_rate, self.generations, after));
+        true
+    }
+
+    /// When there is feedback: never while there is nobody to give it to, or it was not negotiated.
+    pub(super) fn poll_timeout(&self, relayed: bool) -> [Option<Instant>; 2] {
+        let stream = self.stream.as_ref();
+        let asks = relayed || (stream.is_some() && (self.feedback.pli || self.feedback.fir));
+        let repairs = self.feedback.nack && self.demanded;
+        [
+            self.keyframe.poll_timeout().filter(|_| asks),
+            stream.filter(|_| repairs).and_then(IngressStream::poll_timeout),
+        ]
+    }
+
+    pub(super) fn poll_feedback(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        kind: MediaKind,
+        sender: Ssrc,
+        writer: &mut CompoundWriter<'_>,
+    ) -> Result<(), BufferTooSmall> {
+        let repairs = self.feedback.nack && self.demanded;
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let media = stream.ssrc();
+        if repairs {
+            poll_nack(stream, now, rtt, sender, writer)?;
+        } else {
+            stream.nack().clear();
+        }
+        if stream.nack().take_given_up() && kind == MediaKind::Video {
+            self.keyframe.request(now);
+        }
+        let due = self.keyframe.poll_timeout().is_some_and(|due| due <= now);
+        if !due || !(self.feedback.pli || self.feedback.fir) {
+            return Ok(());
+        }
+        if self.feedback.pli {
+            writer.pli(&Pli { sender, media })?;
+        } else {
+            writer.fir(sender, &[FirEntry { ssrc: media, seq: self.fir_seq }])?;
+            self.fir_seq = self.fir_seq.wrapping_add(1);
+        }
+        self.keyframe.poll(now);
+        Ok(())
+    }
+}
+
+fn poll_nack(
+    stream: &mut IngressStream,
+    now: Instant,
+    rtt: Duration,
+    sender: Ssrc,
+    writer: &mut CompoundWriter<'_>,
+) -> Result<(), BufferTooSmall> {
+    let media = stream.ssrc();
+    let mut lost = [Seq16(0); MAX_NACKED];
+    loop {
+        let mut count = 0;
+        // Four bytes each at worst, twelve for the header.
+        let room = (writer.remaining().saturating_sub(12) / 4).min(lost.len());
+        let mut more = false;
+        stream.nack().poll(now, rtt, |seq| {
+            let Some(place) = lost[..room].get_mut(count) else {
+                more = true;
+                return false;
+            };
+            *place = seq.seq16();
+            count += 1;
+            true
+        });
+        writer.nack(sender, media, lost[..count].iter().copied())?;
+        if !more {
+            return Ok(());
+        }
+        if count == 0 {
+            return Err(BufferTooSmall);
+        }
+    }
+}
+
+/// Numbers in one message; more become further messages.
+const MAX_NACKED: usize = 128;
