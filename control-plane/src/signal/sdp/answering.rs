@@ -163,7 +163,8 @@ impl Negotiator {
             self.sections.push(Section::new(remote.mid.clone(), remote.kind));
         }
         let section = &mut self.sections[index];
-        if section.rejected && accepted.is_some() && section.mid != remote.mid {
+        let another = section.mid != remote.mid || section.kind != remote.kind;
+        if section.rejected && accepted.is_some() && another {
             *section = Section::new(remote.mid.clone(), remote.kind);
         }
         let before = section.uplink.clone().filter(|uplink| uplink.active);
