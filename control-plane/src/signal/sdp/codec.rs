@@ -45,6 +45,11 @@ impl CodecKind {
         Self::from_name(name)
     }
 
+    /// Whether a track of this codec can be sent as the other: the node unwraps RED for who does not take it.
+    pub(super) fn can_be_sent_as(self, other: Self) -> bool {
+        self == other || (self == Self::Red && other == Self::Opus)
+    }
+
     pub(super) fn is_audio(self) -> bool {
         matches!(self, Self::Opus | Self::Red | Self::Pcmu | Self::Pcma | Self::G722)
     }

@@ -220,7 +220,8 @@ impl Negotiator {
     pub fn supports(&self, mime: &str, profile: Option<&str>) -> bool {
         let Some(kind) = CodecKind::from_mime(mime) else { return false };
         let fits = |codec: &Codec| {
-            codec.kind == kind && profile.is_none_or(|profile| profile == codec.profile)
+            kind.can_be_sent_as(codec.kind)
+                && profile.is_none_or(|profile| profile == codec.profile)
         };
         let known = self.codecs.iter().any(|codec| codec.kind.is_audio() == kind.is_audio());
         if self.role == Role::Offering && !known {
@@ -250,17 +251,21 @@ impl Negotiator {
         if self.role == Role::Offering {
             return self.place_offered(track);
         }
-        let kind = CodecKind::from_mime(&track.mime_type);
-        let takes = |section: &Section| {
-            section.is_free(track.kind)
-                && self.codecs.iter().any(|codec| {
-                    Some(codec.kind) == kind && section.formats.contains(&codec.payload_type)
-                })
-        };
         let free = |sends: bool| {
-            self.sections.iter().position(|section| section.client_sends == sends && takes(section))
+            self.sections
+                .iter()
+                .position(|section| section.client_sends == sends && self.takes(section, track))
         };
         free(false).or_else(|| free(true))
+    }
+
+    /// Whether a section is free for a track and takes its codec.
+    pub(super) fn takes(&self, section: &Section, track: &SendTrack) -> bool {
+        let Some(kind) = CodecKind::from_mime(&track.mime_type) else { return false };
+        section.is_free(track.kind)
+            && self.codecs.iter().any(|codec| {
+                kind.can_be_sent_as(codec.kind) && section.formats.contains(&codec.payload_type)
+            })
     }
 
     fn published_section(&self, section: &Section) -> Option<PublishedSection> {

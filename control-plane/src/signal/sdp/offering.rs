@@ -143,15 +143,9 @@ impl Negotiator {
             MediaKind::Audio => SectionKind::Audio,
             MediaKind::Video => SectionKind::Video,
         };
-        let codec = CodecKind::from_mime(&track.mime_type);
-        let takes = |section: &Section| {
-            section.is_free(track.kind)
-                && self.codecs.iter().any(|known| {
-                    Some(known.kind) == codec && section.formats.contains(&known.payload_type)
-                })
-        };
-        if let Some(index) = self.sections.iter().position(takes) {
-            return Some(index);
+        let reused = self.sections.iter().position(|section| self.takes(section, track));
+        if reused.is_some() {
+            return reused;
         }
         if self.sections.len() >= MAX_SECTIONS {
             return None;

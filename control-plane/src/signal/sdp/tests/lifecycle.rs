@@ -303,3 +303,11 @@ fn an_offer_that_was_lost_is_repeated() {
     assert!(negotiator.handle_answer(lost.id, &answer).is_err());
     negotiator.handle_answer(again.id, &answer).expect("answer");
 }
+
+#[test]
+fn redundant_audio_reaches_who_takes_opus_only() {
+    let (mut negotiator, _) = offered("firefox-join");
+    assert!(negotiator.supports("audio/red", None));
+    let red = SendTrack { mime_type: "audio/red".to_owned(), ..audio("TR_a") };
+    assigned(negotiator.assign(red));
+}
