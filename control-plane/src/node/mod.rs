@@ -7,6 +7,8 @@ mod nodes;
 mod pipe;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use client::{CallError, Node};
 pub use nodes::{NoNode, NodeChange, NodeEvent, Nodes};

@@ -57,7 +57,6 @@ pub(super) enum Message {
     },
     Leave {
         sid: ParticipantSid,
-        attachment: Attachment,
         reason: proto::DisconnectReason,
     },
     SignalLost {
@@ -325,7 +324,7 @@ impl RoomHandle {
 
     /// The participant is gone, peers and tracks with it. Its session hears nothing more.
     pub async fn leave(&self, sid: &ParticipantSid, reason: proto::DisconnectReason) {
-        self.send(Message::Leave { sid: sid.clone(), attachment: self.attachment, reason }).await;
+        self.send(Message::Leave { sid: sid.clone(), reason }).await;
     }
 
     /// The WebSocket is gone. Without media the participant goes too, else it has a while to resume.

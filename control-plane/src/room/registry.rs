@@ -378,7 +378,7 @@ impl RoomRegistry {
                     let notice = NodeNotice::Peers(node.clone(), own_peers);
                     live.send(Message::Node(Box::new(notice))).await;
                 }
-                None => self.remove_room(node, &room_id, 0).await,
+                None => self.remove_room(node, room_id, 0),
             }
         }
     }
@@ -391,16 +391,16 @@ impl RoomRegistry {
     ) {
         let mut state = match RoomState::restore(&room.owner_state, now()) {
             Ok(state) if state.sid() == room.room_id => state,
-            Ok(_) => return self.remove_room(node, &room.room_id, room.epoch).await,
+            Ok(_) => return self.remove_room(node, room.room_id, room.epoch),
             Err(error) => {
                 tracing::warn!(sid = room.room_id, %error, "what the node kept is no room");
-                return self.remove_room(node, &room.room_id, room.epoch).await;
+                return self.remove_room(node, room.room_id, room.epoch);
             }
         };
         state.allow_remote_unmute(self.0.policy.remote_unmute);
         if self.get(state.name()).is_some() {
             tracing::warn!(room = state.name(), sid = room.room_id, "superseded");
-            return self.remove_room(node, &room.room_id, room.epoch).await;
+            return self.remove_room(node, room.room_id, room.epoch);
         }
         let lease = match self.0.store.claim(&room.room_id, room.epoch).await {
             Ok(lease) => lease,
@@ -416,13 +416,17 @@ impl RoomRegistry {
         self.admit(handle, actor);
     }
 
-    async fn remove_room(&self, node: &Node, room_id: &str, above: u64) {
-        let Ok(lease) = self.0.store.claim(room_id, above).await else { return };
-        let request = node::RemoveRoomRequest { room_id: room_id.to_owned(), epoch: lease.epoch };
-        if let Err(error) = node.remove_room(&request).await {
-            tracing::warn!(sid = room_id, %error, "a room of nobody stays");
-        }
-        let _ = self.0.store.release(room_id).await;
+    /// The node may be slow to answer: other nodes' events do not wait for it.
+    fn remove_room(&self, node: &Node, room_id: String, above: u64) {
+        let (node, store) = (node.clone(), self.0.store.clone());
+        tokio::spawn(async move {
+            let Ok(lease) = store.claim(&room_id, above).await else { return };
+            let request = node::RemoveRoomRequest { room_id, epoch: lease.epoch };
+            if let Err(error) = node.remove_room(&request).await {
+                tracing::warn!(sid = request.room_id, %error, "a room of nobody stays");
+            }
+            let _ = store.release(&request.room_id).await;
+        });
     }
 }
 
