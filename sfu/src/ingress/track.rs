@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, audio::AudioActivity, describe::describe, encoding::Encoding, stream::Placed,
+    DropReason,
+    audio::AudioActivity,
+    describe::{Described, describe},
+    encoding::Encoding,
+    stream::Placed,
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, FormatId, Formats, PacketMeta, SenderClock, Timing},
@@ -370,11 +374,12 @@ impl PublishedTrack {
         codec: &Codec,
         started: bool,
     ) -> Result<Accepted, DropReason> {
-        if payload.is_empty() {
-            return Err(DropReason::Padding);
-        }
         let format = self.format(codec)?;
-        let described = describe(codec.kind, packet.header.marker, payload);
+        let padding = payload.is_empty();
+        let described = match padding {
+            true => Described::default(),
+            false => describe(codec.kind, packet.header.marker, payload),
+        };
         if let Some(level) = extensions.audio_level {
             self.audio.add(level);
         }
@@ -394,6 +399,7 @@ impl PublishedTrack {
             generation: slot.generations,
             format,
             marker: packet.header.marker,
+            padding,
             frame: described.frame,
             codec: described.codec,
             red_primary: described.red_primary,
