@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, FormatId, Formats, PacketMeta, SenderClock, Timing},
-    rtp::{Bitrate, Codec, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
+    rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
         AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
         rtcp::{CompoundWriter, ReportBlock, SenderInfo},
@@ -387,7 +387,9 @@ impl PublishedTrack {
         slot.last_packet = Some(now);
         if described.frame.keyframe && self.kind == MediaKind::Video {
             slot.keyframe.handle_keyframe();
-            if let Some(stream) = &mut slot.stream {
+            // H.264 and H.265 have parameter sets in packets of their own, before the one that says "keyframe" too.
+            let begins = !matches!(codec.kind, CodecKind::H264 | CodecKind::H265);
+            if let Some(stream) = slot.stream.as_mut().filter(|_| begins) {
                 stream.nack().handle_keyframe(placed.seq);
             }
         }

@@ -217,6 +217,16 @@ fn keyframes_are_asked_for_as_negotiated() {
 }
 
 #[test]
+fn lost_parameter_sets_are_asked_for_though_the_keyframe_is_there() {
+    let now = start();
+    let mut track = video(1);
+    take(&mut track, now, 0, &rtp(102, 1, 0, MEDIA, &[0x41, 0, 0])).unwrap();
+    // An SPS in packet 2 is lost; packet 3 is an IDR slice.
+    take(&mut track, now, 0, &rtp(102, 3, 0, MEDIA, &[0x65, 0x88, 0, 0])).unwrap();
+    assert_eq!(feedback(&mut track, now + ms(10)), [Asked::Lost(vec![2])]);
+}
+
+#[test]
 fn too_much_loss_asks_for_a_keyframe() {
     let now = start();
     let mut track = video(1);
