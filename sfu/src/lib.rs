@@ -9,13 +9,18 @@
 //! ```
 
 pub mod cache;
+pub mod config;
+pub mod control;
 pub mod egress;
 pub mod forward;
 pub mod ingress;
+mod net;
 pub mod peer;
 pub mod relay;
 pub mod room;
 pub mod rtp;
+mod runtime;
 pub mod shard;
+mod telemetry;
 pub mod transport;
 pub mod wire;

@@ -1,3 +1,82 @@
-//! The media node on its own: `chappe-sfu`.
+//! `chappe-sfu`: a media node for control planes elsewhere.
 
-fn main() {}
+use std::{error::Error, process::ExitCode};
+
+use chappe_sfu::{
+    config::{Args, Config},
+    control::{Node, admin_routes},
+};
+use clap::Parser;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let config = match Args::parse().load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("chappe-sfu: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = run(&config) {
+        eprintln!("chappe-sfu: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    // Several crates could bring one: say which before the first handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|error| format!("log filter {:?}: {error}", config.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node = Node::start(config.node.clone()).await?;
+    let stopping = CancellationToken::new();
+    if let Some(address) = config.admin {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("admin port {}: {error}", address.port()))?;
+        let serving = axum::serve(listener, admin_routes(node.clone()))
+            .with_graceful_shutdown(stopping.clone().cancelled_owned());
+        tokio::spawn(serving.into_future());
+    }
+    tracing::info!(
+        shards = config.node.shards,
+        udp_port = config.node.udp_port,
+        api_port = config.api.listen.port(),
+        "media node is up"
+    );
+    let api = node.serve(&config.api, stopping.clone().cancelled_owned());
+    tokio::pin!(api);
+    tokio::select! {
+        ended = &mut api => return Ok(ended?),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: peers are told goodbye");
+    node.stop().await;
+    stopping.cancel();
+    api.await?;
+    tracing::info!("stopped");
+    Ok(())
+}

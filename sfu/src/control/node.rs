@@ -1,0 +1,173 @@
+//! A running node, as its process holds it.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use chappe_proto::node::v1::node_service_server::NodeServiceServer;
+use hyper_util::rt::TokioIo;
+use rand::{Rng, distr::Alphanumeric};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Server};
+
+use super::{
+    serve::{self, ServeError},
+    service::{Gates, NodeApi},
+    state::State,
+    watch::Watchers,
+};
+use crate::{
+    config::{ApiConfig, NodeConfig},
+    runtime::{Output, Placer, Runtime, StartError},
+    telemetry,
+};
+
+/// Bytes of the in-memory pipe in each direction: a join with its answer fits several times.
+const PIPE: usize = 256 * 1_024;
+
+/// Starts nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Node;
+
+/// A running node. Cheap to clone; the threads end with [`NodeHandle::stop`] or with the last handle, service and
+/// channel.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    api: NodeApi,
+}
+
+/// What all parts of the node's face share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) boot_id: String,
+    pub(super) node_id: String,
+    pub(super) runtime: Runtime,
+    pub(super) gates: Gates,
+    state: StateLock,
+}
+
+/// Not on the packet path: shards never wait here.
+#[allow(clippy::disallowed_types)]
+type StateLock = std::sync::Mutex<State>;
+
+impl Shared {
+    /// The bookkeeping. Never held across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    /// Binds the ports and starts the media threads. Needs a tokio runtime, which then carries the control side.
+    #[allow(clippy::disallowed_methods)] // names of this life are drawn here
+    pub async fn start(config: NodeConfig) -> Result<NodeHandle, StartError> {
+        let name = |len| {
+            rand::rng().sample_iter(Alphanumeric).take(len).map(char::from).collect::<String>()
+        };
+        let boot_id = name(16);
+        let node_id = format!("ND_{}", name(12));
+        let placer = Placer::new(config.placement);
+        // Binding and asking a STUN server block.
+        let started = tokio::task::spawn_blocking(move || Runtime::start(&config)).await;
+        let (runtime, outputs) = started
+            .unwrap_or_else(|error| Err(StartError::Thread(std::io::Error::other(error))))?;
+        let state = State::new(runtime.shards(), placer, Watchers::new(boot_id.clone()));
+        let shared = Arc::new(Shared {
+            boot_id,
+            node_id,
+            runtime,
+            gates: Gates::new(),
+            state: StateLock::new(state),
+        });
+        tokio::spawn(read_outputs(outputs, Arc::downgrade(&shared)));
+        Ok(NodeHandle { api: NodeApi { shared } })
+    }
+}
+
+/// Takes what the shards say, in the order they said it.
+async fn read_outputs(
+    mut outputs: mpsc::UnboundedReceiver<Output>,
+    shared: std::sync::Weak<Shared>,
+) {
+    while let Some(output) = outputs.recv().await {
+        let Some(shared) = shared.upgrade() else { return };
+        match output {
+            Output::Event(event) => shared.state().handle_event(event),
+            Output::Answer { reply, then } => then(reply),
+        }
+    }
+}
+
+impl NodeHandle {
+    /// The tonic service, to be served wherever the caller likes. It checks nobody's identity.
+    pub fn service(&self) -> NodeServiceServer<NodeApi> {
+        NodeServiceServer::new(self.api.clone())
+    }
+
+    /// A channel to the node over an in-memory pipe: one code path, in one process or across machines. Needs a tokio
+    /// runtime.
+    pub fn channel(&self) -> Channel {
+        let (pipes, incoming) = mpsc::channel(4);
+        let server = Server::builder().add_service(self.service());
+        tokio::spawn(async move {
+            if let Err(error) = server.serve_with_incoming(ReceiverStream::new(incoming)).await {
+                tracing::error!(%error, "the node API in this process has ended");
+            }
+        });
+        let connector = tower::service_fn(move |_| {
+            let pipes = pipes.clone();
+            async move {
+                let (client, server) = tokio::io::duplex(PIPE);
+                let gone = |_| std::io::Error::other("the node has stopped");
+                pipes.send(Ok::<_, std::io::Error>(server)).await.map_err(gone)?;
+                Ok::<_, std::io::Error>(TokioIo::new(client))
+            }
+        });
+        Endpoint::from_static("http://node.invalid").connect_with_connector_lazy(connector)
+    }
+
+    /// Serves the node API on TCP until `shutdown`, with the protection that `config` names; without any it refuses.
+    pub async fn serve(
+        &self,
+        config: &ApiConfig,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        serve::serve(self.service(), config, shutdown).await
+    }
+
+    /// Random at each start.
+    pub fn boot_id(&self) -> &str {
+        &self.api.shared.boot_id
+    }
+
+    /// All media threads run.
+    pub fn ready(&self) -> bool {
+        self.api.shared.runtime.healthy()
+    }
+
+    /// Counters and gauges as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        let shared = &self.api.shared;
+        let (rooms, peers) = shared.state().counts();
+        let mut gauges = vec![
+            ("rooms", "Rooms now", rooms as u64),
+            ("known_peers", "Peers as the control plane sees them", peers as u64),
+        ];
+        let dropped = shared.runtime.kernel_drops();
+        gauges.extend(dropped.map(|n| {
+            (
+                "kernel_drops",
+                "Datagrams that the kernel dropped before they were read, since the start",
+                n,
+            )
+        }));
+        telemetry::encode(shared.runtime.blocks(), &gauges)
+    }
+
+    /// Takes no more peers, says goodbye to those that are here, ends watches and media threads. May be called again.
+    pub async fn stop(&self) {
+        self.api.shared.state().drain();
+        self.api.remove_all().await;
+        self.api.shared.state().watchers.close();
+        self.api.shared.runtime.stop();
+    }
+}

@@ -1,0 +1,17 @@
+//! Sockets: batched UDP, ICE-TCP with RFC 4571 framing, the machine's addresses, and what the kernel can do.
+//!
+//! Nothing here knows what a datagram means, apart from the one STUN message that opens an ICE-TCP connection. Only
+//! `runtime` imports this module.
+
+mod address;
+mod framing;
+mod kernel;
+mod stun;
+mod tcp;
+mod udp;
+
+pub(crate) use address::{InterfaceFilter, local_addresses};
+pub(crate) use kernel::udp_kernel_drops;
+pub(crate) use stun::{local_ufrag, public_address};
+pub(crate) use tcp::{Accepted, TcpAcceptor, TcpConnection, TcpWrite};
+pub(crate) use udp::{RecvBatch, Sent, UdpBuffers, UdpPair};

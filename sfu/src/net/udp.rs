@@ -1,0 +1,363 @@
+//! Batched UDP: recvmmsg with GRO in, GSO out. Answers leave from the address that the request came to.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+
+/// One receive buffer, bytes: the largest GRO list the kernel hands over.
+const SLOT_BYTES: usize = 65_535;
+
+/// Distance of two receive buffers, bytes. Not a power of two: the first cache lines of all buffers would otherwise fall
+/// into the same cache sets.
+const SLOT_STRIDE: usize = 65_536 + 33 * 64;
+
+/// How often two ephemeral ports are tried until IPv4 and IPv6 share one.
+const PORT_ATTEMPTS: usize = 16;
+
+/// What a send came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sent {
+    /// The kernel took it.
+    All,
+    /// The kernel's buffer is full: the rest of the run is lost. Media is never queued behind a full buffer.
+    Full,
+    /// The kernel refused it: no route, too big, or an address that is gone.
+    Refused,
+}
+
+/// Socket buffers to ask for, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct UdpBuffers {
+    /// SO_RCVBUF.
+    pub(crate) receive: usize,
+    /// SO_SNDBUF.
+    pub(crate) send: usize,
+}
+
+/// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
+#[derive(Debug)]
+pub(crate) struct UdpPair {
+    v4: UdpSocket,
+    v6: Option<UdpSocket>,
+    port: u16,
+}
+
+impl UdpPair {
+    /// Binds to `port` (0: any free one) on the wildcard addresses of the wanted families. IPv6 is left out silently where the
+    /// machine has none. Needs a tokio runtime, whose reactor then watches the sockets.
+    pub(crate) fn bind(port: u16, ipv6: bool, buffers: UdpBuffers) -> io::Result<Self> {
+        let attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
+        let mut last_error = None;
+        for _ in 0..attempts {
+            let v4 = UdpSocket::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), buffers)?;
+            let port = v4.port;
+            if !ipv6 {
+                return Ok(Self { v4, v6: None, port });
+            }
+            match UdpSocket::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), buffers) {
+                Ok(v6) => return Ok(Self { v4, v6: Some(v6), port }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last_error = Some(error),
+                Err(_) => return Ok(Self { v4, v6: None, port }),
+            }
+        }
+        Err(last_error.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    }
+
+    /// The port, the same in both families.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Has an IPv6 socket.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.v6.is_some()
+    }
+
+    /// Waits until a datagram may be there.
+    pub(crate) async fn readable(&self) {
+        let v6 = async {
+            match &self.v6 {
+                Some(v6) => v6.io.readable().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.v4.io.readable() => {}
+            _ = v6 => {}
+        }
+    }
+
+    /// Receives what is there, at most one batch of each family, and hands each datagram out with the local address it was
+    /// sent to and the remote it came from. `false`: nothing was there.
+    pub(crate) fn receive(
+        &self,
+        batch: &mut RecvBatch,
+        mut each: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+    ) -> bool {
+        let mut any = false;
+        for socket in self.sockets() {
+            let count = match socket.receive(batch) {
+                Ok(count) => count,
+                // ICMP errors surface here; the next call goes on.
+                Err(_) => continue,
+            };
+            any |= count > 0;
+            batch.each(count, socket.port, &mut each);
+        }
+        any
+    }
+
+    /// Sends `bytes`, cut into datagrams of `segment` bytes where given (the last may be shorter), from `local` to
+    /// `remote`. Never waits.
+    pub(crate) fn send(
+        &self,
+        local: IpAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        segment: Option<usize>,
+    ) -> Sent {
+        let socket = if remote.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        match socket {
+            Some(socket) => socket.send(local, remote, bytes, segment),
+            None => Sent::Refused,
+        }
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        std::iter::once(&self.v4).chain(&self.v6)
+    }
+}
+
+/// Buffers that datagrams are received into; one per shard.
+pub(crate) struct RecvBatch {
+    bytes: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl RecvBatch {
+    /// About 2 MiB, of which only what datagrams fill is ever touched.
+    pub(crate) fn new() -> Self {
+        Self { bytes: vec![0; SLOT_STRIDE * BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
+    }
+
+    fn slots(&mut self) -> ([IoSliceMut<'_>; BATCH_SIZE], &mut [RecvMeta; BATCH_SIZE]) {
+        let mut chunks = self.bytes.chunks_exact_mut(SLOT_STRIDE);
+        let slots = std::array::from_fn(|_| {
+            let slot = chunks.next().unwrap_or_default();
+            let len = slot.len().min(SLOT_BYTES);
+            IoSliceMut::new(&mut slot[..len])
+        });
+        (slots, &mut self.metas)
+    }
+
+    fn each(
+        &mut self,
+        count: usize,
+        local_port: u16,
+        each: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+    ) {
+        let slots = self.bytes.chunks_exact_mut(SLOT_STRIDE);
+        for (meta, slot) in self.metas.iter().take(count).zip(slots) {
+            let Some(local_ip) = meta.dst_ip else { continue };
+            let local = SocketAddr::new(local_ip, local_port);
+            let Some(filled) = slot.get_mut(..meta.len) else { continue };
+            for datagram in filled.chunks_mut(meta.stride.max(1)) {
+                each(local, meta.addr, datagram);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecvBatch").finish_non_exhaustive()
+    }
+}
+
+/// One socket of one family.
+#[derive(Debug)]
+struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    port: u16,
+}
+
+impl UdpSocket {
+    fn bind(address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            // The IPv4 socket has the port too, and addresses stay in their own family.
+            socket.set_only_v6(true)?;
+        }
+        // What the kernel grants depends on net.core.{r,w}mem_max; less is worse, but no reason not to start.
+        let _ = socket.set_recv_buffer_size(buffers.receive);
+        let _ = socket.set_send_buffer_size(buffers.send);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let state = UdpSocketState::new((&socket).into())?;
+        tracing::info!(
+            family = if address.is_ipv4() { "v4" } else { "v6" },
+            receive_asked = buffers.receive,
+            receive_granted = socket.recv_buffer_size().unwrap_or(0),
+            send_asked = buffers.send,
+            send_granted = socket.send_buffer_size().unwrap_or(0),
+            gso_segments = state.max_gso_segments(),
+            gro_segments = state.gro_segments(),
+            "UDP socket: buffers in bytes as the kernel counts them (twice what it grants)"
+        );
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let port = io.local_addr()?.port();
+        Ok(Self { io, state, port })
+    }
+
+    fn receive(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        let (mut slots, metas) = batch.slots();
+        self.io.try_io(Interest::READABLE, || {
+            self.state.recv((&self.io).into(), &mut slots, &mut metas[..])
+        })
+    }
+
+    fn send(
+        &self,
+        local: IpAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        segment: Option<usize>,
+    ) -> Sent {
+        let max_segments = self.state.max_gso_segments();
+        let segment = segment.filter(|segment| *segment > 0 && *segment < bytes.len());
+        let Some(segment) = segment else { return self.send_one(local, remote, bytes, None) };
+        let run = match max_segments {
+            0 | 1 => segment,
+            // A message is bounded by the length field of UDP as well.
+            n => segment * n.min(SLOT_BYTES / segment).max(1),
+        };
+        for part in bytes.chunks(run) {
+            match self.send_one(local, remote, part, Some(segment)) {
+                Sent::All => {}
+                // The first refusal switches GSO off inside the socket state: send the same part piece by piece.
+                Sent::Refused if max_segments > 1 && self.state.max_gso_segments() == 1 => {
+                    tracing::info!(
+                        "the network device refuses segmented sends: sending one by one"
+                    );
+                    for datagram in part.chunks(segment) {
+                        match self.send_one(local, remote, datagram, None) {
+                            Sent::All => {}
+                            failed => return failed,
+                        }
+                    }
+                }
+                failed => return failed,
+            }
+        }
+        Sent::All
+    }
+
+    fn send_one(
+        &self,
+        local: IpAddr,
+        remote: SocketAddr,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> Sent {
+        let transmit = quinn_udp::Transmit {
+            destination: remote,
+            ecn: None,
+            contents,
+            segment_size,
+            src_ip: Some(local).filter(|ip| !ip.is_unspecified()),
+        };
+        match self.state.try_send((&self.io).into(), &transmit) {
+            Ok(()) => Sent::All,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
+            Err(_) => Sent::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFERS: UdpBuffers = UdpBuffers { receive: 1 << 20, send: 1 << 20 };
+
+    async fn receive_until(
+        pair: &UdpPair,
+        batch: &mut RecvBatch,
+        count: usize,
+    ) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+        let mut got = Vec::new();
+        while got.len() < count {
+            pair.readable().await;
+            pair.receive(batch, |local, remote, bytes| got.push((local, remote, bytes.to_vec())));
+        }
+        got
+    }
+
+    #[tokio::test]
+    async fn a_segmented_run_arrives_as_its_datagrams() {
+        let (a, b) =
+            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+        let mut batch = RecvBatch::new();
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let run: Vec<u8> = (0..2_500_u32).map(|i| (i / 1_000) as u8).collect();
+        let sent = a.send(loopback, SocketAddr::new(loopback, b.port()), &run, Some(1_000));
+        assert_eq!(sent, Sent::All);
+        let got = receive_until(&b, &mut batch, 3).await;
+        let sizes: Vec<usize> = got.iter().map(|(.., bytes)| bytes.len()).collect();
+        assert_eq!(sizes, [1_000, 1_000, 500]);
+        for (index, (local, remote, bytes)) in got.iter().enumerate() {
+            assert_eq!((local.ip(), local.port()), (loopback, b.port()));
+            assert_eq!((remote.ip(), remote.port()), (loopback, a.port()));
+            assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_leave_from_the_address_that_was_asked() {
+        let (node, client) =
+            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+        let mut batch = RecvBatch::new();
+        // Linux answers on all of 127.0.0.0/8: the route's own choice of source would be 127.0.0.1.
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), node.port());
+        client.send([127, 0, 0, 1].into(), asked, b"ask", None);
+        let (local, remote, _) = receive_until(&node, &mut batch, 1).await.remove(0);
+        assert_eq!(local, asked);
+        node.send(local.ip(), remote, b"answer", None);
+        let (_, from, _) = receive_until(&client, &mut batch, 1).await.remove(0);
+        assert_eq!(from, asked);
+    }
+
+    #[tokio::test]
+    async fn both_families_share_a_port() {
+        let pair = UdpPair::bind(0, true, BUFFERS).unwrap();
+        if !pair.has_ipv6() {
+            // A machine without IPv6 is served over IPv4 alone.
+            return;
+        }
+        let other = UdpPair::bind(0, true, BUFFERS).unwrap();
+        let mut batch = RecvBatch::new();
+        let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        other.send(loopback, SocketAddr::new(loopback, pair.port()), b"six", None);
+        let (local, remote, bytes) = receive_until(&pair, &mut batch, 1).await.remove(0);
+        assert_eq!((local.ip(), remote.ip(), bytes.as_slice()), (loopback, loopback, &b"six"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_datagram_that_no_path_takes_is_refused_not_fatal() {
+        let pair = UdpPair::bind(0, false, BUFFERS).unwrap();
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let too_big = vec![0; 65_600];
+        assert_eq!(
+            pair.send(loopback, SocketAddr::new(loopback, 9), &too_big, None),
+            Sent::Refused
+        );
+        let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9);
+        assert_eq!(pair.send(Ipv6Addr::LOCALHOST.into(), v6, b"x", None), Sent::Refused);
+    }
+}

@@ -1,0 +1,17 @@
+//! What the deterministic core is driven by: threads, clock, entropy, mailboxes, rings, a budget of work, placement.
+//!
+//! One OS thread per shard runs a current-thread tokio runtime with the shard's sockets. Other threads reach it by its
+//! bounded mailbox; what it says comes out of one queue of [`Output`]s per node, in the order it happened.
+
+mod candidates;
+mod node;
+mod placement;
+mod ring;
+mod stats;
+mod worker;
+
+pub(crate) use candidates::{Candidate, CandidateKind};
+pub(crate) use node::Runtime;
+pub use node::StartError;
+pub(crate) use placement::Placer;
+pub(crate) use worker::{MailboxError, Output};

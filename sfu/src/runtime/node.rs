@@ -1,0 +1,351 @@
+//! Starts, reaches and stops the threads of a node.
+
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, mpsc as std_mpsc},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use rand::Rng;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::LocalSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    candidates::{Addresses, Candidate},
+    ring::{Rings, mesh},
+    stats,
+    worker::{Letter, MailboxError, Output, Then, Worker},
+};
+use crate::{
+    config::{DtlsVersions, NodeConfig},
+    net::{Accepted, TcpAcceptor, UdpBuffers, UdpPair, local_ufrag, udp_kernel_drops},
+    shard::{Command, Fingerprint, Shard, ShardConfig, ShardId, TransportContext, Ufrag},
+    telemetry::{Block, Blocks},
+    transport,
+};
+
+/// Connections that may wait for a shard to take them.
+const ACCEPTED_WAITING: usize = 64;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A UDP port could not be bound.
+    #[error("UDP port {port} (rtc.udp_port, one per shard): {error}")]
+    Udp {
+        /// Which one.
+        port: u16,
+        /// Why.
+        error: io::Error,
+    },
+    /// The ICE-TCP port could not be bound.
+    #[error("ICE-TCP port {port} (rtc.tcp_port): {error}")]
+    Tcp {
+        /// Which one.
+        port: u16,
+        /// Why.
+        error: io::Error,
+    },
+    /// No certificate for DTLS.
+    #[error("DTLS: {0}")]
+    Dtls(String),
+    /// The addresses of the machine are unknown.
+    #[error("the machine's addresses: {0}")]
+    Addresses(io::Error),
+    /// A thread did not start.
+    #[error("media thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Way to one shard. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailbox(mpsc::Sender<Letter>);
+
+impl Mailbox {
+    /// Has the shard do `command`, then `then` be run with the reply by whoever reads the outputs. Never waits.
+    pub(crate) fn send(
+        &self,
+        command: Command,
+        then: impl FnOnce(crate::shard::Reply) + Send + 'static,
+    ) -> Result<(), MailboxError> {
+        let then: Then = Box::new(then);
+        self.0.try_send(Letter { command, then }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => MailboxError::Full,
+            mpsc::error::TrySendError::Closed(_) => MailboxError::Stopped,
+        })
+    }
+}
+
+/// The threads of a node. They end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    mailboxes: Vec<Mailbox>,
+    candidates: Vec<Arc<[Candidate]>>,
+    fingerprint: Fingerprint,
+    blocks: Blocks,
+    udp_ports: HashSet<u16>,
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a shard's thread says when its sockets are there.
+struct Ready {
+    port: u16,
+    has_ipv6: bool,
+}
+
+/// What goes into a shard's thread.
+struct Seat {
+    config: ShardConfig,
+    context: TransportContext,
+    seed: [u8; 32],
+    port: u16,
+    ipv6: bool,
+    buffers: UdpBuffers,
+    core: Option<core_affinity::CoreId>,
+    mailbox: mpsc::Receiver<Letter>,
+    accepted: mpsc::Receiver<Accepted>,
+    rings: Rings,
+    wake: Arc<Notify>,
+    outputs: mpsc::UnboundedSender<Output>,
+    block: Arc<Block>,
+    stop: CancellationToken,
+}
+
+impl Runtime {
+    /// Binds the ports and starts the threads. Blocks for some milliseconds, or seconds where a STUN server is asked.
+    #[allow(clippy::disallowed_methods)] // entropy and the clock enter the core here
+    pub(crate) fn start(
+        config: &NodeConfig,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Output>), StartError> {
+        let mut random = rand::rng();
+        let addresses =
+            Addresses::gather(config, random.random()).map_err(StartError::Addresses)?;
+        let versions = match config.dtls {
+            DtlsVersions::V12 => transport::DtlsVersions::Dtls12,
+            DtlsVersions::V13 => transport::DtlsVersions::Dtls13,
+            DtlsVersions::Auto => transport::DtlsVersions::Auto,
+        };
+        let context = TransportContext::generate(versions)
+            .map_err(|error| StartError::Dtls(error.to_string()))?;
+        let tcp = config
+            .tcp_port
+            .map(|port| {
+                TcpAcceptor::bind(port, config.ipv6)
+                    .map_err(|error| StartError::Tcp { port, error })
+            })
+            .transpose()?;
+        let node_generation = random.random();
+        let epoch = Instant::now();
+        let count = config.shards.max(1);
+        let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
+        let descriptions = stats::describe();
+        let (outputs, receiver) = mpsc::unbounded_channel();
+        let cores = cores(config);
+        let mut runtime = Self {
+            mailboxes: Vec::new(),
+            candidates: Vec::new(),
+            fingerprint: context.fingerprint().clone(),
+            blocks: Blocks { descriptions: Arc::clone(&descriptions), blocks: Vec::new() },
+            udp_ports: HashSet::new(),
+            stop: CancellationToken::new(),
+            threads: Vec::new(),
+        };
+        let mut doors = Vec::new();
+        for (index, rings) in mesh(&wakes, config.ring.max(1)).into_iter().enumerate() {
+            let id = ShardId(index as u16);
+            let (letters, mailbox) = mpsc::channel(config.mailbox.max(1));
+            let (door, accepted) = mpsc::channel(ACCEPTED_WAITING);
+            let block = Arc::new(Block::new(id.0, descriptions.len()));
+            let seat = Seat {
+                config: ShardConfig {
+                    id,
+                    shards: count,
+                    node_generation,
+                    max_peers: config.max_peers_per_shard,
+                    limits: Default::default(),
+                    epoch,
+                },
+                context: context.clone(),
+                seed: random.random(),
+                port: if config.udp_port == 0 { 0 } else { config.udp_port.saturating_add(id.0) },
+                ipv6: config.ipv6,
+                buffers: UdpBuffers { receive: config.receive_buffer, send: config.send_buffer },
+                core: cores.get(index).copied(),
+                mailbox,
+                accepted,
+                rings,
+                wake: Arc::clone(&wakes[index]),
+                outputs: outputs.clone(),
+                block: Arc::clone(&block),
+                stop: runtime.stop.clone(),
+            };
+            let ready = runtime.spawn(seat)?;
+            let tcp_port = tcp.as_ref().map(TcpAcceptor::port);
+            let candidates = addresses.candidates(ready.port, ready.has_ipv6, tcp_port);
+            runtime.candidates.push(candidates.into());
+            runtime.udp_ports.insert(ready.port);
+            runtime.mailboxes.push(Mailbox(letters));
+            runtime.blocks.blocks.push(block);
+            doors.push(door);
+        }
+        if let Some(acceptor) = tcp {
+            runtime.spawn_acceptor(acceptor, node_generation, doors)?;
+        }
+        Ok((runtime, receiver))
+    }
+
+    /// How many shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Way to a shard.
+    pub(crate) fn mailbox(&self, shard: usize) -> Option<&Mailbox> {
+        self.mailboxes.get(shard)
+    }
+
+    /// Addresses that the peers of a shard are told.
+    pub(crate) fn candidates(&self, shard: usize) -> &[Candidate] {
+        self.candidates.get(shard).map_or(&[], |candidates| candidates)
+    }
+
+    /// Of the process's certificate.
+    pub(crate) fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// All threads run.
+    pub(crate) fn healthy(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Everything counted, as the shards published it last.
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Datagrams that the kernel dropped before they were read; `None` where it does not tell. Reads /proc.
+    pub(crate) fn kernel_drops(&self) -> Option<u64> {
+        udp_kernel_drops(&self.udp_ports)
+    }
+
+    /// Ends the threads when they have said what there was to say. Does not wait.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    fn spawn(&mut self, seat: Seat) -> Result<Ready, StartError> {
+        let port = seat.port;
+        let (sender, receiver) = std_mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{}", seat.config.id.0))
+            .spawn(move || seat.run(&sender))
+            .map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        let ended = || Err(io::Error::other("the thread ended"));
+        receiver.recv().unwrap_or_else(|_| ended()).map_err(|error| StartError::Udp { port, error })
+    }
+
+    fn spawn_acceptor(
+        &mut self,
+        acceptor: TcpAcceptor,
+        node_generation: u16,
+        doors: Vec<mpsc::Sender<Accepted>>,
+    ) -> Result<(), StartError> {
+        let stop = self.stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let hand_over = move |accepted: Accepted| {
+            let Some(ufrag) = local_ufrag(&accepted.first).and_then(Ufrag::decode) else { return };
+            let of_this_life = ufrag.node_generation == node_generation;
+            if let Some(door) = doors.get(usize::from(ufrag.shard.0)).filter(|_| of_this_life) {
+                // A shard that cannot take it has worse to do: the client tries again.
+                let _ = door.try_send(accepted);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("ice-tcp".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = acceptor.run(hand_over) => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            })
+            .map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let own = std::thread::current().id();
+        for thread in self.threads.drain(..) {
+            // The last handle may go with a letter that a shard's thread drops.
+            if thread.thread().id() != own {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn run(self, ready: &std_mpsc::SyncSender<io::Result<Ready>>) {
+        if let Some(core) = self.core {
+            core_affinity::set_for_current(core);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let udp = match UdpPair::bind(self.port, self.ipv6, self.buffers) {
+                Ok(udp) => udp,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6() }));
+            let worker = Worker {
+                shard: Shard::new(self.config, self.context, self.seed),
+                udp,
+                mailbox: self.mailbox,
+                rings: self.rings,
+                wake: self.wake,
+                outputs: self.outputs,
+                accepted: self.accepted,
+                block: self.block,
+                stop: self.stop,
+            };
+            worker.run().await;
+        });
+    }
+}
+
+/// The core of each shard, where pinning is wanted and there is one for each.
+fn cores(config: &NodeConfig) -> Vec<core_affinity::CoreId> {
+    if !config.pin_threads {
+        return Vec::new();
+    }
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if cores.len() < usize::from(config.shards) {
+        tracing::info!(
+            shards = config.shards,
+            cores = cores.len(),
+            "more shards than cores: threads are not pinned"
+        );
+        return Vec::new();
+    }
+    cores
+}

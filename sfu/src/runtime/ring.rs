@@ -1,0 +1,117 @@
+//! Rings between shards: bounded, one producer, one consumer, no lock.
+
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use tokio::sync::Notify;
+
+use crate::shard::{RelayMessage, ShardId};
+
+/// Where a shard's messages to another one go in.
+pub(crate) struct RingOut {
+    /// The other shard.
+    pub(crate) to: ShardId,
+    producer: Producer<RelayMessage>,
+    /// Wakes the other shard's thread. Notifying one that is awake is one atomic operation.
+    wake: Arc<Notify>,
+}
+
+impl RingOut {
+    /// Moves what `next` gives into the ring until either ends, then wakes the other side once. `false`: the ring was full.
+    pub(crate) fn fill(&mut self, mut next: impl FnMut(ShardId) -> Option<RelayMessage>) -> bool {
+        let mut any = false;
+        while !self.producer.is_full() {
+            let Some(message) = next(self.to) else { break };
+            any |= self.producer.push(message).is_ok();
+        }
+        if any {
+            self.wake.notify_one();
+        }
+        !self.producer.is_full()
+    }
+}
+
+impl std::fmt::Debug for RingOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingOut").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+/// Where another shard's messages come out.
+pub(crate) struct RingIn {
+    /// The other shard.
+    pub(crate) from: ShardId,
+    consumer: Consumer<RelayMessage>,
+}
+
+impl RingIn {
+    /// The next message.
+    pub(crate) fn pop(&mut self) -> Option<RelayMessage> {
+        self.consumer.pop().ok()
+    }
+
+    /// Nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.consumer.is_empty()
+    }
+}
+
+impl std::fmt::Debug for RingIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingIn").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+/// One shard's ends of all rings.
+#[derive(Debug, Default)]
+pub(crate) struct Rings {
+    /// To each other shard.
+    pub(crate) outgoing: Vec<RingOut>,
+    /// From each other shard.
+    pub(crate) incoming: Vec<RingIn>,
+}
+
+/// Rings between all pairs of shards; `wakes` has one entry per shard.
+pub(crate) fn mesh(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings> {
+    let mut all: Vec<Rings> = wakes.iter().map(|_| Rings::default()).collect();
+    for from in 0..wakes.len() {
+        for (to, wake) in wakes.iter().enumerate() {
+            if from == to {
+                continue;
+            }
+            let (producer, consumer) = RingBuffer::new(capacity);
+            let ids = (ShardId(from as u16), ShardId(to as u16));
+            all[from].outgoing.push(RingOut { to: ids.1, producer, wake: Arc::clone(wake) });
+            all[to].incoming.push(RingIn { from: ids.0, consumer });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::RoomId;
+
+    fn message() -> Option<RelayMessage> {
+        Some(RelayMessage::Leave { room: RoomId::new("r") })
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_and_loses_nothing() {
+        let wakes: Vec<_> = (0..3).map(|_| Arc::new(Notify::new())).collect();
+        let mut rings = mesh(&wakes, 4);
+        let [a, b, _] = &mut rings[..] else { panic!("three shards") };
+        let out = &mut a.outgoing[0];
+        assert_eq!(out.to, ShardId(1));
+        let mut asked = 0;
+        let room_left = out.fill(|_| {
+            asked += 1;
+            message()
+        });
+        assert_eq!((room_left, asked), (false, 4), "not asked for what cannot be taken");
+        let incoming = b.incoming.iter_mut().find(|ring| ring.from == ShardId(0)).unwrap();
+        assert_eq!(std::iter::from_fn(|| incoming.pop()).count(), 4);
+        assert!(incoming.is_empty() && out.fill(|_| None));
+    }
+}

@@ -1,0 +1,114 @@
+//! The numbers of a shard and their names. `describe` and `values` list them in the same order.
+
+use std::sync::Arc;
+
+use crate::{
+    shard::{DropReason, Shard, Timer},
+    telemetry::{Description, Kind},
+};
+
+/// What the thread around a shard counts.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct LoopCounters {
+    /// Turns of the loop.
+    pub(crate) slices: u64,
+    /// Slices that were cut because their time was up.
+    pub(crate) slices_cut: u64,
+    /// Sends: one system call each.
+    pub(crate) sends: u64,
+    /// Sends that met a full socket buffer.
+    pub(crate) sends_full: u64,
+    /// Sends that the kernel refused.
+    pub(crate) sends_refused: u64,
+    /// ICE-TCP connections now.
+    pub(crate) tcp_connections: u64,
+    /// Packets lost because a TCP client did not read.
+    pub(crate) tcp_full: u64,
+    /// Fillings that met a full ring.
+    pub(crate) rings_full: u64,
+}
+
+/// Names of the numbers.
+pub(crate) fn describe() -> Arc<[Description]> {
+    let gauge = |name, help| Description { name, help, kind: Kind::Gauge, label: None };
+    let counter = |name, help| Description { name, help, kind: Kind::Counter, label: None };
+    let mut all = vec![
+        gauge("peers", "Peers now"),
+        gauge("tcp_connections", "ICE-TCP connections now"),
+        counter("datagrams_in", "Datagrams received"),
+        counter("bytes_in", "Bytes of datagrams received"),
+        counter("media_in", "Media packets that were authentic and belonged to a track"),
+        counter("media_out", "Media packets sent, retransmissions apart"),
+        counter("media_bytes_out", "Bytes of media packets sent"),
+        counter("retransmitted", "Packets sent again on request"),
+        counter("nack_misses", "Packets asked for that were in no cache"),
+        counter("relayed", "Packets given to other shards"),
+        counter("data_out", "Data packets delivered"),
+        counter("slices", "Turns of the media loop"),
+        counter("slices_cut", "Turns that were cut because their time was up"),
+        counter("sends", "Send system calls"),
+        counter("sends_full", "Sends that met a full socket buffer"),
+        counter("sends_refused", "Sends that the kernel refused"),
+        counter("tcp_full", "Packets lost because a TCP client did not read"),
+        counter("rings_full", "Times a ring to another shard was full"),
+    ];
+    all.extend(DropReason::ALL.iter().map(|reason| Description {
+        label: Some(("reason", snake_case(&format!("{reason:?}")))),
+        ..counter("drops", "What was thrown away, by reason")
+    }));
+    all.extend(Timer::ALL.iter().map(|timer| Description {
+        label: Some(("timer", snake_case(&format!("{timer:?}")))),
+        ..counter("wakeups", "Timers that went off, by name")
+    }));
+    all.into()
+}
+
+/// The numbers.
+pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = u64> {
+    let c = *shard.counters();
+    [
+        shard.peers() as u64,
+        own.tcp_connections,
+        c.datagrams_in,
+        c.bytes_in,
+        c.media_in,
+        c.media_out,
+        c.media_bytes_out,
+        c.retransmitted,
+        c.nack_misses,
+        c.relayed,
+        c.data_out,
+        own.slices,
+        own.slices_cut,
+        own.sends,
+        own.sends_full,
+        own.sends_refused,
+        own.tcp_full,
+        own.rings_full,
+    ]
+    .into_iter()
+    .chain(DropReason::ALL.into_iter().map(move |reason| c.drops(reason)))
+    .chain(shard.wakeups().map(|(_, count)| count))
+}
+
+fn snake_case(camel: &str) -> String {
+    let mut out = String::with_capacity(camel.len() + 4);
+    for c in camel.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_like_other_metrics() {
+        assert_eq!(snake_case("UnknownUfrag"), "unknown_ufrag");
+        assert_eq!(describe()[0].name, "peers");
+    }
+}

@@ -1,0 +1,340 @@
+//! The loop of one shard's thread.
+//!
+//! A turn takes inputs that are there (commands, messages of other shards, one batch of datagrams), all with one `now`,
+//! and then lets the shard send. When that takes longer than [`SLICE`], it is cut: the socket is drained and `now` is read
+//! again before the rest is sent.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ring::Rings,
+    stats::{self, LoopCounters},
+};
+use crate::{
+    net::{Accepted, RecvBatch, Sent, TcpConnection, TcpWrite, UdpPair},
+    shard::{Command, Event, FiveTuple, Protocol, Reply, Shard, Transmit},
+    telemetry::Block,
+};
+
+/// How long a shard sends before the socket is looked at again. Longer saves system calls, shorter keeps the delay of
+/// what waits in the socket and the age of `now` small.
+const SLICE: Duration = Duration::from_micros(250);
+
+/// Sends between two looks at the clock: about 10 us of GSO sends.
+const SENDS_PER_LOOK: u32 = 16;
+
+/// Commands taken in one turn: a joining crowd must not hold up media.
+const COMMANDS_PER_TURN: usize = 16;
+
+/// Messages taken from each ring in one turn.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// Packets of TCP clients taken in one turn.
+const TCP_PACKETS_PER_TURN: usize = 64;
+
+/// When to try again after a ring was full.
+const RING_RETRY: Duration = Duration::from_millis(1);
+
+/// Turns between two copies of the counters while there is no pause.
+const TURNS_PER_PUBLISH: u64 = 64;
+
+/// What a shard's thread tells the node.
+pub(crate) enum Output {
+    /// Something that happened.
+    Event(Event),
+    /// A command is done: run `then` with the reply. It comes behind all events that came before the reply.
+    Answer {
+        /// The reply.
+        reply: Reply,
+        /// What the sender of the command wants done.
+        then: Then,
+    },
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+            Self::Answer { reply, .. } => f.debug_tuple("Answer").field(reply).finish(),
+        }
+    }
+}
+
+/// Runs with the answer to a command, on the thread that reads the [`Output`]s.
+pub(crate) type Then = Box<dyn FnOnce(Reply) + Send>;
+
+/// A command on its way.
+pub(crate) struct Letter {
+    pub(super) command: Command,
+    pub(super) then: Then,
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum MailboxError {
+    /// Too many commands wait already.
+    #[error("the shard has too many commands waiting: retry later")]
+    Full,
+    /// The shard's thread has ended.
+    #[error("the shard has stopped")]
+    Stopped,
+}
+
+/// Everything that a shard's thread owns.
+pub(super) struct Worker {
+    pub(super) shard: Shard,
+    pub(super) udp: UdpPair,
+    pub(super) mailbox: mpsc::Receiver<Letter>,
+    pub(super) rings: Rings,
+    pub(super) wake: Arc<Notify>,
+    pub(super) outputs: mpsc::UnboundedSender<Output>,
+    pub(super) accepted: mpsc::Receiver<Accepted>,
+    pub(super) block: Arc<Block>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Packets of a TCP connection, and its end.
+type TcpPacket = (FiveTuple, Option<Vec<u8>>);
+
+/// What one turn left.
+struct Turn {
+    /// There is more to do at once.
+    more: bool,
+    /// Nothing waits in the shard: it may be asked for its next deadline.
+    drained: bool,
+    /// A ring was full.
+    ring_full: bool,
+}
+
+/// What arrived while the thread slept.
+enum Woken {
+    Letter(Letter),
+    Tcp(TcpPacket),
+    Accepted(Accepted),
+    Other,
+    Stop,
+}
+
+impl Worker {
+    /// Runs until told to stop. Must be inside a `LocalSet`.
+    #[allow(clippy::disallowed_methods)] // this loop is where the core gets its clock from
+    pub(super) async fn run(mut self) {
+        let (tcp_sender, mut tcp_packets) = mpsc::channel::<TcpPacket>(256);
+        let mut io = Io { tcp: HashMap::new(), counters: LoopCounters::default() };
+        let mut batch = RecvBatch::new();
+        let mut inbox = Vec::new();
+        loop {
+            let now = Instant::now();
+            let turn = self.turn(now, &mut batch, &mut io, &mut tcp_packets, &mut inbox);
+            io.counters.slices += 1;
+            if turn.more {
+                if io.counters.slices.is_multiple_of(TURNS_PER_PUBLISH) {
+                    self.publish(&io);
+                }
+                if self.stop.is_cancelled() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.publish(&io);
+            let mut deadline = self.shard.poll_timeout();
+            if turn.ring_full {
+                let retry = now + RING_RETRY;
+                deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
+            }
+            match self.sleep(deadline, &mut tcp_packets).await {
+                Woken::Letter(letter) => inbox.push(Input::Letter(letter)),
+                Woken::Tcp(packet) => inbox.push(Input::Tcp(packet)),
+                Woken::Accepted(accepted) => io.adopt(accepted, &tcp_sender),
+                Woken::Other => {}
+                Woken::Stop => break,
+            }
+        }
+        // Goodbyes that the last commands left.
+        self.drain(Instant::now(), &mut io);
+    }
+
+    async fn sleep(
+        &mut self,
+        deadline: Option<Instant>,
+        tcp: &mut mpsc::Receiver<TcpPacket>,
+    ) -> Woken {
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.udp.readable() => Woken::Other,
+            () = self.wake.notified() => Woken::Other,
+            () = timer => Woken::Other,
+            Some(letter) = self.mailbox.recv() => Woken::Letter(letter),
+            Some(packet) = tcp.recv() => Woken::Tcp(packet),
+            Some(accepted) = self.accepted.recv() => Woken::Accepted(accepted),
+            () = self.stop.cancelled() => Woken::Stop,
+        }
+    }
+
+    fn turn(
+        &mut self,
+        now: Instant,
+        batch: &mut RecvBatch,
+        io: &mut Io,
+        tcp: &mut mpsc::Receiver<TcpPacket>,
+        inbox: &mut Vec<Input>,
+    ) -> Turn {
+        let mut more = false;
+        for input in inbox.drain(..) {
+            match input {
+                Input::Letter(letter) => self.take_letter(now, letter),
+                Input::Tcp(packet) => self.take_tcp(now, io, packet),
+            }
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(letter) = self.mailbox.try_recv() else { break };
+            self.take_letter(now, letter);
+        }
+        more |= !self.mailbox.is_empty();
+        for ring in &mut self.rings.incoming {
+            for _ in 0..MESSAGES_PER_TURN {
+                let Some(message) = ring.pop() else { break };
+                self.shard.handle_relay(now, ring.from, message);
+            }
+            more |= !ring.is_empty();
+        }
+        for _ in 0..TCP_PACKETS_PER_TURN {
+            let Ok(packet) = tcp.try_recv() else { break };
+            self.take_tcp(now, io, packet);
+        }
+        more |= !tcp.is_empty();
+        let shard = &mut self.shard;
+        more |= self.udp.receive(batch, |local, remote, datagram| {
+            let path = FiveTuple { protocol: Protocol::Udp, local, remote };
+            shard.handle_datagram(now, path, datagram);
+        });
+        shard.handle_timeout(now);
+        let (drained, ring_full) = self.drain(now, io);
+        Turn { more: more || !drained, drained, ring_full }.checked()
+    }
+
+    fn take_letter(&mut self, now: Instant, letter: Letter) {
+        let reply = self.shard.handle_command(now, letter.command);
+        self.tell_events();
+        let _ = self.outputs.send(Output::Answer { reply, then: letter.then });
+    }
+
+    fn take_tcp(&mut self, now: Instant, io: &mut Io, (path, packet): TcpPacket) {
+        match packet {
+            Some(mut packet) => self.shard.handle_datagram(now, path, &mut packet),
+            // The peer's checks end with the connection; consent tells the shard.
+            None => io.forget(&path),
+        }
+    }
+
+    /// Sends until nothing waits or the slice is over; whether nothing waits, and whether a ring was full.
+    #[allow(clippy::disallowed_methods)] // the budget of a slice is measured here
+    fn drain(&mut self, now: Instant, io: &mut Io) -> (bool, bool) {
+        let mut drained = true;
+        let mut sends = 0;
+        while let Some(transmit) = self.shard.poll_transmit() {
+            io.send(&self.udp, &transmit);
+            sends += 1;
+            if sends % SENDS_PER_LOOK == 0 && now.elapsed() > SLICE {
+                io.counters.slices_cut += 1;
+                drained = false;
+                break;
+            }
+        }
+        let mut ring_full = false;
+        for ring in &mut self.rings.outgoing {
+            if !ring.fill(|to| self.shard.poll_relay(to)) {
+                io.counters.rings_full += 1;
+                ring_full = true;
+            }
+        }
+        self.tell_events();
+        (drained, ring_full)
+    }
+
+    fn tell_events(&mut self) {
+        while let Some(event) = self.shard.poll_event() {
+            // Unbounded, but its reader only moves words in memory and waits for nobody.
+            let _ = self.outputs.send(Output::Event(event));
+        }
+    }
+
+    fn publish(&self, io: &Io) {
+        self.block.publish(stats::values(&self.shard, &io.counters));
+    }
+}
+
+impl Turn {
+    fn checked(self) -> Self {
+        debug_assert!(self.drained || self.more, "the drain rule asks to come back at once");
+        self
+    }
+}
+
+/// An input that woke the thread and waits for its turn.
+enum Input {
+    Letter(Letter),
+    Tcp(TcpPacket),
+}
+
+/// Where datagrams leave, and what was counted there.
+struct Io {
+    tcp: HashMap<FiveTuple, TcpConnection>,
+    counters: LoopCounters,
+}
+
+impl Io {
+    fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {
+        let Transmit { path, bytes, segment } = *transmit;
+        match path.protocol {
+            Protocol::Udp => {
+                self.counters.sends += 1;
+                match udp.send(path.local.ip(), path.remote, bytes, segment) {
+                    Sent::All => {}
+                    Sent::Full => self.counters.sends_full += 1,
+                    Sent::Refused => self.counters.sends_refused += 1,
+                }
+            }
+            Protocol::Tcp => self.send_tcp(&path, bytes, segment),
+        }
+    }
+
+    fn send_tcp(&mut self, path: &FiveTuple, bytes: &[u8], segment: Option<usize>) {
+        let Some(connection) = self.tcp.get(path) else { return };
+        for packet in bytes.chunks(segment.unwrap_or(bytes.len()).max(1)) {
+            match connection.write(packet) {
+                TcpWrite::Taken => {}
+                TcpWrite::Full => self.counters.tcp_full += 1,
+                TcpWrite::Closed => return self.forget(path),
+            }
+        }
+    }
+
+    fn adopt(&mut self, accepted: Accepted, packets: &mpsc::Sender<TcpPacket>) {
+        let (local, remote) = (accepted.local, accepted.remote);
+        let path = FiveTuple { protocol: Protocol::Tcp, local, remote };
+        if let Ok(connection) = TcpConnection::adopt(accepted, path, packets.clone()) {
+            self.tcp.insert(path, connection);
+            self.counters.tcp_connections = self.tcp.len() as u64;
+        }
+    }
+
+    fn forget(&mut self, path: &FiveTuple) {
+        self.tcp.remove(path);
+        self.counters.tcp_connections = self.tcp.len() as u64;
+    }
+}

@@ -1,0 +1,204 @@
+//! A node as its control plane and its clients see it: real sockets on loopback, the gRPC face over the in-memory
+//! channel, str0m as the client.
+
+#[path = "node/client.rs"]
+mod client;
+
+use chappe_proto::node::v1 as pb;
+use chappe_sfu::{
+    config::{CandidateConfig, NodeConfig, Placement},
+    control::{Node, NodeHandle},
+};
+use client::{Api, Client, drive, state};
+use tonic::{Code, Streaming};
+
+fn config(shards: u16) -> NodeConfig {
+    NodeConfig {
+        shards,
+        pin_threads: false,
+        udp_port: 0,
+        tcp_port: Some(0),
+        candidates: CandidateConfig { include_loopback: true, ..CandidateConfig::default() },
+        placement: if shards > 1 { Placement::RoundRobin } else { Placement::Home },
+        ..NodeConfig::default()
+    }
+}
+
+async fn node(config: NodeConfig) -> (NodeHandle, Api) {
+    let node = Node::start(config).await.unwrap();
+    let api = Api::new(node.channel());
+    (node, api)
+}
+
+async fn watch(api: &mut Api) -> Streaming<pb::Event> {
+    api.watch(pb::WatchRequest {}).await.unwrap().into_inner()
+}
+
+/// Two clients talk and write to each other, both ways.
+async fn talk(shards: u16, tcp: bool) {
+    let (node, mut api) = node(config(shards)).await;
+    let mut events = watch(&mut api).await;
+    let mut anna = Client::join(&mut api, "RM_a", "PA_anna", tcp, state("anna")).await;
+    let mut bert = Client::join(&mut api, "RM_a", "PA_bert", tcp, state("bert")).await;
+    assert_eq!(anna.shard_port != bert.shard_port, shards > 1, "round robin places them");
+    drive(&mut [&mut anna, &mut bert], "both connect", |c| {
+        c.iter().all(|c| c.connected && c.data_ready())
+    })
+    .await;
+    anna.publish(&mut api, "TR_aa", false, 1_000).await;
+    anna.publish(&mut api, "TR_av", true, 1_100).await;
+    bert.publish(&mut api, "TR_ba", false, 2_000).await;
+    bert.publish(&mut api, "TR_bv", true, 2_100).await;
+    bert.subscribe(&mut api, "TR_aa", false, 3_000).await;
+    bert.subscribe(&mut api, "TR_av", true, 3_100).await;
+    anna.subscribe(&mut api, "TR_ba", false, 4_000).await;
+    anna.subscribe(&mut api, "TR_bv", true, 4_100).await;
+    drive(&mut [&mut anna, &mut bert], "audio and video arrive both ways", |c| {
+        c[0].received(4_000) > 50
+            && c[0].received(4_100) > 30
+            && c[1].received(3_000) > 50
+            && c[1].received(3_100) > 30
+    })
+    .await;
+    for (client, ssrc) in [(&anna, 4_000), (&anna, 4_100), (&bert, 3_000), (&bert, 3_100)] {
+        let mut seqs = client.packets[&ssrc].clone();
+        seqs.sort_unstable();
+        assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "no packet twice on {ssrc}");
+    }
+    anna.say("hello", true);
+    bert.say("quick", false);
+    drive(&mut [&mut anna, &mut bert], "texts arrive both ways", |c| {
+        c[1].texts.contains(&("anna".into(), "hello".into()))
+            && c[0].texts.contains(&("bert".into(), "quick".into()))
+    })
+    .await;
+    assert!(anna.texts.iter().all(|(from, _)| from != "anna"), "nothing comes back to its sender");
+
+    let mut seen = Seen::default();
+    while !seen.complete() {
+        let event = tokio::time::timeout(client::PATIENCE, events.message()).await;
+        let event = event.unwrap_or_else(|_| panic!("not in time: all events; seen {seen:?}"));
+        seen.take(event.unwrap().unwrap());
+    }
+    let metrics = node.metrics();
+    assert!(metrics.contains("chappe_sfu_known_peers 2"), "{metrics}");
+    node.stop().await;
+    drive(&mut [&mut anna, &mut bert], "the watch ends", |_| true).await;
+    while events.message().await.unwrap().is_some() {}
+}
+
+/// Events that every such talk causes.
+#[derive(Default, Debug)]
+struct Seen {
+    sequence: u64,
+    snapshot: bool,
+    connected: Vec<String>,
+    data_ready: Vec<String>,
+    started: Vec<String>,
+}
+
+impl Seen {
+    fn take(&mut self, event: pb::Event) {
+        self.sequence += 1;
+        assert_eq!(event.sequence, self.sequence);
+        match event.event.unwrap() {
+            pb::event::Event::Snapshot(_) => {
+                assert_eq!(self.sequence, 1, "a snapshot first, and no other");
+                self.snapshot = true;
+            }
+            pb::event::Event::PeerConnected(e) => self.connected.push(e.peer_id),
+            pb::event::Event::DataReady(e) => self.data_ready.push(e.peer_id),
+            pb::event::Event::TrackStarted(e) => self.started.push(e.track.unwrap().track_id),
+            pb::event::Event::PeerLost(e) => panic!("{} was lost: {:?}", e.peer_id, e.reason()),
+            _ => {}
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.snapshot
+            && self.connected.len() == 2
+            && self.data_ready.len() == 2
+            && self.started.len() == 4
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_talk_over_one_shard() {
+    talk(1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_talk_over_two_shards() {
+    talk(2, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_talk_over_ice_tcp() {
+    talk(2, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_peer_is_told_goodbye_and_forgotten() {
+    let (node, mut api) = node(config(1)).await;
+    let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
+    drive(&mut [&mut anna], "connects", |c| c[0].connected).await;
+    let remove =
+        pb::RemovePeerRequest { room_id: "RM_a".into(), peer_id: "PA_anna".into(), epoch: 1 };
+    api.remove_peer(remove.clone()).await.unwrap();
+    api.remove_peer(remove).await.expect("removing an unknown peer succeeds");
+    assert_eq!(api.get_node(pb::GetNodeRequest {}).await.unwrap().into_inner().peers, 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_are_removed_on_all_shards() {
+    let (node, mut api) = node(config(3)).await;
+    for peer in ["A", "B", "C", "D"] {
+        Client::join(&mut api, "RM_a", peer, false, state(peer)).await;
+    }
+    Client::join(&mut api, "RM_b", "E", false, state("E")).await;
+    let request = pb::RemoveRoomRequest { room_id: "RM_a".into(), epoch: 1 };
+    api.remove_room(request).await.unwrap();
+    let mut events = watch(&mut api).await;
+    let Some(pb::event::Event::Snapshot(snapshot)) = events.message().await.unwrap().unwrap().event
+    else {
+        panic!("a snapshot first")
+    };
+    let left: Vec<_> =
+        snapshot.peers.iter().map(|p| (p.room_id.as_str(), p.peer_id.as_str())).collect();
+    assert_eq!(left, [("RM_b", "E")]);
+    assert!(snapshot.peers[0].transport.as_ref().is_some_and(|t| t.ice.is_some()));
+    node.stop().await;
+    let refused = api
+        .apply_peer(pb::ApplyPeerRequest {
+            room_id: "RM_c".into(),
+            peer_id: "F".into(),
+            revision: 1,
+            change: Some(pb::apply_peer_request::Change::State(state("F"))),
+            ..pb::ApplyPeerRequest::default()
+        })
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_revisions_are_answered_with_the_same_transport() {
+    let (node, mut api) = node(config(1)).await;
+    let request = pb::ApplyPeerRequest {
+        room_id: "RM_a".into(),
+        peer_id: "PA_a".into(),
+        epoch: 3,
+        revision: 7,
+        change: Some(pb::apply_peer_request::Change::State(state("a"))),
+    };
+    let first = api.apply_peer(request.clone()).await.unwrap().into_inner();
+    let again = api.apply_peer(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first, again);
+    let older = pb::ApplyPeerRequest { epoch: 2, revision: 8, ..request.clone() };
+    assert_eq!(api.apply_peer(older).await.unwrap_err().code(), Code::FailedPrecondition);
+    let nameless = pb::ApplyPeerRequest { peer_id: String::new(), ..request };
+    let refused = api.apply_peer(nameless).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("peer_id"), "{refused}");
+    node.stop().await;
+}
