@@ -7,6 +7,7 @@
 //! `auth` is read by `api` and `signal`; SDP is known to `signal` only.
 
 pub mod api;
+pub mod app;
 pub mod auth;
 pub mod config;
 pub mod node;
@@ -14,3 +15,4 @@ pub mod room;
 pub mod server;
 pub mod signal;
 pub mod store;
+pub mod telemetry;

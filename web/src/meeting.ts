@@ -36,6 +36,7 @@ export async function meeting(app: Element, choice: JoinChoice, token: string): 
     room.on(RoomEvent.Disconnected, (reason) => resolve(goodbye(reason)));
   });
   try {
+    performance.mark('chappe-join');
     await room.connect(choice.url, token, { autoSubscribe: choice.autoSubscribe });
   } catch (cause) {
     screen.close();

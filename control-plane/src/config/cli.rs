@@ -63,7 +63,7 @@ pub struct TokenArgs {
     pub valid_for: i64,
     /// Sign for managing rooms (roomCreate, roomList, roomAdmin) as well.
     #[arg(long)]
-    pub admin: bool,
+    pub room_admin: bool,
     /// Do not allow publishing.
     #[arg(long)]
     pub watch_only: bool,

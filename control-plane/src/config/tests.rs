@@ -50,6 +50,16 @@ fn errors_name_the_place_and_what_was_expected() {
 }
 
 #[test]
+fn flags_of_the_server_and_its_commands_do_not_collide() {
+    use clap::{CommandFactory, Parser};
+    Cli::command().debug_assert();
+    let cli =
+        Cli::parse_from(["chappe", "token", "--room", "r", "--identity", "ada", "--room-admin"]);
+    let Some(Command::Token(token)) = cli.command else { panic!("not a token command") };
+    assert!(token.room_admin && cli.run.admin.is_none());
+}
+
+#[test]
 fn secrets_do_not_show() {
     let config = checked(KEY, &RunArgs::default()).unwrap();
     assert!(!format!("{config:?}").contains("0123456789abcdef"));

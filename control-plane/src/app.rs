@@ -1,0 +1,209 @@
+//! The parts wired together: node, rooms, signalling, APIs, page, listeners; and their orderly end.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::Router;
+use chappe_sfu::control::{Node as EmbeddedNode, NodeHandle};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    api::{self, ApiState, page::Tokens},
+    auth::{Grants, Keys},
+    config::{Config, DtlsVersions, Rtc, Tls},
+    node::{Node, Nodes},
+    room::{RoomOptions, RoomPolicy, RoomRegistry},
+    server,
+    signal::{self, SignalConfig, SignalState},
+    store::MemoryStore,
+    telemetry::{self, Observed},
+};
+
+/// Life of a token that the page's server hands out in development.
+const DEV_TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600);
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    rooms: RoomRegistry,
+    node: Option<NodeHandle>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Where the page is, for people to open.
+    pub page: String,
+    /// Where other devices find it (`--dev-tls`).
+    pub page_on_network: Option<String>,
+    keys: Arc<Keys>,
+}
+
+impl App {
+    /// Binds, starts and serves. Errors are sentences for the operator.
+    pub async fn start(config: &Config) -> Result<Self, String> {
+        let keys = Arc::new(if config.keys.is_empty() {
+            Keys::development()
+        } else {
+            let pairs =
+                config.keys.iter().map(|(key, secret)| (key.clone(), secret.reveal().to_owned()));
+            Keys::new(pairs).map_err(|error| error.to_string())?
+        });
+        let listener = bind(config.listen).await?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        let addresses = own_addresses();
+        let tls = match &config.tls {
+            Tls::Off => None,
+            Tls::SelfSigned => {
+                let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+                let names = names.into_iter().chain(addresses.iter().map(ToString::to_string));
+                Some(Arc::new(server::self_signed(names.collect())?))
+            }
+            Tls::Files { cert, key } => Some(Arc::new(server::from_files(cert, key)?)),
+        };
+
+        let (nodes, node) = start_nodes(config).await?;
+        let (known, events) = Nodes::new();
+        for one in nodes {
+            known.add(one);
+        }
+        let rooms =
+            RoomRegistry::start(known, events, Arc::new(MemoryStore::default()), policy(config));
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+
+        let signalling =
+            SignalState::new(rooms.clone(), Arc::clone(&keys), SignalConfig::default());
+        let api_state = ApiState { rooms: rooms.clone(), keys: Arc::clone(&keys) };
+        let app = Router::new()
+            .merge(signal::routes(signalling))
+            .merge(api::routes(api_state.clone()))
+            .merge(api::grpc_routes(api_state))
+            .merge(api::page::routes(tokens(config, &keys)));
+        tasks.spawn(server::serve(listener, tls.clone(), app, stop.clone(), config.drain_timeout));
+        if let Some(address) = config.admin {
+            let admin = bind(address).await?;
+            let observed = Observed { rooms: rooms.clone(), node: node.clone() };
+            let routes = telemetry::admin_routes(observed);
+            tasks.spawn(server::serve(admin, None, routes, stop.clone(), Duration::from_secs(1)));
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let page_on_network = addresses
+            .iter()
+            .find(|address| address.is_ipv4() && !address.is_loopback())
+            .filter(|_| config.tls == Tls::SelfSigned)
+            .map(|address| format!("{scheme}://{address}:{port}/"));
+        let page = format!("{scheme}://localhost:{port}/");
+        Ok(Self { rooms, node, stop, tasks, page, page_on_network, keys })
+    }
+
+    /// API keys in use, for the development banner.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Clients are told to reconnect, sockets drain, media says goodbye.
+    pub async fn stop(self) {
+        info!("stopping: clients are told to reconnect");
+        self.rooms.shutdown().await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(node) = self.node {
+            node.stop().await;
+        }
+        info!("stopped");
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    let mut last = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    // A machine without IPv6 has no [::].
+    if address.ip().is_unspecified() && address.is_ipv6() {
+        match TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], address.port()))).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(format!(
+        "cannot listen on {address}: {last} (choose another with --bind, --port or --admin)"
+    ))
+}
+
+async fn start_nodes(config: &Config) -> Result<(Vec<Node>, Option<NodeHandle>), String> {
+    if config.nodes.is_empty() {
+        let node = EmbeddedNode::start(node_config(&config.rtc))
+            .await
+            .map_err(|error| format!("media node: {error}"))?;
+        return Ok((vec![Node::new("embedded", node.channel())], Some(node)));
+    }
+    let remote = |node: &crate::config::RemoteNode| {
+        Node::remote(&node.url, Some(node.secret.reveal()), None)
+    };
+    Ok((config.nodes.iter().map(remote).collect::<Result<_, _>>()?, None))
+}
+
+fn node_config(rtc: &Rtc) -> chappe_sfu::config::NodeConfig {
+    use chappe_sfu::config::{CandidateConfig, NodeConfig};
+    let default = NodeConfig::default();
+    NodeConfig {
+        shards: rtc.shards.and_then(|shards| u16::try_from(shards).ok()).unwrap_or(default.shards),
+        udp_port: rtc.udp_port,
+        tcp_port: rtc.tcp_port,
+        candidates: CandidateConfig {
+            advertise_ips: rtc.advertise_ips.clone(),
+            stun_server: rtc.stun_server.clone(),
+            include_interfaces: rtc.include_interfaces.clone(),
+            exclude_interfaces: rtc.exclude_interfaces.clone(),
+            include_loopback: rtc.include_loopback,
+        },
+        dtls: match rtc.dtls {
+            DtlsVersions::V12 => chappe_sfu::config::DtlsVersions::V12,
+            DtlsVersions::V13 => chappe_sfu::config::DtlsVersions::V13,
+            DtlsVersions::Auto => chappe_sfu::config::DtlsVersions::Auto,
+        },
+        ..default
+    }
+}
+
+fn policy(config: &Config) -> RoomPolicy {
+    RoomPolicy {
+        auto_create: config.room.auto_create,
+        defaults: RoomOptions {
+            max_participants: config.room.max_participants,
+            empty_timeout: config.room.empty_timeout,
+            departure_timeout: config.room.departure_timeout,
+            ..RoomOptions::default()
+        },
+        ..RoomPolicy::default()
+    }
+}
+
+fn tokens(config: &Config, keys: &Arc<Keys>) -> Tokens {
+    if !config.dev {
+        return Tokens::Off;
+    }
+    let keys = Arc::clone(keys);
+    let make = Arc::new(move |room: &str, identity: &str, name: &str| {
+        let mut grants = Grants::to_join(room, identity);
+        name.clone_into(&mut grants.name);
+        keys.mint(&grants, DEV_TOKEN_LIFE, SystemTime::now()).unwrap_or_default()
+    });
+    if config.tls == Tls::SelfSigned { Tokens::Anyone(make) } else { Tokens::Loopback(make) }
+}
+
+/// Addresses of this machine's interfaces.
+fn own_addresses() -> Vec<IpAddr> {
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => interfaces.into_iter().map(|interface| interface.ip()).collect(),
+        Err(error) => {
+            warn!(%error, "cannot list the network interfaces");
+            Vec::new()
+        }
+    }
+}

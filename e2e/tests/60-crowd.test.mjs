@@ -1,0 +1,23 @@
+// Eight people in one room, each sees the seven others.
+
+import { test } from 'node:test';
+
+import { Person } from '../lib/browser.mjs';
+import { meeting } from '../lib/fixture.mjs';
+
+const context = meeting();
+
+test('eight participants at once', { timeout: 300_000 }, async () => {
+  const names = ['ada', 'bob', 'cleo', 'dan', 'eve', 'finn', 'gus', 'hal'];
+  const people = [];
+  for (const name of names) {
+    people.push(await (await Person.open(context.chrome, context.server, 'crowd', name, { simulcast: '0' })).joined(60_000));
+  }
+  for (const person of people) {
+    for (const other of people) {
+      if (other !== person) await person.seesAndHears(other.name, { frames: 3, timeout: 90_000 });
+    }
+  }
+  await people[0].screenshot('crowd');
+  for (const person of people) await person.close();
+});
