@@ -288,6 +288,24 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
 }
 
 #[tokio::test]
+async fn a_late_word_of_an_older_socket_does_not_detach_who_resumed() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let ben = Guest::join(&rooms, "r", "ben").await;
+    let (sender, events) = mpsc::channel(QUEUE);
+    let (room, _) = rooms.resume("r", &anna.sid, "anna", sender).await.unwrap();
+    // The older queue ends without a word; its session notices late.
+    while anna.events.recv().await.is_some() {}
+    anna.room.signal_lost(&anna.sid).await;
+    let mut resumed = Guest { room, sid: anna.sid, joined: anna.joined, events };
+    let track = ben.publish("cam").await;
+    assert_eq!(resumed.hear_subscribe().await.info.sid, *track.0);
+    resumed.room.signal_lost(&resumed.sid).await;
+    while resumed.events.recv().await.is_some() {}
+}
+
+#[tokio::test]
 async fn a_cut_event_stream_is_caught_up_by_snapshot() {
     let test_node = TestNode::new();
     let rooms = registry(&test_node).await;

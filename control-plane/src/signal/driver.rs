@@ -28,6 +28,8 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Attach {
     pub(super) connection: Connection,
+    /// Speaks for the session from now on: what an older handle says of lost signalling is not heard any more.
+    pub(super) room: RoomHandle,
     pub(super) resumed: Resumed,
     pub(super) events: mpsc::Receiver<RoomEvent>,
     pub(super) grants: Grants,
@@ -152,12 +154,15 @@ impl Driver {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { connection, resumed, events, grants, requests } = attach;
+        let Attach { connection, room, resumed, events, grants, requests } = attach;
         if let Some(old) = self.connection.replace(connection) {
             old.abort();
         }
         self.events = Some(events);
         self.orphan_since = None;
+        // What was lost is back before the room heard of it.
+        self.commands.retain(|command| !matches!(command, RoomCommand::SignalLost));
+        self.room = room;
         self.grants = grants;
         self.session.handle_resume(resumed, now());
         for request in requests {

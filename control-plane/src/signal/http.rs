@@ -307,7 +307,7 @@ async fn try_resume(
     if let Some(live) = live {
         // The session may end while we speak.
         let Ok(permit) = live.inbox.reserve().await else { return Err(connection) };
-        permit.send(Attach { connection, resumed, events, grants, requests });
+        permit.send(Attach { connection, room, resumed, events, grants, requests });
         return Ok(());
     }
     match Session::restore(facts, state.shared.config.session.clone(), resumed, now) {

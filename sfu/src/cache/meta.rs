@@ -25,6 +25,8 @@ pub struct PacketMeta {
     pub format: FormatId,
     /// Marker bit.
     pub marker: bool,
+    /// Nothing but padding, by which its sender probes for bandwidth: it has a number, but no subscriber needs it.
+    pub padding: bool,
     /// Place in its frame, and the frame's layer.
     pub frame: FrameFacts,
     /// Fields of the payload descriptor that have to stay continuous for a subscriber.

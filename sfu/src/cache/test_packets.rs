@@ -25,6 +25,7 @@ pub(crate) fn meta(encoding: u8, seq: u64, time: u64, received_at: Instant) -> P
         generation: 0,
         format: FormatId(0),
         marker: false,
+        padding: false,
         frame: FrameFacts { start: true, ..FrameFacts::default() },
         codec: CodecFields::None,
         red_primary: 0,

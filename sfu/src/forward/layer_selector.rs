@@ -138,6 +138,9 @@ impl LayerSelector {
 
     /// Passes or drops a packet.
     pub fn select(&mut self, meta: &PacketMeta) -> Decision {
+        if meta.padding {
+            return self.select_padding(meta);
+        }
         match self.state {
             State::Paused => Decision::Ignore,
             State::Starting { target } => self.select_starting(meta, target),
@@ -150,6 +153,17 @@ impl LayerSelector {
                 }
                 Decision::Ignore
             }
+        }
+    }
+
+    fn select_padding(&self, meta: &PacketMeta) -> Decision {
+        match self.state {
+            State::Active { current, .. }
+                if meta.encoding == current.encoding && meta.generation == current.generation =>
+            {
+                Decision::Skip
+            }
+            _ => Decision::Ignore,
         }
     }
 

@@ -23,7 +23,7 @@ pub enum DropReason {
     /// The payload does not start as its format demands.
     #[error("malformed payload")]
     Malformed,
-    /// No payload: probing.
+    /// A retransmission of nothing: probing.
     #[error("padding")]
     Padding,
     /// The track is muted.

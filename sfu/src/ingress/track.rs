@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, audio::AudioActivity, describe::describe, encoding::Encoding, stream::Placed,
+    DropReason,
+    audio::AudioActivity,
+    describe::{Described, describe},
+    encoding::Encoding,
+    stream::Placed,
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, FormatId, Formats, PacketMeta, SenderClock, Timing},
-    rtp::{Bitrate, Codec, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
+    rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
         AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
         rtcp::{CompoundWriter, ReportBlock, SenderInfo},
@@ -370,11 +374,12 @@ impl PublishedTrack {
         codec: &Codec,
         started: bool,
     ) -> Result<Accepted, DropReason> {
-        if payload.is_empty() {
-            return Err(DropReason::Padding);
-        }
         let format = self.format(codec)?;
-        let described = describe(codec.kind, packet.header.marker, payload);
+        let padding = payload.is_empty();
+        let described = match padding {
+            true => Described::default(),
+            false => describe(codec.kind, packet.header.marker, payload),
+        };
         if let Some(level) = extensions.audio_level {
             self.audio.add(level);
         }
@@ -382,7 +387,9 @@ impl PublishedTrack {
         slot.last_packet = Some(now);
         if described.frame.keyframe && self.kind == MediaKind::Video {
             slot.keyframe.handle_keyframe();
-            if let Some(stream) = &mut slot.stream {
+            // H.264 and H.265 have parameter sets in packets of their own, before the one that says "keyframe" too.
+            let begins = !matches!(codec.kind, CodecKind::H264 | CodecKind::H265);
+            if let Some(stream) = slot.stream.as_mut().filter(|_| begins) {
                 stream.nack().handle_keyframe(placed.seq);
             }
         }
@@ -394,6 +401,7 @@ impl PublishedTrack {
             generation: slot.generations,
             format,
             marker: packet.header.marker,
+            padding,
             frame: described.frame,
             codec: described.codec,
             red_primary: described.red_primary,

@@ -1,6 +1,10 @@
 //! One queue of named deadlines for all peers of a shard.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
 
 use crate::room::{PeerKey, RouteKey};
 
@@ -67,11 +71,19 @@ pub(crate) struct TimerQueue {
     /// By index of the route.
     routes: Vec<Option<Deadlines>>,
     wakeups: [u64; Timer::COUNT],
+    /// When sleepers were woken last.
+    woken_at: Option<Instant>,
 }
+
+/// Whoever asks to be woken for a moment that has passed is woken this much after the last time: nobody can keep the
+/// shard in a loop.
+const RESOLUTION: Duration = Duration::from_millis(1);
 
 impl TimerQueue {
     /// Wakes `sleeper` for `timer` at `at`; `None` lets it sleep.
     pub(crate) fn set(&mut self, sleeper: Sleeper, timer: Timer, at: Option<Instant>) {
+        let earliest = self.woken_at.map(|woken| woken + RESOLUTION);
+        let at = at.map(|at| earliest.map_or(at, |earliest| at.max(earliest)));
         let (places, index) = self.places(sleeper);
         if places.len() <= index {
             places.resize(index + 1, None);
@@ -107,6 +119,7 @@ impl TimerQueue {
 
     /// The next one to wake.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(Sleeper, Timer)> {
+        self.woken_at = Some(now);
         while let Some(&Reverse((at, sleeper, timer))) = self.heap.peek() {
             if at > now {
                 return None;
@@ -156,8 +169,6 @@ impl TimerQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
@@ -200,6 +211,17 @@ mod tests {
         queue.set(a, Timer::TrackFeedback, None);
         assert_eq!(queue.expired(t0 + ms(100)), None, "taken back");
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn who_wants_to_be_woken_in_the_past_waits_a_little() {
+        let (t0, a) = (origin(), peer(0, 1));
+        let mut queue = TimerQueue::default();
+        queue.set(a, Timer::TrackFeedback, Some(t0));
+        assert_eq!(queue.expired(t0 + ms(5)), Some((a, Timer::TrackFeedback)));
+        queue.set(a, Timer::TrackFeedback, Some(t0));
+        assert_eq!(queue.expired(t0 + ms(5)), None);
+        assert_eq!(queue.next(), Some(t0 + ms(6)));
     }
 
     #[test]

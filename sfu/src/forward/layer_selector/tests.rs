@@ -27,11 +27,15 @@ enum Step {
         keyframe: bool,
         expect: Decision,
     },
+    Padding {
+        encoding: u8,
+        expect: Decision,
+    },
     WantsKeyframe(Option<u8>),
     Demands(&'static [u8]),
 }
 
-use Step::{Demands, Frame, Live, NewStream, Packet, Pause, Want, WantsKeyframe};
+use Step::{Demands, Frame, Live, NewStream, Packet, Padding, Pause, Want, WantsKeyframe};
 
 fn run(name: &str, kind: MediaKind, steps: &[Step]) {
     let mut selector = LayerSelector::new(kind);
@@ -54,6 +58,10 @@ fn run(name: &str, kind: MediaKind, steps: &[Step]) {
                 let mut packet = meta(0, 1, 1, now);
                 packet.frame.temporal = *temporal;
                 packet.frame.temporal_switch = *sync;
+                assert_eq!(selector.select(&packet), *expect, "{at}");
+            }
+            Padding { encoding, expect } => {
+                let packet = PacketMeta { padding: true, ..meta(*encoding, 1, 1, now) };
                 assert_eq!(selector.select(&packet), *expect, "{at}");
             }
             NewStream { generation, keyframe: key, expect } => {
@@ -220,6 +228,22 @@ fn another_stream_in_the_same_encoding_needs_a_keyframe_of_its_own() {
             NewStream { generation: 1, keyframe: true, expect: Open },
             packet(0, false, Ignore),
             NewStream { generation: 1, keyframe: false, expect: Pass },
+        ],
+    );
+}
+
+#[test]
+fn padding_of_the_publisher_is_closed_up() {
+    run(
+        "padding",
+        MediaKind::Audio,
+        &[
+            Want { spatial: 0, temporal: 0 },
+            Padding { encoding: 0, expect: Ignore },
+            packet(0, false, Open),
+            Padding { encoding: 0, expect: Skip },
+            Padding { encoding: 1, expect: Ignore },
+            packet(0, false, Pass),
         ],
     );
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     cache::{
@@ -135,7 +137,8 @@ fn what_does_not_fit_is_dropped_with_its_reason() {
     assert_eq!(take(&mut track, now, 0, &orphan), Err(DropReason::OrphanRtx));
     let bytes = rtp(96, 1, 0, MEDIA, &payload(true, 0));
     assert_eq!(take(&mut track, now, 1, &bytes), Err(DropReason::NoEncoding));
-    assert_eq!(take(&mut track, now, 0, &rtp(96, 1, 0, MEDIA, &[])), Err(DropReason::Padding));
+    let padding = take(&mut track, now, 0, &rtp(96, 1, 0, MEDIA, &[])).unwrap();
+    assert!(track.packet(0, padding.seq).unwrap().meta.padding);
     let oversized = rtp(96, 2, 0, MEDIA, &[0; 3_000]);
     assert_eq!(take(&mut track, now, 0, &oversized), Err(DropReason::TooLarge));
     assert_eq!(take(&mut track, now, 0, &rtp(97, 1, 0, RTX, &[])), Err(DropReason::Padding));
@@ -214,12 +217,58 @@ fn keyframes_are_asked_for_as_negotiated() {
 }
 
 #[test]
+fn lost_parameter_sets_are_asked_for_though_the_keyframe_is_there() {
+    let now = start();
+    let mut track = video(1);
+    take(&mut track, now, 0, &rtp(102, 1, 0, MEDIA, &[0x41, 0, 0])).unwrap();
+    // An SPS in packet 2 is lost; packet 3 is an IDR slice.
+    take(&mut track, now, 0, &rtp(102, 3, 0, MEDIA, &[0x65, 0x88, 0, 0])).unwrap();
+    assert_eq!(feedback(&mut track, now + ms(10)), [Asked::Lost(vec![2])]);
+}
+
+#[test]
 fn too_much_loss_asks_for_a_keyframe() {
     let now = start();
     let mut track = video(1);
     media(&mut track, now, 1).unwrap();
     media(&mut track, now, 5_000).unwrap();
     assert_eq!(feedback(&mut track, now), [Asked::Pli(MEDIA)]);
+}
+
+proptest! {
+    /// Whatever a peer sends: no panic, numbers of an encoding never come twice, memory is bounded.
+    #[test]
+    fn any_input_is_an_answer(
+        packets in prop::collection::vec(
+            (0u8..4, any::<u16>(), any::<u32>(), 0u32..3, prop::collection::vec(any::<u8>(), 0..40)),
+            1..200,
+        ),
+        step in prop_oneof![Just(0u16), Just(1), Just(700), Just(33_000)],
+    ) {
+        let mut now = start();
+        let mut track = video(2);
+        let mut seen = BTreeSet::new();
+        let mut next = 0u16;
+        for (class, random, timestamp, ssrc, payload) in packets {
+            now += ms(u64::from(random % 50));
+            next = next.wrapping_add(step);
+            let seq = if class == 0 { random } else { next };
+            let pt = [96, 102, 97, 111][usize::from(class)];
+            let bytes = rtp(pt, seq, timestamp, Ssrc(ssrc), &payload);
+            let encoding = (random % 3) as u8;
+            if let Ok(accepted) = take(&mut track, now, encoding, &bytes) {
+                prop_assert!(seen.insert((encoding, accepted.seq)), "{accepted:?} twice");
+                prop_assert!(track.packet(encoding, accepted.seq).is_some());
+            }
+            feedback(&mut track, now);
+            let mut blocks = Vec::new();
+            track.report_blocks(now, &mut blocks);
+            prop_assert!(blocks.len() <= 4);
+        }
+        prop_assert!(track.memory() < 2 * 1_300 * 1_024);
+        let due = track.poll_timeout();
+        prop_assert!(due.is_none_or(|due| due > now), "{due:?} is in the past");
+    }
 }
 
 #[test]

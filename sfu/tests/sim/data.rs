@@ -1,0 +1,125 @@
+//! Data packets: spliced, addressed, bounded.
+
+use chappe_sfu::shard::{Command, DropReason, Event, Reply};
+
+use super::world::{SECOND, World};
+
+/// A user packet with this text, and perhaps destinations (fields of livekit.DataPacket).
+fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
+    let mut user = vec![0x12, text.len() as u8];
+    user.extend_from_slice(text.as_bytes());
+    let mut packet = vec![0x12, user.len() as u8];
+    packet.extend_from_slice(&user);
+    // A sender that claims to be somebody else.
+    packet.extend_from_slice(&[0x22, 4, b'e', b'v', b'i', b'l']);
+    for destination in destinations {
+        packet.extend_from_slice(&[0x2a, destination.len() as u8]);
+        packet.extend_from_slice(destination.as_bytes());
+    }
+    packet
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn room_of(count: usize, shards: u16) -> World {
+    let mut world = World::new(shards);
+    for number in 0..count {
+        let client = world.client("room", number % usize::from(shards));
+        world.clients[client].use_data();
+    }
+    world.connect_all();
+    world.run_until("channels", 5 * SECOND, |world| {
+        world.clients.iter().all(|client| client.channels.len() == 2)
+    });
+    world.run_for(SECOND);
+    world
+}
+
+fn everybody_gets_what_is_for_them(shards: u16) {
+    let mut world = room_of(3, shards);
+    let ready = world.events.iter().filter(|event| matches!(event, Event::DataReady { .. }));
+    assert_eq!(ready.count(), 3);
+    world.send_data(0, "_reliable", &packet("to all", &[]));
+    world.send_data(0, "_lossy", &packet("quick", &[]));
+    world.send_data(1, "_reliable", &packet("to one", &["PA_3"]));
+    world.run_for(SECOND);
+
+    let texts = |client: usize, text: &str| {
+        let messages = world.clients[client].messages.iter();
+        messages.filter(|(_, bytes)| contains(bytes, text)).count()
+    };
+    assert_eq!(
+        [0, 1, 2].map(|client| texts(client, "to all")),
+        [0, 1, 1],
+        "never back to its sender"
+    );
+    assert_eq!([0, 1, 2].map(|client| texts(client, "quick")), [0, 1, 1]);
+    assert_eq!([0, 1, 2].map(|client| texts(client, "to one")), [0, 0, 1]);
+    let messages = &world.clients[2].messages;
+    let (label, bytes) = messages.iter().find(|(_, bytes)| contains(bytes, "to all")).unwrap();
+    assert_eq!(label, "_reliable");
+    assert!(contains(bytes, "PA_1") && !contains(bytes, "evil"), "the stamp says who sent it");
+}
+
+#[test]
+fn data_reaches_whom_it_is_for() {
+    everybody_gets_what_is_for_them(1);
+}
+
+#[test]
+fn data_crosses_shards() {
+    everybody_gets_what_is_for_them(3);
+}
+
+#[test]
+fn the_control_plane_can_send_data() {
+    let mut world = room_of(2, 1);
+    let room = world.clients[0].room.clone();
+    let command = Command::SendData {
+        room,
+        packet: packet("hello", &[]).into(),
+        reliable: true,
+        destinations: vec!["PA_2".into()],
+    };
+    assert_eq!(world.command(0, command), Reply::Done);
+    world.run_for(SECOND);
+    assert!(world.clients[0].messages.is_empty());
+    assert!(contains(&world.clients[1].messages[0].1, "hello"));
+}
+
+#[test]
+fn noise_and_what_is_not_allowed_is_dropped_and_counted() {
+    let mut world = room_of(2, 1);
+    world.send_data(0, "_reliable", &[0xff; 20]);
+    world.run_for(SECOND);
+    assert_eq!(world.drops(DropReason::DataMalformed), 1);
+    world.clients[0].spec.data.as_mut().unwrap().may_send = false;
+    world.apply(0);
+    world.send_data(0, "_reliable", &packet("no", &[]));
+    world.run_for(SECOND);
+    assert_eq!(world.drops(DropReason::DataForbidden), 1);
+    assert!(world.clients[1].messages.is_empty());
+}
+
+#[test]
+fn a_reader_that_stands_still_is_told_to_reconnect_alone() {
+    let mut world = room_of(3, 1);
+    world.clients[2].silent = true;
+    let long = "x".repeat(100);
+    for _ in 0..70 {
+        world.send_data(0, "_reliable", &packet(&long, &[]));
+        world.run_for(SECOND / 10);
+    }
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::DataOverflow { peer, .. } => Some(peer.as_str().to_owned()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["PA_3"], "once, and nobody else");
+    assert_eq!(world.clients[1].messages.len(), 70);
+}

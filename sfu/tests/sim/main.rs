@@ -1,0 +1,11 @@
+//! Whole rooms in memory, on a virtual clock: shards on one side, str0m clients on the other, links with seeded loss
+//! between them. Nothing here sleeps or opens a socket.
+
+mod client;
+mod media;
+mod world;
+
+mod data;
+mod forwarding;
+mod limits;
+mod relay;

@@ -1,0 +1,166 @@
+//! One room on two shards: nobody can tell.
+
+use std::collections::HashSet;
+
+use chappe_sfu::{
+    rtp::MediaKind,
+    shard::{Command, DropReason, Event},
+};
+
+use super::{
+    media::Source,
+    world::{SECOND, World},
+};
+
+const VIDEO: Source = Source::Video { packets: 3 };
+
+/// A publisher on shard 0, a subscriber on shard 1.
+fn two_shards(sources: &[Source]) -> (World, u32) {
+    let mut world = World::new(2);
+    let (a, b) = (world.client("room", 0), world.client("room", 1));
+    world.clients[a].publish("video", sources);
+    let ssrc = world.clients[b].subscribe("video", MediaKind::Video);
+    world.connect_all();
+    (world, ssrc)
+}
+
+fn stream(world: &World, ssrc: u32) -> Option<u8> {
+    world.clients[1].packets(ssrc).last().map(|packet| packet.tag().stream)
+}
+
+#[test]
+fn media_crosses_once_however_many_watch() {
+    let mut world = World::new(2);
+    let a = world.client("room", 0);
+    world.clients[a].publish("video", &[VIDEO]);
+    let mut watched = Vec::new();
+    for _ in 0..3 {
+        let client = world.client("room", 1);
+        watched.push((client, world.clients[client].subscribe("video", MediaKind::Video)));
+    }
+    world.connect_all();
+    world.run_for(4 * SECOND);
+    for (client, ssrc) in watched {
+        let packets: Vec<_> = world.clients[client].packets(ssrc).collect();
+        assert!(packets.len() > 200, "{} {:?}", packets.len(), world.all_drops());
+        assert!(packets[0].tag().keyframe);
+        assert!(packets.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+    }
+    let sent = world.count(|counters| counters.media_in);
+    assert!(world.relayed_media <= sent, "{} of {sent}", world.relayed_media);
+    assert!(world.clients[a].keyframe_requests <= 3, "requests are merged");
+}
+
+#[test]
+fn nothing_crosses_that_nobody_wants() {
+    let (mut world, ssrc) = two_shards(&[VIDEO]);
+    world.run_for(2 * SECOND);
+    assert!(world.clients[1].packets(ssrc).count() > 50);
+    world.clients[1].spec.subscriptions.clear();
+    world.apply(1);
+    world.run_for(SECOND / 10);
+    let before = world.relayed_media;
+    world.run_for(2 * SECOND);
+    assert_eq!(world.relayed_media, before);
+    let nobody = |event: &Event| matches!(event, Event::LayerDemand { max_spatial: None, .. });
+    assert!(world.events.iter().any(nobody), "the publisher's shard says so");
+}
+
+#[test]
+fn only_the_demanded_layer_crosses_and_it_can_change() {
+    let (mut world, ssrc) = two_shards(&[1, 2, 4].map(|packets| Source::Video { packets }));
+    for (wanted, number) in [(None, 2), (Some(0), 0), (Some(1), 1)] {
+        world.clients[1].spec.subscriptions[0].max_spatial = wanted;
+        world.apply(1);
+        world.run_until("the layer", 5 * SECOND, |world| stream(world, ssrc) == Some(number));
+        world.run_for(SECOND);
+        let before = world.relayed_media;
+        world.run_for(SECOND);
+        let packets = [1, 2, 4][usize::from(number)] * 25;
+        let crossed = world.relayed_media - before;
+        assert!((packets - 4..=packets + 4).contains(&crossed), "{crossed} for {packets}");
+    }
+    let packets: Vec<_> = world.clients[1].packets(ssrc).collect();
+    assert!(packets.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+}
+
+#[test]
+fn losses_are_repaired_on_both_sides() {
+    let (mut world, ssrc) = two_shards(&[VIDEO]);
+    world.up[0].loss = 5;
+    world.down[1].loss = 5;
+    world.run_for(10 * SECOND);
+    let seqs: HashSet<u64> = world.clients[1].packets(ssrc).map(|packet| packet.seq).collect();
+    let expected = seqs.iter().max().unwrap() - seqs.iter().min().unwrap() + 1;
+    let missing = expected - seqs.len() as u64;
+    assert!(expected > 600 && missing * 200 < expected, "{missing} of {expected}");
+}
+
+#[test]
+fn what_a_full_ring_drops_is_repaired() {
+    let (mut world, ssrc) = two_shards(&[Source::Video { packets: 40 }]);
+    world.run_for(2 * SECOND);
+    let before = world.clients[1].packets(ssrc).count();
+    assert!(before > 500);
+    // The ring takes nothing for more than the lane holds, then all goes on.
+    world.ring_capacity = 0;
+    world.run_for(4 * SECOND);
+    assert!(world.drops(DropReason::RelayLane) > 500, "{:?}", world.all_drops());
+    world.ring_capacity = 256;
+    world.run_for(5 * SECOND);
+    let packets: Vec<_> = world.clients[1].packets(ssrc).collect();
+    let last = packets.last().unwrap().tag().frame;
+    // Whole frames up to the end: what was lost was repaired, or a keyframe came after it.
+    let keyframe = packets.iter().rev().find(|packet| packet.tag().keyframe).unwrap().tag().frame;
+    let parts: HashSet<_> = packets.iter().map(|p| (p.tag().frame, p.tag().part)).collect();
+    for frame in keyframe.max(last - 50)..last {
+        let missing = (0..40).filter(|part| !parts.contains(&(frame, *part))).count();
+        assert_eq!(missing, 0, "of frame {frame}, last {last}, keyframe {keyframe}");
+    }
+}
+
+#[test]
+fn lips_stay_in_sync_across_shards() {
+    let mut world = World::new(2);
+    let (a, b) = (world.client("room", 0), world.client("room", 1));
+    world.clients[a].publish("audio", &[Source::Audio]);
+    world.clients[a].publish("video", &[VIDEO]);
+    let audio = world.clients[b].subscribe("audio", MediaKind::Audio);
+    let video = world.clients[b].subscribe("video", MediaKind::Video);
+    world.connect_all();
+    world.run_for(8 * SECOND);
+    let wall = |ssrc, rate: f64| {
+        let packet = world.clients[b].packets(ssrc).last().unwrap();
+        let (ntp, rtp) = packet.report.expect("a sender report");
+        let ahead = f64::from(packet.time.wrapping_sub(rtp as u32) as i32) / rate;
+        ntp.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() + ahead
+    };
+    let (heard, seen) = (wall(audio, 48_000.0), wall(video, 90_000.0));
+    assert!((heard - seen).abs() < 0.06, "{} ms apart", (heard - seen) * 1_000.0);
+}
+
+#[test]
+fn rooms_end_on_all_shards_and_begin_again() {
+    let (mut world, ssrc) = two_shards(&[VIDEO]);
+    world.run_for(2 * SECOND);
+    let (room, peer) = (world.clients[0].room.clone(), world.clients[0].peer.clone());
+    // The publisher leaves; the subscriber waits for the track.
+    world.command(0, Command::RemovePeer { room: room.clone(), peer });
+    world.run_for(SECOND);
+    let before = world.clients[1].packets(ssrc).count();
+    // The same track comes back from another peer, on the subscriber's own shard.
+    let c = world.client("room", 1);
+    world.clients[c].publish("video", &[VIDEO]);
+    world.join(c);
+    world.run_until("the track again", 5 * SECOND, |world| {
+        world.clients[1].packets(ssrc).count() > before + 50
+    });
+    let packets: Vec<_> = world.clients[1].packets(ssrc).collect();
+    assert!(packets.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "numbers go on");
+    assert!(packets[before].tag().keyframe);
+    for shard in 0..2 {
+        world.command(shard, Command::RemoveRoom { room: room.clone() });
+        assert_eq!(world.shards[shard].peers(), 0);
+    }
+    world.run_for(SECOND);
+}
