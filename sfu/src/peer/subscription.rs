@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{DropReason, Link, PeerSpec, SubscriptionSpec};
 use crate::{
-    cache::EncodingSet,
-    egress::{EgressConfig, EgressStream},
+    cache::{CachedPacket, EncodingSet},
+    egress::{EgressConfig, EgressStream, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     room::RouteKey,
@@ -143,26 +143,55 @@ impl Subscription {
             self.egress.set_codecs(formats, &peer.codecs);
             self.formats = formats.len();
         }
-        let Some(forwarder) = &mut self.forwarder else { return };
-        let timing = track.timing();
         for (encoding, seq) in batch.iter().copied() {
-            // Not there any more: a burst larger than the cache.
+            // Not there: nobody asked for the encoding, or the burst was larger than the cache.
             let Some(packet) = track.packet(encoding, seq) else { continue };
-            if !self.egress.accepts(packet.meta.format) {
-                link.counters.drop(DropReason::Unforwardable);
+            if !self.pass(now, track, packet, link) {
                 continue;
             }
-            let Some(rewritten) = forwarder.forward(packet.meta, &timing) else { continue };
-            let written = self.egress.write(now, packet, &rewritten, link.space());
-            let sealed = written.ok().and_then(|written| link.seal(&written));
-            match sealed {
-                Some(len) => {
-                    link.counters.media_out += 1;
-                    link.counters.media_bytes_out += len as u64;
+            // The stream opens here, and what follows may have overtaken it.
+            let highest = track.highest(encoding).map_or(seq.0, |highest| highest.0);
+            for early in seq.0 + 1..=highest {
+                if let Some(packet) = track.packet(encoding, SeqNo(early)) {
+                    self.pass(now, track, packet, link);
                 }
-                None => link.counters.drop(DropReason::Unforwardable),
             }
         }
+    }
+
+    /// Sends a packet if the subscriber gets it. Whether it opened a stream.
+    fn pass(
+        &mut self,
+        now: Instant,
+        track: &PublishedTrack,
+        packet: CachedPacket<'_>,
+        link: &mut Link<'_>,
+    ) -> bool {
+        if !self.egress.accepts(packet.meta.format) {
+            link.counters.drop(DropReason::Unforwardable);
+            return false;
+        }
+        let forwarder = self.forwarder.as_mut();
+        let Some(rewritten) = forwarder.and_then(|f| f.forward(packet.meta, &track.timing()))
+        else {
+            return false;
+        };
+        let written = match self.egress.write(now, packet, &rewritten, link.space()) {
+            Ok(written) => written,
+            Err(WriteError::Duplicate) => return false,
+            Err(_) => {
+                link.counters.drop(DropReason::Unforwardable);
+                return false;
+            }
+        };
+        match link.seal(&written) {
+            Some(len) => {
+                link.counters.media_out += 1;
+                link.counters.media_bytes_out += len as u64;
+            }
+            None => link.counters.drop(DropReason::Unforwardable),
+        }
+        rewritten.opens
     }
 
     /// Sends again what was asked for. `missed` gets what is in no cache here.

@@ -109,7 +109,6 @@ impl Lane {
     }
 
     /// Whether nothing waits.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.media.is_empty() && self.data.is_empty()
     }

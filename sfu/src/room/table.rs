@@ -185,7 +185,6 @@ impl Rooms {
     }
 
     /// Whether nothing is left.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.rooms.is_empty() && self.by_id.is_empty() && self.routes.is_empty()
     }

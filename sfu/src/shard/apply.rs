@@ -237,6 +237,8 @@ impl Shard {
             self.tracks.resize_with(route.0 + 1, || None);
         }
         let track = self.tracks[route.0].insert(track);
+        // Nothing, until somebody asks.
+        track.published.set_demanded(track.told.encodings);
         for taker in self.rooms.route(route).map_or(&[][..], |known| &known.takers) {
             let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
             if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {

@@ -73,6 +73,11 @@ impl Index {
         }
     }
 
+    /// Whether no peer is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_path.is_empty() && self.by_ufrag.is_empty()
+    }
+
     /// Forgets everything of a peer.
     pub(super) fn remove_peer(&mut self, peer: PeerKey) {
         let Some(names) = self.of_peer.remove(&peer) else { return };

@@ -3,10 +3,9 @@
 use super::{
     DropReason, Event, Shard,
     timer::{Sleeper, Timer},
-    track::Track,
 };
 use crate::{
-    ingress::{Binding, Role, Unbound},
+    ingress::{Accepted, Binding, Role, Unbound},
     room::{PeerKey, RouteKey},
     rtp::DataSize,
     wire::RtpPacket,
@@ -83,30 +82,29 @@ impl Shard {
             fanout.mark(route);
         }
         if accepted.started {
-            self.encoding_started(route, accepted.encoding);
+            self.encoding_started(route, accepted);
         }
         Ok(())
     }
 
     /// The first packet of an encoding, or of a new stream in it.
-    fn encoding_started(&mut self, route: RouteKey, encoding: u8) {
+    fn encoding_started(&mut self, route: RouteKey, accepted: Accepted) {
         self.refresh_live(route);
-        let Some(track) = self.tracks.get(route.0).and_then(Option::as_ref) else { return };
-        let Some(event) = self.started_event(route, track, encoding) else { return };
-        self.events.push_back(event);
+        if let Some(event) = self.started_event(route, accepted) {
+            self.events.push_back(event);
+        }
     }
 
-    fn started_event(&self, route: RouteKey, track: &Track, encoding: u8) -> Option<Event> {
+    fn started_event(&self, route: RouteKey, accepted: Accepted) -> Option<Event> {
+        let track = self.tracks.get(route.0)?.as_ref()?;
         let identity = &self.peers.get(track.publisher()?.index())?.identity;
-        let (kept, seq) = track.fresh.iter().rev().find(|(known, _)| *known == encoding)?;
-        let format = track.published.packet(*kept, *seq)?.meta.format;
         Some(Event::TrackStarted {
             room: identity.room_id.clone(),
             peer: identity.id.clone(),
             track: self.rooms.route(route)?.track.clone(),
-            encoding,
-            codec: track.published.formats().get(format)?.kind,
-            ssrc: track.published.ssrc(encoding)?,
+            encoding: accepted.encoding,
+            codec: track.published.formats().get(accepted.format)?.kind,
+            ssrc: track.published.ssrc(accepted.encoding)?,
         })
     }
 

@@ -220,6 +220,15 @@ impl Shard {
         self.peers.len()
     }
 
+    /// Whether no peer, room, track or deadline is left, of this shard's or of others'.
+    pub fn is_idle(&self) -> bool {
+        self.peers.is_empty()
+            && self.rooms.is_empty()
+            && self.index.is_empty()
+            && self.tracks.iter().all(Option::is_none)
+            && self.relays.is_idle()
+    }
+
     fn begin(&mut self, now: Instant) {
         debug_assert!(now >= self.now, "time goes back");
         self.now = now;

@@ -53,6 +53,13 @@ impl Relays {
         self.present.get(room).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether no room is shared, no track relayed and no message waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.present.is_empty()
+            && self.routes.is_empty()
+            && self.lanes.iter().all(RelayLane::is_empty)
+    }
+
     /// All shards but this one.
     pub(super) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
         let own = self.own;
@@ -146,6 +153,7 @@ impl Shard {
             return;
         }
         let before = std::mem::replace(&mut track.told, demand);
+        track.published.set_demanded(demand.encodings);
         match track.owner {
             Owner::Relay(shard, number) => {
                 let Some(lane) = self.relays.lane(shard) else { return };
@@ -217,7 +225,8 @@ impl Shard {
                 }
             }
             RelayMessage::Live { route, encodings } => {
-                if let Some((route, _)) = self.relayed(from, route) {
+                if let Some((route, track)) = self.relayed(from, route) {
+                    track.published.set_live(encodings);
                     self.set_live(route, encodings);
                 }
             }

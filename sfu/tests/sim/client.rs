@@ -156,7 +156,7 @@ impl Client {
     /// Declares a track; it is sent from the next apply on. One encoding without rid, or q, h, f.
     pub(crate) fn publish(&mut self, track: &str, sources: &[Source]) {
         let kind = if sources[0] == Source::Audio { MediaKind::Audio } else { MediaKind::Video };
-        let mid_text = format!("p{}", self.spec.tracks.len());
+        let mid_text = format!("p{}", self.senders.len());
         let mid = str0m::media::Mid::from(&*mid_text);
         let peer_kind = if kind == MediaKind::Audio { PeerKind::Audio } else { PeerKind::Video };
         self.rtc.direct_api().declare_media(mid, peer_kind);

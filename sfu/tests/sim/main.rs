@@ -5,6 +5,7 @@ mod client;
 mod media;
 mod world;
 
+mod churn;
 mod data;
 mod forwarding;
 mod limits;
