@@ -130,6 +130,10 @@ impl NodeService for TestNode {
                 ufrag: format!("ufrag-{}", request.peer_id),
                 pwd: "password".to_owned(),
             }),
+            fingerprint: Some(node::Fingerprint {
+                algorithm: "sha-256".to_owned(),
+                digest: vec![7; 32],
+            }),
             ..Default::default()
         };
         if let Some(known) = &known {
@@ -157,9 +161,18 @@ impl NodeService for TestNode {
                 if let Some(owner_state) = delta.owner_state {
                     state.owner_state = owner_state;
                 }
+                state.transport = delta.transport.or(state.transport);
+                state.tracks.retain(|known| !delta.remove_track_ids.contains(&known.track_id));
+                for put in delta.put_tracks {
+                    state.tracks.retain(|known| known.track_id != put.track_id);
+                    state.tracks.push(put);
+                }
                 let removed = delta.remove_subscription_track_ids;
                 state.subscriptions.retain(|known| !removed.contains(&known.track_id));
-                state.subscriptions.extend(delta.put_subscriptions);
+                for put in delta.put_subscriptions {
+                    state.subscriptions.retain(|known| known.track_id != put.track_id);
+                    state.subscriptions.push(put);
+                }
                 next.state = Some(state);
                 held.deltas += 1;
             }

@@ -24,6 +24,10 @@ const INBOX: usize = 4;
 /// A session that the room dropped as too slow waits this long for its client to resume.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Without WebSocket, the end of the room's events means that the participant is gone, or that a resume is on its way
+/// here: it comes within this time.
+const DETACHED_ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A new WebSocket for a session.
 #[derive(Debug)]
 pub(super) struct Attach {
@@ -52,7 +56,7 @@ pub(super) struct Driver {
     /// Executed in order, one at a time.
     commands: VecDeque<RoomCommand>,
     running: Option<Running>,
-    orphan_since: Option<Instant>,
+    orphan_until: Option<Instant>,
     ended: bool,
 }
 
@@ -85,7 +89,7 @@ impl Driver {
             inbox,
             commands: VecDeque::new(),
             running: None,
-            orphan_since: None,
+            orphan_until: None,
             ended: false,
         };
         driver.execute_effects();
@@ -113,7 +117,7 @@ impl Driver {
     }
 
     async fn step(&mut self) {
-        let orphan_end = self.orphan_since.map(|since| since + ORPHAN_TIMEOUT);
+        let orphan_end = self.orphan_until;
         let deadline = self.session.poll_timeout().map(Instant::from_std);
         let wake = deadline.into_iter().chain(orphan_end).min();
         tokio::select! {
@@ -125,12 +129,7 @@ impl Driver {
             }
             event = recv_event(&mut self.events), if !self.ended => match event {
                 Some(event) => self.session.handle_room(event, now()),
-                // Too slow for the room: it counts the signal as lost already.
-                None => {
-                    self.events = None;
-                    self.orphan_since = Some(Instant::now());
-                    self.lose_signal();
-                }
+                None => self.lose_room(),
             },
             incoming = recv_incoming(&mut self.connection), if !self.ended => match incoming {
                 Some(Incoming::Request(request)) => self.session.handle_request(*request, now()),
@@ -140,12 +139,24 @@ impl Driver {
             Some(attach) = self.inbox.recv(), if !self.ended => self.attach(attach),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 if orphan_end.is_some_and(|end| end <= Instant::now()) {
+                    self.orphan_until = None;
                     self.ended = true;
                     self.commands.push_back(RoomCommand::Leave(proto::DisconnectReason::ConnectionTimeout));
                 }
                 self.session.handle_timeout(now());
             }
         }
+    }
+
+    /// Too slow for the room, which counts the signal as lost already; or the participant is gone.
+    fn lose_room(&mut self) {
+        self.events = None;
+        let patience = match self.connection {
+            Some(_) => ORPHAN_TIMEOUT,
+            None => DETACHED_ORPHAN_TIMEOUT,
+        };
+        self.orphan_until = Some(Instant::now() + patience);
+        self.lose_signal();
     }
 
     fn lose_signal(&mut self) {
@@ -159,7 +170,7 @@ impl Driver {
             old.abort();
         }
         self.events = Some(events);
-        self.orphan_since = None;
+        self.orphan_until = None;
         // What was lost is back before the room heard of it.
         self.commands.retain(|command| !matches!(command, RoomCommand::SignalLost));
         self.room = room;
@@ -215,7 +226,8 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.state.shared.sessions.remove(&self.sid);
+        self.inbox.close();
+        self.state.shared.sessions.remove_if(&self.sid, |_, live| live.inbox.is_closed());
         self.state.shared.ended.notify_waiters();
     }
 }

@@ -14,6 +14,9 @@ pub mod session;
 pub mod wire;
 mod ws;
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::Router;

@@ -16,7 +16,7 @@ mod subscribe;
 mod welcome;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -12,7 +12,7 @@ use livekit_protocol::{self as proto, signal_response::Message};
 use prost::Message as _;
 
 use super::{
-    Effect, RoomCommand, Session,
+    RoomCommand, Session,
     deadline::Deadline,
     peer::{Answering, Peer},
 };
@@ -258,10 +258,14 @@ impl Session {
     }
 
     pub(super) fn handle_not_applied(&mut self, role: PeerRole, error: &RequestError) {
-        tracing::warn!(%error, participant = %self.facts.sid, "media node did not take a change");
         if let Some(peer) = self.peer_mut(role) {
             peer.fail();
         }
+        if *error == RequestError::Closed {
+            // The room says why by an event that is on its way.
+            return;
+        }
+        tracing::warn!(%error, participant = %self.facts.sid, "media node did not take a change");
         self.finish(
             proto::DisconnectReason::StateMismatch,
             proto::leave_request::Action::Reconnect,
@@ -521,14 +525,6 @@ impl Session {
             }
             (command, Err(error)) => {
                 tracing::debug!(%error, ?command, participant = %self.facts.sid, "the room refused");
-                if error == RequestError::Closed
-                    && self.effects.iter().all(|effect| !matches!(effect, Effect::End))
-                {
-                    self.finish(
-                        proto::DisconnectReason::StateMismatch,
-                        proto::leave_request::Action::Reconnect,
-                    );
-                }
             }
             (_, Ok(())) => {}
         }

@@ -12,34 +12,34 @@ const TRANSPORT: &str = "a=ice-pwd:0123456789abcdef0123456789\r\na=ice-options:t
 
 /// An m-line of a PeerConnection on which the client offers.
 #[derive(Clone, Debug)]
-pub(super) struct OfferedSection {
-    pub(super) kind: &'static str,
+pub(in crate::signal) struct OfferedSection {
+    pub(in crate::signal) kind: &'static str,
     /// `None` receives; a track that is not sent any more leaves an inactive m-line.
-    pub(super) sends: Option<Sent>,
-    pub(super) stopped: bool,
+    pub(in crate::signal) sends: Option<Sent>,
+    pub(in crate::signal) stopped: bool,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
-    pub(super) cid: String,
-    pub(super) rids: Vec<&'static str>,
+pub(in crate::signal) struct Sent {
+    pub(in crate::signal) cid: String,
+    pub(in crate::signal) rids: Vec<&'static str>,
 }
 
 /// A PeerConnection that offers.
 #[derive(Debug)]
-pub(super) struct OfferingClient {
-    pub(super) sections: Vec<OfferedSection>,
-    pub(super) ice_generation: u32,
-    pub(super) with_vp9: bool,
+pub(in crate::signal) struct OfferingClient {
+    pub(in crate::signal) sections: Vec<OfferedSection>,
+    pub(in crate::signal) ice_generation: u32,
+    pub(in crate::signal) with_vp9: bool,
     last_id: u32,
     open: Option<(u32, usize)>,
     again: bool,
     /// What arrives, by mid, after the last answer.
-    pub(super) receiving: BTreeMap<String, String>,
+    pub(in crate::signal) receiving: BTreeMap<String, String>,
 }
 
 impl OfferingClient {
-    pub(super) fn new(audios: usize, videos: usize) -> Self {
+    pub(in crate::signal) fn new(audios: usize, videos: usize) -> Self {
         let receive = |kind| OfferedSection { kind, sends: None, stopped: false };
         let sections = std::iter::repeat_n(receive("audio"), audios)
             .chain(std::iter::repeat_n(receive("video"), videos))
@@ -55,12 +55,17 @@ impl OfferingClient {
         }
     }
 
-    pub(super) fn publish(&mut self, kind: &'static str, cid: &str, rids: &[&'static str]) {
+    pub(in crate::signal) fn publish(
+        &mut self,
+        kind: &'static str,
+        cid: &str,
+        rids: &[&'static str],
+    ) {
         let sent = Sent { cid: cid.to_owned(), rids: rids.to_vec() };
         self.sections.push(OfferedSection { kind, sends: Some(sent), stopped: false });
     }
 
-    pub(super) fn unpublish(&mut self, cid: &str) {
+    pub(in crate::signal) fn unpublish(&mut self, cid: &str) {
         for section in &mut self.sections {
             if section.sends.as_ref().is_some_and(|sent| sent.cid == cid) {
                 section.stopped = true;
@@ -68,14 +73,14 @@ impl OfferingClient {
         }
     }
 
-    pub(super) fn add_sections(&mut self, audios: u32, videos: u32) {
+    pub(in crate::signal) fn add_sections(&mut self, audios: u32, videos: u32) {
         let receive = |kind| OfferedSection { kind, sends: None, stopped: false };
         self.sections.extend((0..audios).map(|_| receive("audio")));
         self.sections.extend((0..videos).map(|_| receive("video")));
     }
 
     /// An offer, unless one is open: then another one follows its answer.
-    pub(super) fn offer(&mut self) -> Option<(u32, String)> {
+    pub(in crate::signal) fn offer(&mut self) -> Option<(u32, String)> {
         if self.open.is_some() {
             self.again = true;
             return None;
@@ -86,7 +91,7 @@ impl OfferingClient {
     }
 
     /// The signalling connection broke: what was under way is forgotten.
-    pub(super) fn roll_back(&mut self) {
+    pub(in crate::signal) fn roll_back(&mut self) {
         self.open = None;
         self.again = false;
     }
@@ -140,7 +145,7 @@ impl OfferingClient {
     }
 
     /// Applies an answer as a browser does; returns the next offer if one is due.
-    pub(super) fn answered(&mut self, id: u32, sdp: &str) -> Option<(u32, String)> {
+    pub(in crate::signal) fn answered(&mut self, id: u32, sdp: &str) -> Option<(u32, String)> {
         let (_, sections) = self.open.filter(|(open, _)| *open == id)?;
         let media = media_of(sdp);
         assert_eq!(media.len(), sections + 1, "an answer has as many m-lines as its offer");
@@ -152,13 +157,13 @@ impl OfferingClient {
 
 /// A PeerConnection that answers.
 #[derive(Debug, Default)]
-pub(super) struct AnsweringClient {
-    pub(super) receiving: BTreeMap<String, String>,
-    pub(super) has_data: bool,
+pub(in crate::signal) struct AnsweringClient {
+    pub(in crate::signal) receiving: BTreeMap<String, String>,
+    pub(in crate::signal) has_data: bool,
 }
 
 impl AnsweringClient {
-    pub(super) fn answer(&mut self, sdp: &str) -> String {
+    pub(in crate::signal) fn answer(&mut self, sdp: &str) -> String {
         let media = media_of(sdp);
         self.receiving = check_reuse(&self.receiving, &media);
         let mids: Vec<_> = media.iter().map(|media| media.mid.clone()).collect();

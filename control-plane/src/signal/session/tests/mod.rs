@@ -1,6 +1,6 @@
 //! The state machine against a client, a room and a node in memory.
 
-mod client;
+pub(in crate::signal) mod client;
 mod random;
 mod world;
 
@@ -11,6 +11,7 @@ use livekit_protocol::{
     signal_response::Message as Response,
 };
 
+pub(in crate::signal) use self::world::kind;
 use self::{
     client::OfferingClient,
     world::{World, add_track, participant, track, track_in},
@@ -699,4 +700,15 @@ fn a_speaker_is_simulated_for_its_time() {
         })
         .collect();
     assert_eq!(active, [true, false]);
+}
+
+#[test]
+fn why_a_room_closed_is_told_by_its_event_and_not_by_a_command_that_failed() {
+    let mut world = World::single();
+    let outcome = Err(RequestError::Closed);
+    world.session.handle_reply(super::Reply::Peer { role: PeerRole::Single, outcome }, world.now);
+    assert!(world.session.poll_effect().is_none());
+    let reason = proto::DisconnectReason::ServerShutdown;
+    world.room(RoomEvent::Closed { reason, action: Action::Reconnect });
+    assert_eq!(world.leave().map(proto::LeaveRequest::reason), Some(reason));
 }

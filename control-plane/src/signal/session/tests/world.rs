@@ -431,7 +431,7 @@ impl NodePeer {
     }
 }
 
-pub(super) fn kind(message: &Response) -> &'static str {
+pub(in crate::signal) fn kind(message: &Response) -> &'static str {
     match message {
         Response::Join(_) => "join",
         Response::Answer(_) => "answer",

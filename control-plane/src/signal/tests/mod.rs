@@ -1,0 +1,338 @@
+//! The whole signalling server on real sockets, over a node that keeps what it is told.
+
+mod sdk;
+mod server;
+
+use livekit_protocol::{
+    self as proto, leave_request::Action, signal_request::Message as Request,
+    signal_response::Message as Response,
+};
+use prost::Message as _;
+
+use self::server::{Client, Server, add_track, kinds_until};
+use super::{SignalConfig, session::tests::client::OfferingClient};
+use crate::room::{RoomOptions, RoomPolicy};
+
+#[tokio::test]
+async fn who_may_not_join_is_told_why_before_the_upgrade() {
+    struct Case {
+        name: &'static str,
+        path: String,
+        status: u16,
+        reason: &'static str,
+    }
+    let policy = RoomPolicy { auto_create: false, ..RoomPolicy::default() };
+    let server = Server::start(policy, SignalConfig::default()).await;
+    let full = RoomOptions { max_participants: 1, ..RoomOptions::default() };
+    server.rooms.create("full", full).await.expect("room");
+    let _first = Client::join_v0(&server, "full", "first").await;
+    let token = |room| server.token(room, "ada");
+    let other =
+        crate::auth::Keys::new([("devkey".to_owned(), "another secret".to_owned())]).expect("keys");
+    let forged = server.sign(&other, "r", "ada");
+    let cases = [
+        Case { name: "no token", path: "/rtc".into(), status: 401, reason: "no access token" },
+        Case {
+            name: "forged token",
+            path: format!("/rtc?access_token={forged}"),
+            status: 401,
+            reason: "signature",
+        },
+        Case {
+            name: "v1 without join request",
+            path: format!("/rtc/v1?access_token={}", token("full")),
+            status: 400,
+            reason: "join_request",
+        },
+        Case {
+            name: "no such room",
+            path: format!("/rtc?access_token={}", token("nowhere")),
+            status: 404,
+            reason: "requested room does not exist",
+        },
+        Case {
+            name: "full room",
+            path: format!("/rtc?access_token={}", token("full")),
+            status: 403,
+            reason: "full",
+        },
+    ];
+    for case in cases {
+        let refused = Client::connect(&server, &case.path).await.err();
+        assert_eq!(refused.as_ref().map(|refused| refused.0), Some(case.status), "{}", case.name);
+        let (path, query) = case.path.split_once('?').unwrap_or((&case.path, ""));
+        let (status, body) = server.get(&format!("{path}/validate?{query}")).await;
+        assert_eq!(status, case.status, "{}", case.name);
+        assert!(body.contains(case.reason), "{}: {body}", case.name);
+    }
+    let (status, body) =
+        server.get(&format!("/rtc/validate?access_token={}", server.token("full", "first"))).await;
+    assert_eq!((status, body.as_str()), (200, "success"), "who is in may come back");
+}
+
+#[tokio::test]
+async fn two_people_publish_and_take_over_one_connection_each() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    let mut ben = Client::join_v1(&server, "r", "ben").await;
+    ada.settle_answer().await;
+    ben.settle_answer().await;
+
+    ada.send(Request::AddTrack(add_track("cam"))).await;
+    ada.peer.publish("video", "cam", &["q", "h", "f"]);
+    ada.offer().await;
+    let published = ada.expect("track_published", |message| match message {
+        Response::TrackPublished(published) => Some(published.clone()),
+        _ => None,
+    });
+    let sid = published.await.track.expect("track").sid;
+    ada.settle_answer().await;
+
+    let told = ben
+        .expect("update with the track", |message| match message {
+            Response::Update(update) => update
+                .participants
+                .iter()
+                .find(|p| p.identity == "ada" && !p.tracks.is_empty())
+                .cloned(),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told.tracks[0].sid, sid);
+    ben.expect("a reason to offer", |message| {
+        matches!(message, Response::MediaSectionsRequirement(_)).then_some(())
+    })
+    .await;
+    ben.offer().await;
+    let answer = ben.settle_answer().await;
+    assert!(
+        answer.mid_to_track_id.values().any(|track| *track == sid),
+        "{:?}",
+        answer.mid_to_track_id
+    );
+    assert!(answer.sdp.contains(&format!("|{sid} {sid}")));
+    server
+        .until("the node sends it", |node| {
+            node.peers.values().any(|peer| {
+                peer.state.as_ref().is_some_and(|state| {
+                    state.subscriptions.iter().any(|taken| taken.track_id == sid)
+                })
+            })
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn two_connections_get_an_offer_at_once() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v0(&server, "r", "ada").await;
+    let kinds = kinds_until(&mut ada, "offer").await;
+    assert_eq!(kinds[0], "join");
+}
+
+#[tokio::test]
+async fn text_frames_are_answered_in_text() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v0(&server, "r", "ada").await;
+    ada.send_text(r#"{"ping":"1","somethingNew":{"a":1}}"#).await;
+    let text = ada.expect_text("pong").await;
+    assert!(text.contains("pong"), "{text}");
+}
+
+#[tokio::test]
+async fn garbage_is_answered_and_the_session_goes_on() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v0(&server, "r", "ada").await;
+    for garbage in [&b"\xff\xff\xff\xff"[..], b"\x0a\xff", b"not protobuf at all"] {
+        ada.send_bytes(garbage.to_vec()).await;
+        ada.expect("a refusal", |message| match message {
+            Response::RequestResponse(response) => Some(response.reason()),
+            _ => None,
+        })
+        .await;
+    }
+    ada.send_text("{\"offer\": 5").await;
+    let text = ada.expect_text("requestResponse").await;
+    assert!(text.contains("INVALID_REQUEST"), "{text}");
+    // Unknown fields and messages are ignored.
+    let mut bytes = proto::SignalRequest { message: Some(Request::Ping(1)) }.encode_to_vec();
+    bytes.extend([0xfa, 0x3f, 0x01, 0x00]);
+    ada.send_bytes(bytes).await;
+    ada.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn oversized_messages_end_the_connection_only() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.connect(&ada.sid);
+    ada.send_bytes(vec![0; super::wire::MAX_FRAME + 1]).await;
+    ada.expect_closed().await;
+    let mut back = ada.resume(&server).await;
+    assert_eq!(back.first, "reconnect");
+    back.send(Request::Ping(1)).await;
+    back.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_lost_signal_is_resumed_and_a_later_track_arrives() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.connect(&ada.sid);
+    ada.until_active().await;
+    let mut ada = ada.resume(&server).await;
+    assert_eq!(ada.first, "reconnect");
+    ada.expect("everybody", |message| match message {
+        Response::Update(update) => {
+            update.participants.iter().find(|p| p.identity == "ada").map(|_| ())
+        }
+        _ => None,
+    })
+    .await;
+    let mut ben = Client::join_v1(&server, "r", "ben").await;
+    ben.settle_answer().await;
+    let sid = ben.publish_camera().await;
+    assert!(ada.takes(&sid).await);
+}
+
+#[tokio::test]
+async fn a_restarted_control_plane_goes_on_with_the_same_peers() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.connect(&ada.sid);
+    ada.until_active().await;
+    let mine = ada.publish_camera().await;
+    let ufrag = server.peer_ufrag(&ada.sid);
+
+    let server = server.restart().await;
+    let mut ada = ada.resume(&server).await;
+    assert_eq!(ada.first, "reconnect");
+    let published = proto::TrackPublishedResponse {
+        cid: "cam".into(),
+        track: Some(proto::TrackInfo { sid: mine.clone(), ..Default::default() }),
+    };
+    ada.send(Request::SyncState(proto::SyncState {
+        publish_tracks: vec![published],
+        ..Default::default()
+    }))
+    .await;
+    let mut ben = Client::join_v1(&server, "r", "ben").await;
+    ben.settle_answer().await;
+    let sid = ben.publish_camera().await;
+    assert!(ada.takes(&sid).await);
+    assert!(ben.takes(&mine).await, "what was published before is there");
+    assert_eq!(server.peer_ufrag(&ada.sid), ufrag);
+    assert_eq!(server.node.held().created, 2, "nobody made a new PeerConnection");
+}
+
+#[tokio::test]
+async fn an_unknown_participant_is_told_to_start_anew() {
+    let server = Server::default().await;
+    let path = format!("/rtc?access_token={}&reconnect=1&sid=PA_unknown", server.token("r", "ada"));
+    let mut ada = Client::connect(&server, &path).await.expect("the upgrade succeeds");
+    let leave = ada
+        .expect("leave", |message| match message {
+            Response::Leave(leave) => Some(leave.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (leave.reason(), leave.action()),
+        (proto::DisconnectReason::StateMismatch, Action::Reconnect)
+    );
+    ada.expect_closed().await;
+}
+
+#[tokio::test]
+async fn the_newer_of_two_with_one_identity_stays() {
+    let server = Server::default().await;
+    let mut old = Client::join_v0(&server, "r", "ada").await;
+    let mut new = Client::join_v0(&server, "r", "ada").await;
+    let leave = old
+        .expect("leave", |message| match message {
+            Response::Leave(leave) => Some(leave.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (leave.reason(), leave.action()),
+        (proto::DisconnectReason::DuplicateIdentity, Action::Disconnect)
+    );
+    old.expect_closed().await;
+    new.send(Request::Ping(1)).await;
+    new.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+    server.until_sessions(1).await;
+}
+
+#[tokio::test]
+async fn a_stopping_server_tells_everybody_and_drains() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v0(&server, "r", "ada").await;
+    server.rooms.shutdown().await;
+    let leave = ada
+        .expect("leave", |message| match message {
+            Response::Leave(leave) => Some(leave.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (leave.reason(), leave.action()),
+        (proto::DisconnectReason::ServerShutdown, Action::Reconnect)
+    );
+    ada.expect_closed().await;
+    tokio::time::timeout(server::PATIENCE, server.signal.drained())
+        .await
+        .expect("no session is left");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_loses_its_socket_and_nobody_else_does() {
+    let config = SignalConfig { queue_bytes: 1 << 20, ..SignalConfig::default() };
+    let server = Server::start(RoomPolicy::default(), config).await;
+    let deaf = Client::join_v1(&server, "r", "deaf").await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    let room = server.rooms.get("r").expect("room");
+    let mut round = 0u32;
+    let refused = async {
+        loop {
+            round += 1;
+            // The other one reads on and on.
+            let _ = room.set_room_metadata(format!("{round}").repeat(100_000)).await;
+            ada.send(Request::Ping(1)).await;
+            ada.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+            if server.signal.sessions() < 2 {
+                return;
+            }
+        }
+    };
+    // Without media a lost signal ends the participant.
+    tokio::time::timeout(server::PATIENCE, refused).await.expect("its socket is closed");
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn leaving_ends_the_session() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.send(Request::Leave(proto::LeaveRequest::default())).await;
+    ada.expect_closed().await;
+    server.until_sessions(0).await;
+    server.until("its peers are gone", |node| node.peers.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_media_is_forgotten() {
+    let server = Server::default().await;
+    let ada = Client::join_v1(&server, "r", "ada").await;
+    drop(ada);
+    server.until_sessions(0).await;
+}
+
+/// What a browser-like client offers first.
+fn first_offer() -> OfferingClient {
+    OfferingClient::new(3, 3)
+}
