@@ -523,6 +523,15 @@ impl Session {
             (RoomCommand::UpdateLocalVideoTrack(request), Err(error)) => {
                 self.refuse(0, &error, Some(Request::UpdateVideoTrack(request)));
             }
+            (RoomCommand::PublishTrack { track, .. }, Err(RequestError::NotFound(_)))
+                if self.publications.contains(&track.0) =>
+            {
+                // The room forgot it (a restart in the moment before it is saved): the client publishes it anew.
+                self.finish(
+                    proto::DisconnectReason::StateMismatch,
+                    proto::leave_request::Action::Reconnect,
+                );
+            }
             (command, Err(error)) => {
                 tracing::debug!(%error, ?command, participant = %self.facts.sid, "the room refused");
             }

@@ -281,6 +281,13 @@ impl Publications {
         tracks
     }
 
+    /// The room may have lost the last of what it was told: tell it again.
+    pub(super) fn forget_told(&mut self) {
+        for publication in &mut self.list {
+            publication.told.clear();
+        }
+    }
+
     /// Tracks whose variants are on the node (as `on_node` says) and not yet told to the room.
     pub(super) fn take_untold(
         &mut self,

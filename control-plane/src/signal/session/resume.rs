@@ -107,6 +107,7 @@ impl Session {
         }
         let mut session = Self::with_peers(facts, config, uplink, downlink, rng);
         session.publications = publications;
+        session.publications.forget_told();
         session.subscriptions = subscriptions;
         session.assume_offer_seen();
         session.attach(resumed, now);
