@@ -58,22 +58,26 @@ const CONTROL_PLANE: Layers = Layers {
     library: "chappe",
     order: &[
         &["main"],
-        &["server"],
+        // Wires everything together, as `main` asks.
+        &["app"],
+        // Telemetry reads what rooms and the embedded node count: only the wiring sees it, so it is no leaf here.
+        &["server", "telemetry"],
         &["api", "signal"],
         &["room"],
         &["node", "store", "webhook"],
         &["auth"],
     ],
-    leaves: &["telemetry", "config"],
+    leaves: &["config"],
     leaves_see: &["auth"],
     rules: &[
         Rule::OnlyFrom { path: &["crate", "signal", "sdp"], importers: &["signal"] },
         Rule::OnlyFrom {
             path: &["crate", "auth"],
-            importers: &["main", "server", "api", "signal", "room", "config"],
+            importers: &["main", "app", "server", "api", "signal", "room", "config"],
         },
         Rule::OnlyItem { module: "room", path: &["crate", "auth"], item: "Permissions" },
-        Rule::OnlyFrom { path: &["chappe_sfu"], importers: &["main", "node"] },
+        // Everybody else knows media nodes by their API only.
+        Rule::OnlyFrom { path: &["chappe_sfu"], importers: &["main", "app", "telemetry", "node"] },
     ],
 };
 
