@@ -109,23 +109,21 @@ impl RoomActor {
         let (handle, mut actor) = Self::open(state, node, around);
         actor.revision = revision + TAKE_OVER_LEAP;
         actor.home.ready.send_replace(true);
-        for snapshot in peers {
-            let Some((sid, role)) = ids::peer_of(&snapshot.peer_id) else {
+        let now = now();
+        for mut snapshot in peers {
+            let owner = ids::peer_of(&snapshot.peer_id);
+            let Some((sid, role)) = owner.filter(|(sid, _)| actor.state.has(sid)) else {
                 actor.remove_stray(snapshot.peer_id);
                 continue;
             };
-            if !actor.state.has(&sid) {
-                actor.remove_stray(snapshot.peer_id);
-                continue;
-            }
             let connected = snapshot.connected;
+            actor.demanded(std::mem::take(&mut snapshot.layer_demands), now);
             let link = PeerLink::restored(actor.place(&sid, role), snapshot);
             actor.peers.insert((sid.clone(), role), link);
             if connected {
                 actor.state.peer_connected(&sid, role);
             }
         }
-        let now = now();
         for (sid, primary) in actor.state.restored_participants() {
             let media = actor.peers.get(&(sid.clone(), primary)).is_some_and(|peer| peer.connected);
             if !media || !actor.state.is_active(&sid) {
@@ -397,7 +395,7 @@ impl RoomActor {
         match notice {
             NodeNotice::Event(event) => self.node_event(event, now),
             NodeNotice::Peers(node, snapshots) if self.home.node.is(&node) => {
-                self.resynchronise(snapshots);
+                self.resynchronise(snapshots, now);
             }
             // Of a node that was given up and came back: the room lives elsewhere.
             NodeNotice::Peers(node, _) => self.forget_on(node),
@@ -437,15 +435,19 @@ impl RoomActor {
                 let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
                 self.state.data_overflow(&sid, role);
             }
-            Event::LayerDemand(event) => {
-                self.state.layer_demand(&event.track_id, event.max_spatial_layer, now);
-            }
+            Event::LayerDemand(event) => self.demanded(vec![event], now),
             Event::SpeakersChanged(event) => self.state.speakers(&event.speakers),
             Event::TrackStarted(event) => {
                 let track = event.track.unwrap_or_default().track_id;
                 tracing::debug!(room = self.state.name(), track, "first packet");
             }
             Event::Snapshot(_) => {}
+        }
+    }
+
+    fn demanded(&mut self, demands: Vec<node::LayerDemand>, now: Now) {
+        for demand in demands {
+            self.state.layer_demand(&demand.track_id, demand.max_spatial_layer, now);
         }
     }
 
@@ -464,7 +466,7 @@ impl RoomActor {
     }
 
     /// Events were missed: what did they say?
-    fn resynchronise(&mut self, snapshots: Vec<node::PeerSnapshot>) {
+    fn resynchronise(&mut self, snapshots: Vec<node::PeerSnapshot>, now: Now) {
         let mut silent: Vec<_> = self.peers.keys().cloned().collect();
         for snapshot in snapshots {
             let key = ids::peer_of(&snapshot.peer_id);
@@ -475,6 +477,7 @@ impl RoomActor {
             };
             let (was_connected, was_ready) = (peer.connected, peer.data_ready);
             silent.retain(|other| *other != key);
+            self.demanded(snapshot.layer_demands, now);
             if snapshot.connected && !was_connected {
                 self.connected(&key.0, key.1);
             }

@@ -313,11 +313,62 @@ async fn a_cut_event_stream_is_caught_up_by_snapshot() {
     let mut ben = Guest::join(&rooms, "r", "ben").await.with_media(&test_node).await;
     anna.room.apply_peer(&anna.sid, PeerRole::Single, Default::default()).await.unwrap();
     test_node.cut_streams();
-    // Missed: anna connects, ben is lost.
+    // Missed: anna connects, somebody wants ben's track no more, ben is lost.
     test_node.held().peers.get_mut(&*anna.sid.0).unwrap().connected = true;
     test_node.held().peers.remove(&*ben.sid.0);
     anna.until_active().await;
     ben.hear(|event| matches!(event, RoomEvent::PeerLost { .. }).then_some(())).await;
+}
+
+/// The media node itself, without sockets of clients.
+#[tokio::test]
+async fn rooms_on_a_real_node() {
+    let config = chappe_sfu::config::NodeConfig {
+        shards: 1,
+        udp_port: 0,
+        tcp_port: None,
+        pin_threads: false,
+        candidates: chappe_sfu::config::CandidateConfig {
+            include_loopback: true,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let media = chappe_sfu::control::Node::start(config).await.unwrap();
+    let (nodes, events) = Nodes::new();
+    nodes.add(Node::new("media", media.channel()));
+    let store = Arc::new(MemoryStore::default());
+    let rooms = RoomRegistry::start(nodes, events, store, RoomPolicy::default());
+    let anna = Guest::join(&rooms, "r", "anna").await;
+    let apply = |text: &str| {
+        let delta =
+            node::PeerDelta { owner_state: Some(text.as_bytes().to_vec()), ..Default::default() };
+        anna.room.apply_peer(&anna.sid, PeerRole::Single, delta)
+    };
+    let local = apply("one").await.unwrap();
+    assert!(!local.candidates.is_empty());
+    let ice = local.ice.unwrap();
+    assert_eq!(apply("two").await.unwrap().ice.unwrap(), ice, "the same peer");
+
+    // Another control plane takes the room over: nobody had media, so nobody is left, and the older is fenced.
+    let (nodes, events) = Nodes::new();
+    nodes.add(Node::new("media", media.channel()));
+    let store = Arc::new(MemoryStore::default());
+    let successor = RoomRegistry::start(nodes, events, store, RoomPolicy::default());
+    let room = successor.create("r", RoomOptions::default()).await.unwrap();
+    assert_eq!(room.sid, anna.room.sid());
+    assert_eq!(room.num_participants, 0);
+    let (sender, _events) = mpsc::channel(QUEUE);
+    let refused = successor.resume("r", &anna.sid, "anna", sender).await;
+    assert_eq!(refused.unwrap_err(), JoinError::UnknownParticipant);
+    let wait = async {
+        while !matches!(apply("three").await, Err(RequestError::Node(_))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the older owner is refused");
+    assert!(successor.delete("r").await);
+    media.stop().await;
 }
 
 #[tokio::test]
