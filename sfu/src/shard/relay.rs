@@ -298,8 +298,25 @@ impl Shard {
             self.counters.drop(DropReason::RelayStale);
             return;
         };
+        let first = remote.demand.encodings.is_empty() && !demand.encodings.is_empty();
         remote.demand = demand;
+        if first {
+            self.relay_clocks(from, number);
+        }
         self.tell_demand(RouteKey(number as usize));
+    }
+
+    /// Tells another shard what sender reports said so far: it need not wait for the next.
+    fn relay_clocks(&mut self, to: ShardId, number: u32) {
+        let Self { tracks, relays, .. } = self;
+        let Some(track) = tracks.get(number as usize).and_then(Option::as_ref) else { return };
+        let Some(lane) = relays.lane(to) else { return };
+        for (encoding, clock) in track.published.timing().clocks.iter().enumerate() {
+            let Some(clock) = *clock else { continue };
+            let encoding = encoding as u8;
+            // One that finds no room comes with the next report.
+            let _ = lane.push_media(RelayMessage::Clock { route: number, encoding, clock });
+        }
     }
 
     /// Sends packets again that got lost on the way to another shard.

@@ -6,10 +6,12 @@ use super::world::{SECOND, World};
 
 /// A user packet with this text, and perhaps destinations (fields of livekit.DataPacket).
 fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
-    let mut user = vec![0x12, text.len() as u8];
-    user.extend_from_slice(text.as_bytes());
-    let mut packet = vec![0x12, user.len() as u8];
-    packet.extend_from_slice(&user);
+    let field = |bytes: &[u8]| {
+        // Lengths as varints of two bytes.
+        let len = [bytes.len() as u8 | 0x80, (bytes.len() >> 7) as u8];
+        [&[0x12][..], &len, bytes].concat()
+    };
+    let mut packet = field(&field(text.as_bytes()));
     // A sender that claims to be somebody else.
     packet.extend_from_slice(&[0x22, 4, b'e', b'v', b'i', b'l']);
     for destination in destinations {
@@ -122,4 +124,27 @@ fn a_reader_that_stands_still_is_told_to_reconnect_alone() {
         .collect();
     assert_eq!(told, ["PA_3"], "once, and nobody else");
     assert_eq!(world.clients[1].messages.len(), 70);
+}
+
+#[test]
+fn readers_behind_a_full_relay_are_told_that_data_was_lost() {
+    let mut world = room_of(4, 2);
+    world.ring_capacity = 0;
+    let long = "x".repeat(4_000);
+    for _ in 0..300 {
+        world.send_data(0, "_reliable", &packet(&long, &[]));
+        world.run_for(SECOND / 50);
+    }
+    world.ring_capacity = 256;
+    world.run_for(SECOND);
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::DataOverflow { peer, .. } => Some(peer.as_str().to_owned()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["PA_2", "PA_4"], "all readers of the other shard, nobody here");
+    assert_eq!(world.clients[2].messages.len(), 300);
 }
