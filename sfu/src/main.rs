@@ -1,6 +1,6 @@
 //! `chappe-sfu`: a media node for control planes elsewhere.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use chappe_sfu::{
     config::{Args, Config},
@@ -13,6 +13,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// How long control planes have to hang up when the node stops.
+const HANG_UP: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let config = match Args::parse().load() {
@@ -76,7 +79,10 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     tracing::info!("stopping: peers are told goodbye");
     node.stop().await;
     stopping.cancel();
-    api.await?;
+    // A control plane that does not hang up must not hold us.
+    if let Ok(ended) = tokio::time::timeout(HANG_UP, api).await {
+        ended?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A node as its control plane and its clients see it: real sockets on loopback, the gRPC face over the in-memory
 //! channel, str0m as the client.
 
+#[allow(dead_code)] // shared with other tests
 #[path = "node/client.rs"]
 mod client;
 
@@ -200,5 +201,59 @@ async fn equal_revisions_are_answered_with_the_same_transport() {
     let refused = api.apply_peer(nameless).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().starts_with("peer_id"), "{refused}");
+    node.stop().await;
+}
+
+/// One number of the metrics, summed over the shards.
+fn metric(node: &NodeHandle, name: &str) -> u64 {
+    let text = node.metrics();
+    let of_line = |line: &str| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<u64>().ok();
+    text.lines().filter_map(of_line).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_node_sleeps() {
+    let (node, mut api) = node(config(1)).await;
+    let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
+    drive(&mut [&mut anna], "connects", |c| c[0].connected && c[0].data_ready()).await;
+    let before = metric(&node, "chappe_sfu_slices_total");
+    let until = client::now() + std::time::Duration::from_secs(2);
+    drive(&mut [&mut anna], "two quiet seconds", |_| client::now() > until).await;
+    let slices = metric(&node, "chappe_sfu_slices_total") - before;
+    // Checks, SCTP heartbeats, reports: some tens of turns; a loop that spins has hundreds of thousands.
+    assert!(slices < 500, "{slices} turns in two quiet seconds");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_commands_is_taken_or_refused_and_passes() {
+    let (node, api) = node(NodeConfig { mailbox: 1, ..config(1) }).await;
+    let mut joining = tokio::task::JoinSet::new();
+    for n in 0..500 {
+        let mut api = api.clone();
+        let change = Some(pb::apply_peer_request::Change::State(state("x")));
+        let (room_id, peer_id) = (format!("RM_{n}"), "PA_a".to_owned());
+        joining.spawn(async move {
+            let request = pb::ApplyPeerRequest { room_id, peer_id, epoch: 1, revision: 1, change };
+            api.apply_peer(request).await.map_err(|status| status.code())
+        });
+    }
+    let mut taken = 0;
+    while let Some(answer) = joining.join_next().await {
+        match answer.unwrap() {
+            Ok(_) => taken += 1,
+            Err(code) => assert_eq!(code, Code::ResourceExhausted),
+        }
+    }
+    let mut api = api;
+    let node_says = api.get_node(pb::GetNodeRequest {}).await.unwrap().into_inner();
+    assert!(taken > 0);
+    assert_eq!(node_says.peers, taken, "a refused peer leaves nothing behind");
+    let mut events = watch(&mut api).await;
+    let Some(pb::event::Event::Snapshot(snapshot)) = events.message().await.unwrap().unwrap().event
+    else {
+        panic!("a snapshot first")
+    };
+    assert_eq!(snapshot.rooms.len(), taken as usize);
     node.stop().await;
 }

@@ -82,7 +82,7 @@ impl NodeApi {
         let spec = match convert::peer_spec(&change.state) {
             Ok(spec) => Box::new(spec),
             Err(error) => {
-                self.shared.state().forget_change(&change);
+                self.shared.state().forget_unused_room(&change.name.room);
                 return Err(error.into());
             }
         };
@@ -91,6 +91,7 @@ impl NodeApi {
             return self.shared.state().commit_peer(change, None).ok_or_else(lost);
         }
         let (shard, name) = (change.shard, change.name.clone());
+        let room = name.room.clone();
         let command = Command::ApplyPeer { room: name.room.clone(), peer: name.peer.clone(), spec };
         let api = self.clone();
         let answer = self.send(shard, command, move |reply| {
@@ -107,13 +108,14 @@ impl NodeApi {
                     })
                 }
                 Reply::Applied(Err(error)) => {
-                    api.shared.state().forget_change(&change);
+                    api.shared.state().forget_unused_room(&change.name.room);
                     Err(refusal(&error))
                 }
                 Reply::Done => Err(Status::internal("the shard gave another command's answer")),
             }
         });
-        stopped(answer?.await)?
+        let answer = answer.inspect_err(|_| self.shared.state().forget_unused_room(&room))?;
+        stopped(answer.await)?
     }
 
     async fn remove_room_everywhere(

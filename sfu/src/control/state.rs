@@ -170,7 +170,7 @@ impl State {
         let Change { name, shard, revision, state, base, .. } = change;
         let known = self.peers.get(&name).map(|peer| peer.life);
         if known != base {
-            self.forget_empty_room(&name.room);
+            self.forget_unused_room(&name.room);
             return None;
         }
         let mut old_tracks = Vec::new();
@@ -208,11 +208,6 @@ impl State {
         Some(answer)
     }
 
-    /// The shard refused a peer.
-    pub(super) fn forget_change(&mut self, change: &Change) {
-        self.forget_empty_room(&change.name.room);
-    }
-
     /// Where a peer lives.
     pub(super) fn shard_of(&self, name: &PeerName) -> Option<usize> {
         self.peers.get(name).map(|peer| peer.shard)
@@ -233,7 +228,7 @@ impl State {
                 room.home = None;
             }
         }
-        self.forget_empty_room(&name.room);
+        self.forget_unused_room(&name.room);
     }
 
     /// The rules of revisions for a room, and its new state.
@@ -369,7 +364,8 @@ impl State {
         }
     }
 
-    fn forget_empty_room(&mut self, id: &RoomId) {
+    /// Nothing came of a peer: a room that was made for it goes again.
+    pub(super) fn forget_unused_room(&mut self, id: &RoomId) {
         if self.rooms.get(id).is_some_and(|room| room.peers.is_empty() && !room.applied) {
             self.rooms.remove(id);
         }

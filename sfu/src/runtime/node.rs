@@ -349,3 +349,22 @@ fn cores(config: &NodeConfig) -> Vec<core_affinity::CoreId> {
     }
     cores
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::RoomId;
+
+    #[test]
+    fn a_full_mailbox_is_an_error_to_the_caller() {
+        let (letters, mut reader) = mpsc::channel(1);
+        let mailbox = Mailbox(letters);
+        let send = || mailbox.send(Command::RemoveRoom { room: RoomId::new("r") }, |_| ());
+        assert_eq!(send(), Ok(()));
+        assert_eq!(send(), Err(MailboxError::Full));
+        assert!(reader.try_recv().is_ok());
+        assert_eq!(send(), Ok(()));
+        drop(reader);
+        assert_eq!(send(), Err(MailboxError::Stopped));
+    }
+}

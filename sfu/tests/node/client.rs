@@ -108,6 +108,7 @@ pub(crate) struct Client {
     /// Labels of open channels.
     channels: HashMap<String, ChannelId>,
     opened: Vec<String>,
+    credentials: Vec<String>,
     /// Payloads of user packets.
     pub(crate) texts: Vec<(String, String)>,
 }
@@ -208,6 +209,8 @@ impl Client {
         rtc.add_remote_candidate(candidate_of(remote, tcp, TcpType::Passive));
         let mut direct = rtc.direct_api();
         let ice = transport.ice.unwrap();
+        let own = direct.local_ice_credentials();
+        let credentials = vec![own.ufrag, own.pass, ice.ufrag.clone(), ice.pwd.clone()];
         direct.set_remote_ice_credentials(IceCreds { ufrag: ice.ufrag, pass: ice.pwd });
         let theirs = transport.fingerprint.unwrap();
         direct.set_remote_fingerprint(Fingerprint {
@@ -242,6 +245,7 @@ impl Client {
             packets: HashMap::new(),
             channels: HashMap::new(),
             opened: Vec::new(),
+            credentials,
             texts: Vec::new(),
         }
     }
@@ -334,6 +338,11 @@ impl Client {
         let channel = self.channels[if reliable { "_reliable" } else { "_lossy" }];
         let mut channel = self.rtc.channel(channel).expect("an open channel");
         assert!(channel.write(true, &packet.encode_to_vec()).unwrap());
+    }
+
+    /// What must not be logged: user names and passwords of both sides.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.credentials.clone()
     }
 
     pub(crate) fn data_ready(&self) -> bool {
