@@ -112,7 +112,7 @@ export class SplitServer extends Server {
 
   async start() {
     this.node = this.spawn('chappe-sfu', [
-      '--node-api', `127.0.0.1:${this.port + 3}`,
+      '--listen', `127.0.0.1:${this.port + 3}`,
       '--admin', `127.0.0.1:${this.port + 8}`,
     ]);
     await until('the node is ready', async () => (await fetch(`http://127.0.0.1:${this.port + 8}/readyz`)).ok, { timeout: 20_000 });
