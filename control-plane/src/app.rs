@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,12 +11,13 @@ use axum::Router;
 use chappe_sfu::control::{Node as EmbeddedNode, NodeHandle};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use tracing::{info, warn};
 
 use crate::{
     api::{self, ApiState, page::Tokens},
     auth::{Grants, Keys},
-    config::{Config, DtlsVersions, Rtc, Tls},
+    config::{Config, DtlsVersions, RemoteNode, Rtc, Secret, Tls},
     node::{Node, Nodes},
     room::{RoomOptions, RoomPolicy, RoomRegistry},
     server,
@@ -32,6 +34,8 @@ const DEV_TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600);
 pub struct App {
     rooms: RoomRegistry,
     node: Option<NodeHandle>,
+    sessions: SignalState,
+    drain_timeout: Duration,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Where the page is, for people to open.
@@ -74,11 +78,10 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let signalling =
-            SignalState::new(rooms.clone(), Arc::clone(&keys), SignalConfig::default());
+        let sessions = SignalState::new(rooms.clone(), Arc::clone(&keys), SignalConfig::default());
         let api_state = ApiState { rooms: rooms.clone(), keys: Arc::clone(&keys) };
         let app = Router::new()
-            .merge(signal::routes(signalling))
+            .merge(signal::routes(sessions.clone()))
             .merge(api::routes(api_state.clone()))
             .merge(api::grpc_routes(api_state))
             .merge(api::page::routes(tokens(config, &keys)));
@@ -96,7 +99,17 @@ impl App {
             .filter(|_| config.tls == Tls::SelfSigned)
             .map(|address| format!("{scheme}://{address}:{port}/"));
         let page = format!("{scheme}://localhost:{port}/");
-        Ok(Self { rooms, node, stop, tasks, page, page_on_network, keys })
+        Ok(Self {
+            rooms,
+            node,
+            sessions,
+            drain_timeout: config.drain_timeout,
+            stop,
+            tasks,
+            page,
+            page_on_network,
+            keys,
+        })
     }
 
     /// API keys in use, for the development banner.
@@ -108,6 +121,9 @@ impl App {
     pub async fn stop(self) {
         info!("stopping: clients are told to reconnect");
         self.rooms.shutdown().await;
+        if tokio::time::timeout(self.drain_timeout, self.sessions.drained()).await.is_err() {
+            warn!("some clients took no notice of the stop");
+        }
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -142,10 +158,22 @@ async fn start_nodes(config: &Config) -> Result<(Vec<Node>, Option<NodeHandle>),
             .map_err(|error| format!("media node: {error}"))?;
         return Ok((vec![Node::new("embedded", node.channel())], Some(node)));
     }
-    let remote = |node: &crate::config::RemoteNode| {
-        Node::remote(&node.url, Some(node.secret.reveal()), None)
-    };
-    Ok((config.nodes.iter().map(remote).collect::<Result<_, _>>()?, None))
+    Ok((config.nodes.iter().map(remote_node).collect::<Result<_, _>>()?, None))
+}
+
+fn remote_node(node: &RemoteNode) -> Result<Node, String> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let mut tls = None;
+    if let Some(files) = &node.tls {
+        let mut config =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&files.ca)?));
+        if let Some((cert, key)) = &files.identity {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        tls = Some(config);
+    }
+    Node::remote(&node.url, node.secret.as_ref().map(Secret::reveal), tls)
 }
 
 fn node_config(rtc: &Rtc) -> chappe_sfu::config::NodeConfig {

@@ -36,7 +36,7 @@ pub enum Command {
 }
 
 /// Where the media nodes are.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub struct NodeArgs {
     /// Node API of a media node, for example http://media-1:7883. May be repeated.
     #[arg(long = "node", value_name = "URL", env = "CHAPPE_NODES", value_delimiter = ',')]
@@ -44,6 +44,15 @@ pub struct NodeArgs {
     /// Shared secret of the node API.
     #[arg(long, value_name = "TEXT", env = "CHAPPE_NODE_SECRET", hide_env_values = true)]
     pub node_secret: Option<String>,
+    /// PEM file of who signs the nodes' certificates, for https URLs.
+    #[arg(long, value_name = "FILE", env = "CHAPPE_NODE_CA")]
+    pub node_ca: Option<PathBuf>,
+    /// PEM file of the certificate shown to the nodes (mutual TLS).
+    #[arg(long, value_name = "FILE", env = "CHAPPE_NODE_CERT", requires = "node_key")]
+    pub node_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE", env = "CHAPPE_NODE_KEY", requires = "node_cert")]
+    pub node_key: Option<PathBuf>,
 }
 
 /// What a token is made of.

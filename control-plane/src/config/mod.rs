@@ -114,7 +114,18 @@ pub struct RemoteNode {
     /// `http://host:7883` or `https://host:7883`.
     pub url: String,
     /// Shared secret of the node API.
-    pub secret: Secret,
+    pub secret: Option<Secret>,
+    /// What to check its certificate against, and what to show it (mutual TLS).
+    pub tls: Option<NodeTls>,
+}
+
+/// PEM files for an https node API.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    /// Who signs the certificates of media nodes.
+    pub ca: PathBuf,
+    /// Certificate chain and private key of this control plane, where the node asks for them.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Text that never shows in logs.

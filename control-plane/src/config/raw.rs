@@ -10,8 +10,8 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Config, ConfigError, DtlsVersions, NodeArgs, RemoteNode, RoomDefaults, Rtc, RunArgs, Secret,
-    Tls,
+    Config, ConfigError, DtlsVersions, NodeArgs, NodeTls, RemoteNode, RoomDefaults, Rtc, RunArgs,
+    Secret, Tls,
 };
 
 /// The YAML file. Every key is optional; an unknown one is an error.
@@ -66,6 +66,9 @@ struct RawRoom {
 struct RawNode {
     urls: Vec<String>,
     secret: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -153,20 +156,32 @@ impl RawConfig {
                 "no media nodes: give --node URL, CHAPPE_NODES or `node.urls` in the file",
             ));
         }
-        let secret = args.node_secret.clone().or(self.node.secret.clone()).ok_or_else(|| {
-            ConfigError::new(
+        let secret = args.node_secret.clone().or(self.node.secret.clone()).map(Secret::new);
+        let either = |flag: &Option<PathBuf>, file: &Option<PathBuf>| flag.clone().or(file.clone());
+        let ca = either(&args.node_ca, &self.node.ca);
+        let identity =
+            either(&args.node_cert, &self.node.cert).zip(either(&args.node_key, &self.node.key));
+        if secret.is_none() && identity.is_none() {
+            return Err(ConfigError::new(
                 "no secret for the node API: give --node-secret, CHAPPE_NODE_SECRET or `node.secret`, \
-                 the same as at chappe-sfu",
-            )
-        })?;
+                 the same as at chappe-sfu, or certificates (--node-ca, --node-cert, --node-key)",
+            ));
+        }
+        let tls = ca.map(|ca| NodeTls { ca, identity });
         urls.iter()
             .map(|url| {
-                if !url.starts_with("http://") && !url.starts_with("https://") {
+                let https = url.starts_with("https://");
+                if !https && !url.starts_with("http://") {
                     return Err(ConfigError::new(format!(
                         "node URL {url:?}: expected http://HOST:PORT or https://HOST:PORT"
                     )));
                 }
-                Ok(RemoteNode { url: url.clone(), secret: Secret::new(secret.clone()) })
+                if https != tls.is_some() {
+                    return Err(ConfigError::new(format!(
+                        "node URL {url:?}: https goes with --node-ca, http without"
+                    )));
+                }
+                Ok(RemoteNode { url: url.clone(), secret: secret.clone(), tls: tls.clone() })
             })
             .collect()
     }

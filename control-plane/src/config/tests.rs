@@ -71,11 +71,13 @@ fn the_control_form_needs_nodes_and_their_secret() {
         let nodes = NodeArgs {
             nodes: nodes.iter().map(ToString::to_string).collect(),
             node_secret: secret.map(ToOwned::to_owned),
+            ..NodeArgs::default()
         };
         RawConfig::default().check(&RunArgs::default(), Some(&nodes)).map_err(|e| e.to_string())
     };
     assert!(check(&[], Some("s")).unwrap_err().contains("--node"));
     assert!(check(&["http://a:7883"], None).unwrap_err().contains("secret"));
     assert!(check(&["a:7883"], Some("s")).unwrap_err().contains("http://HOST:PORT"));
+    assert!(check(&["https://a:7883"], Some("s")).unwrap_err().contains("--node-ca"));
     assert_eq!(check(&["http://a:7883"], Some("s")).unwrap().nodes.len(), 1);
 }
