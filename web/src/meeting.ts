@@ -98,7 +98,8 @@ class MeetingScreen {
     });
     room.on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()));
     room.on(RoomEvent.TrackSubscriptionFailed, (sid, participant) => {
-      this.notice(`${participant.name || participant.identity}: this browser cannot play one of the tracks (${sid}).`, true);
+      const source = participant.trackPublications.get(sid)?.source ?? Track.Source.Camera;
+      this.grid.explain(participant, source, 'This browser cannot play the codec of this track.');
     });
     room.on(RoomEvent.ConnectionStateChanged, (state) => {
       if (state === ConnectionState.Reconnecting || state === ConnectionState.SignalReconnecting) {

@@ -40,6 +40,12 @@ export class Grid {
     this.arrange();
   }
 
+  /** Says on the tile why a picture cannot be shown. */
+  explain(participant: Participant, source: Track.Source, text: string): void {
+    const tile = this.tiles.get(`${participant.sid}/${source === Track.Source.ScreenShare ? 'screen' : 'camera'}`);
+    tile?.explain(text);
+  }
+
   /** Chooses the number of columns that makes 16:9 tiles largest. */
   arrange(): void {
     const count = this.element.children.length;
@@ -67,6 +73,7 @@ class Tile {
   private readonly label = h('span', { class: 'name' });
   private readonly mark = h('span', { class: 'mark' });
   private attached: Track | undefined;
+  private hint = '';
   private readonly refresh = () => this.update();
 
   constructor(private readonly participant: Participant, private readonly source: Track.Source) {
@@ -75,6 +82,11 @@ class Tile {
     this.element.dataset.identity = participant.identity;
     this.element.dataset.source = source;
     participant.on(ParticipantEvent.IsSpeakingChanged, this.refresh);
+  }
+
+  explain(text: string): void {
+    this.hint = text;
+    this.update();
   }
 
   update(): void {
@@ -99,25 +111,25 @@ class Tile {
     this.element.dataset.state = track ? 'video' : failed || 'off';
     if (track === this.attached && this.media.firstChild) {
       // The track may live on while what is written in the placeholder changes.
-      if (!track) this.placeholder(name, publication);
+      if (!track) this.placeholder(name);
       return;
     }
     this.attached?.detach().forEach((element) => element.remove());
     this.attached = track;
     if (!track) {
-      this.placeholder(name, publication);
+      this.placeholder(name);
       return;
     }
+    this.hint = '';
     const video = track.attach() as HTMLVideoElement;
     video.classList.toggle('mirrored', this.participant.isLocal && this.source === Track.Source.Camera);
     show(this.media, video);
   }
 
-  private placeholder(name: string, publication: TrackPublication | undefined): void {
+  private placeholder(name: string): void {
     const initials = name.split(/\s+/).map((word) => word[0] ?? '').join('').slice(0, 2).toUpperCase();
-    const unplayable = publication?.dimensions && this.element.dataset.error;
     show(this.media, h('span', { class: 'avatar', style: `--hue:${hue(name)}` }, initials),
-      unplayable ? h('span', { class: 'hint' }, unplayable) : null);
+      this.hint ? h('span', { class: 'hint' }, this.hint) : null);
   }
 
   remove(): void {
