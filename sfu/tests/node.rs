@@ -6,30 +6,9 @@
 mod client;
 
 use chappe_proto::node::v1 as pb;
-use chappe_sfu::{
-    config::{CandidateConfig, NodeConfig, Placement},
-    control::{Node, NodeHandle},
-};
-use client::{Api, Client, drive, state};
+use chappe_sfu::config::NodeConfig;
+use client::{Api, Client, config, drive, metric, node, state};
 use tonic::{Code, Streaming};
-
-fn config(shards: u16) -> NodeConfig {
-    NodeConfig {
-        shards,
-        pin_threads: false,
-        udp_port: 0,
-        tcp_port: Some(0),
-        candidates: CandidateConfig { include_loopback: true, ..CandidateConfig::default() },
-        placement: if shards > 1 { Placement::RoundRobin } else { Placement::Home },
-        ..NodeConfig::default()
-    }
-}
-
-async fn node(config: NodeConfig) -> (NodeHandle, Api) {
-    let node = Node::start(config).await.unwrap();
-    let api = Api::new(node.channel());
-    (node, api)
-}
 
 async fn watch(api: &mut Api) -> Streaming<pb::Event> {
     api.watch(pb::WatchRequest {}).await.unwrap().into_inner()
@@ -204,22 +183,15 @@ async fn equal_revisions_are_answered_with_the_same_transport() {
     node.stop().await;
 }
 
-/// One number of the metrics, summed over the shards.
-fn metric(node: &NodeHandle, name: &str) -> u64 {
-    let text = node.metrics();
-    let of_line = |line: &str| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<u64>().ok();
-    text.lines().filter_map(of_line).sum()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_node_sleeps() {
     let (node, mut api) = node(config(1)).await;
     let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
     drive(&mut [&mut anna], "connects", |c| c[0].connected && c[0].data_ready()).await;
-    let before = metric(&node, "chappe_sfu_slices_total");
+    let before = metric(&node, "chappe_sfu_slices_total", "");
     let until = client::now() + std::time::Duration::from_secs(2);
     drive(&mut [&mut anna], "two quiet seconds", |_| client::now() > until).await;
-    let slices = metric(&node, "chappe_sfu_slices_total") - before;
+    let slices = metric(&node, "chappe_sfu_slices_total", "") - before;
     // Checks, SCTP heartbeats, reports: some tens of turns; a loop that spins has hundreds of thousands.
     assert!(slices < 500, "{slices} turns in two quiet seconds");
     node.stop().await;

@@ -8,6 +8,10 @@ use std::{
 };
 
 use chappe_proto::node::v1 as pb;
+use chappe_sfu::{
+    config::{CandidateConfig, NodeConfig, Placement},
+    control::{Node, NodeHandle},
+};
 use prost::Message;
 use str0m::{
     Candidate, Event, Input, Output, Rtc,
@@ -81,6 +85,60 @@ impl Link {
     }
 }
 
+/// What the network does to a client's datagrams. By default it carries them.
+#[derive(Default)]
+pub(crate) struct Network {
+    /// Of a hundred datagrams to a connected client so many are lost.
+    pub(crate) downlink_loss: u64,
+    /// Of the generator that chooses them.
+    pub(crate) seed: u64,
+    pub(crate) lost: u64,
+    /// So many of the next media packets are preceded by a copy with a changed byte.
+    pub(crate) corrupt: u64,
+    /// So many of the next media packets are kept, as somebody on the path could.
+    pub(crate) tap: usize,
+    pub(crate) tapped: Vec<Vec<u8>>,
+}
+
+impl Network {
+    fn loses(&mut self) -> bool {
+        // Numerical Recipes' generator: any sequence without a pattern does.
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) & 0xffff_ffff;
+        let lost = (self.seed >> 8) % 100 < self.downlink_loss;
+        self.lost += u64::from(lost);
+        lost
+    }
+
+    /// What arrives before `datagram` does.
+    fn interfere(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let media = matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second));
+        if !media {
+            return None;
+        }
+        if self.tap > 0 {
+            self.tap -= 1;
+            self.tapped.push(datagram.to_vec());
+        }
+        if self.corrupt == 0 {
+            return None;
+        }
+        self.corrupt -= 1;
+        let mut copy = datagram.to_vec();
+        // The byte that says which codec, the number, the time, the payload, the tag: each gets its turn.
+        let places = [1, 3, 7, datagram.len() / 2, datagram.len() - 1];
+        copy[places[self.corrupt as usize % places.len()]] ^= 0x02;
+        Some(copy)
+    }
+}
+
+/// How often and how much a publication sends.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) every: Duration,
+    /// Bytes of a payload.
+    pub(crate) len: usize,
+}
+
 /// What a client publishes.
 #[derive(Clone, Copy)]
 struct Publication {
@@ -88,6 +146,7 @@ struct Publication {
     pt: u8,
     every: Duration,
     ticks: u32,
+    len: usize,
     next_at: Instant,
     count: u64,
 }
@@ -105,6 +164,14 @@ pub(crate) struct Client {
     publications: Vec<Publication>,
     /// Sequence numbers by SSRC, in the order of arrival.
     pub(crate) packets: HashMap<u32, Vec<u64>>,
+    /// Numbers that publishers stamped their payloads with, by SSRC, in the order of arrival.
+    pub(crate) stamps: HashMap<u32, Vec<u64>>,
+    /// Media is sent. Off: publications wait with their first packet.
+    pub(crate) sending: bool,
+    /// What the network does to datagrams.
+    pub(crate) network: Network,
+    /// When str0m wants its turn.
+    wake_at: Instant,
     /// Labels of open channels.
     channels: HashMap<String, ChannelId>,
     opened: Vec<String>,
@@ -152,6 +219,34 @@ pub(crate) fn state(address: &str) -> pb::PeerState {
         }),
         ..pb::PeerState::default()
     }
+}
+
+/// A node's configuration for tests.
+pub(crate) fn config(shards: u16) -> NodeConfig {
+    NodeConfig {
+        shards,
+        pin_threads: false,
+        udp_port: 0,
+        tcp_port: Some(0),
+        candidates: CandidateConfig { include_loopback: true, ..CandidateConfig::default() },
+        placement: if shards > 1 { Placement::RoundRobin } else { Placement::Home },
+        ..NodeConfig::default()
+    }
+}
+
+/// A node and its control plane's side of it.
+pub(crate) async fn node(config: NodeConfig) -> (NodeHandle, Api) {
+    let node = Node::start(config).await.unwrap();
+    let api = Api::new(node.channel());
+    (node, api)
+}
+
+/// Numbers of the metrics with this name (and label), summed over the shards.
+pub(crate) fn metric(node: &NodeHandle, name: &str, label: &str) -> u64 {
+    let text = node.metrics();
+    let lines = text.lines().filter(|line| line.contains(label));
+    let of_line = |line: &str| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<u64>().ok();
+    lines.filter_map(of_line).sum()
 }
 
 pub(crate) type Api =
@@ -243,6 +338,10 @@ impl Client {
             connected: false,
             publications: Vec::new(),
             packets: HashMap::new(),
+            stamps: HashMap::new(),
+            sending: true,
+            network: Network::default(),
+            wake_at: start,
             channels: HashMap::new(),
             opened: Vec::new(),
             credentials,
@@ -268,6 +367,20 @@ impl Client {
 
     /// Sends audio (every 20 ms) or video (every 33 ms) from now on.
     pub(crate) async fn publish(&mut self, api: &mut Api, track_id: &str, video: bool, ssrc: u32) {
+        let (every, len) = if video { (33, 1_000) } else { (20, 80) };
+        let pace = Pace { every: Duration::from_millis(every), len };
+        self.publish_at(api, track_id, video, ssrc, pace).await;
+    }
+
+    /// Like [`Self::publish`], at a pace of the caller's.
+    pub(crate) async fn publish_at(
+        &mut self,
+        api: &mut Api,
+        track_id: &str,
+        video: bool,
+        ssrc: u32,
+        pace: Pace,
+    ) {
         let mid = format!("p{ssrc}");
         let (kind, media) = if video {
             (pb::MediaKind::Video, MediaKind::Video)
@@ -291,8 +404,9 @@ impl Client {
         self.publications.push(Publication {
             ssrc,
             pt: if video { VP8 } else { OPUS },
-            every: Duration::from_millis(if video { 33 } else { 20 }),
-            ticks: if video { 3_000 } else { 960 },
+            every: pace.every,
+            ticks: (if video { 90 } else { 48 }) * pace.every.as_millis() as u32,
+            len: pace.len,
             next_at: now(),
             count: 0,
         });
@@ -338,6 +452,56 @@ impl Client {
         let channel = self.channels[if reliable { "_reliable" } else { "_lossy" }];
         let mut channel = self.rtc.channel(channel).expect("an open channel");
         assert!(channel.write(true, &packet.encode_to_vec()).unwrap());
+        self.wake_at = now();
+    }
+
+    /// Has one packet of a payload type and an SSRC that the node was told nothing of.
+    pub(crate) fn send_stray(&mut self, payload_type: u8, ssrc: u32, number: u64) {
+        let mut direct = self.rtc.direct_api();
+        if direct.stream_tx(&ssrc.into()).is_none() {
+            let mid = format!("x{ssrc}");
+            direct.declare_media(mid.as_str().into(), MediaKind::Audio);
+            direct
+                .declare_stream_tx(ssrc.into(), None, mid.as_str().into(), None)
+                .set_unpaced(true);
+        }
+        let time = number as u32 * 960;
+        let rtp = RtpWrite::new(payload_type.into(), number.into(), time, now(), vec![7; 40]);
+        direct.stream_tx(&ssrc.into()).unwrap().write_rtp(rtp);
+        self.wake_at = now();
+    }
+
+    /// Sends any bytes from the client's own address.
+    pub(crate) fn send_raw(&mut self, datagram: &[u8]) {
+        self.link.send(self.remote, datagram);
+    }
+
+    /// Where the node receives this client.
+    pub(crate) fn node_address(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Leaves its socket for another one, as when the network changes.
+    pub(crate) fn change_socket(&mut self) {
+        let (link, local) = connect(self.remote, false);
+        let mut direct = self.rtc.direct_api();
+        assert!(direct.invalidate_candidate(&candidate_of(self.local, false, TcpType::Active)));
+        self.rtc.add_local_candidate(candidate_of(local, false, TcpType::Active));
+        assert_ne!(self.local, local);
+        (self.link, self.local) = (link, local);
+        self.wake_at = now();
+    }
+
+    /// User name of its checks, and what they should be signed with.
+    pub(crate) fn check_username(&self) -> String {
+        format!("{}:{}", self.credentials[2], self.credentials[0])
+    }
+
+    /// Whether all of the first `count` stamped payloads of a stream have arrived, each once.
+    pub(crate) fn has_all(&self, ssrc: u32, count: u64) -> bool {
+        let mut stamps = self.stamps.get(&ssrc).cloned().unwrap_or_default();
+        stamps.sort_unstable();
+        stamps.iter().copied().take(count as usize).eq(1..=count)
     }
 
     /// What must not be logged: user names and passwords of both sides.
@@ -360,14 +524,19 @@ impl Client {
         self.send_media(now);
         while let Some((from, datagram)) = self.link.receive(self.remote) {
             busy = true;
+            if self.connected && self.network.downlink_loss > 0 && self.network.loses() {
+                continue;
+            }
             let Ok(contents) = datagram.as_slice().try_into() else { continue };
             let proto = self.protocol();
             let received = Receive { proto, source: from, destination: self.local, contents };
             self.rtc.handle_input(Input::Receive(now, received)).unwrap();
             self.drain();
         }
-        self.rtc.handle_input(Input::Timeout(now)).unwrap();
-        self.drain();
+        if now >= self.wake_at {
+            self.rtc.handle_input(Input::Timeout(now)).unwrap();
+            self.drain();
+        }
         busy
     }
 
@@ -381,9 +550,15 @@ impl Client {
     fn drain(&mut self) {
         loop {
             match self.rtc.poll_output().unwrap() {
-                Output::Timeout(_) => return,
+                Output::Timeout(at) => {
+                    self.wake_at = at;
+                    return;
+                }
                 Output::Transmit(transmit) => {
-                    self.link.send(transmit.destination, &transmit.contents)
+                    if let Some(copy) = self.network.interfere(&transmit.contents) {
+                        self.link.send(transmit.destination, &copy);
+                    }
+                    self.link.send(transmit.destination, &transmit.contents);
                 }
                 Output::Event(event) => self.handle(event),
             }
@@ -396,6 +571,9 @@ impl Client {
             Event::RtpPacket(packet) => {
                 let ssrc: u32 = *packet.header.ssrc;
                 self.packets.entry(ssrc).or_default().push(*packet.seq_no);
+                if let Some(stamp) = packet.payload.last_chunk() {
+                    self.stamps.entry(ssrc).or_default().push(u64::from_be_bytes(*stamp));
+                }
             }
             Event::ChannelOpen(id, label) => {
                 self.channels.insert(label.clone(), id);
@@ -413,7 +591,7 @@ impl Client {
     }
 
     fn send_media(&mut self, now: Instant) {
-        if !self.connected {
+        if !self.connected || !self.sending {
             return;
         }
         let mut direct = self.rtc.direct_api();
@@ -424,8 +602,10 @@ impl Client {
             publication.next_at = now + publication.every;
             publication.count += 1;
             let count = publication.count;
-            let payload =
-                if publication.pt == VP8 { vp8_keyframe(count) } else { vec![count as u8; 80] };
+            let mut payload = if publication.pt == VP8 { vp8_keyframe(count) } else { Vec::new() };
+            payload.resize(publication.len - 8, 0xaa);
+            payload.extend(count.to_be_bytes());
+            self.wake_at = now;
             let time = count as u32 * publication.ticks;
             let rtp =
                 RtpWrite::new(publication.pt.into(), (1_000 + count).into(), time, now, payload);
@@ -435,12 +615,11 @@ impl Client {
     }
 }
 
-/// A whole frame in one packet (RFC 7741): descriptor with a 15-bit picture id, keyframe header, filler.
+/// A whole frame in one packet (RFC 7741): descriptor with a 15-bit picture id, keyframe header.
 fn vp8_keyframe(count: u64) -> Vec<u8> {
     let picture = (count as u16 & 0x7fff | 0x8000).to_be_bytes();
     let mut payload = vec![0x90, 0x80, picture[0], picture[1]];
     payload.extend([0x10, 0x00, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00]);
-    payload.resize(1_000, 0xaa);
     payload
 }
 
