@@ -1,5 +1,6 @@
 // What a test file needs: a server and its browsers, ended whatever happens.
 
+import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
 import { launch } from './browser.mjs';
@@ -14,7 +15,8 @@ export function meeting({ server = () => new Server(), browsers = ['chrome'] } =
   }, { timeout: 60_000 });
   after(async () => {
     for (const kind of browsers) await context[kind]?.close().catch(() => {});
-    context.exitCode = await context.server?.stop();
+    const code = await context.server?.stop();
+    if (code !== undefined) assert.equal(code, 0, 'the server ends with code 0 on SIGTERM');
   }, { timeout: 60_000 });
   return context;
 }

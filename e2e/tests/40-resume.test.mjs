@@ -18,7 +18,12 @@ for (const [label, query] of [['one PeerConnection', {}], ['two PeerConnections'
     await bob.seesAndHears('ada');
     await bob.evaluate(() => {
       const { room } = window.chappe;
-      window.seen = { resumed: 0, restarted: 0, sid: room.localParticipant.sid };
+      const connections = () => {
+        const { publisher, subscriber } = room.engine.pcManager;
+        return [publisher, subscriber].filter(Boolean).map((one) => one._pc);
+      };
+      window.connections = connections;
+      window.seen = { resumed: 0, restarted: 0, sid: room.localParticipant.sid, connections: connections() };
       room.on('signalReconnecting', () => { window.seen.cut = true; });
       room.on('reconnecting', () => { window.seen.restarted += 1; });
       room.on('reconnected', () => { window.seen.resumed += 1; });
@@ -28,8 +33,16 @@ for (const [label, query] of [['one PeerConnection', {}], ['two PeerConnections'
     await always('frames rise while the WebSocket is cut', () => bob.received('ada').then((r) => r.frames), (before, now) => now > before,
       { duration: 5000, every: 500 });
     await bob.until('bob has resumed', () => window.chappe.room.state === 'connected');
-    const seen = await bob.evaluate(() => ({ ...window.seen, now: window.chappe.room.localParticipant.sid }));
+    const seen = await bob.evaluate(() => ({
+      cut: window.seen.cut, resumed: window.seen.resumed, restarted: window.seen.restarted, sid: window.seen.sid,
+      now: window.chappe.room.localParticipant.sid,
+      count: window.seen.connections.length,
+      same: window.connections().every((one, index) => one === window.seen.connections[index]),
+    }));
+    assert.equal(seen.cut, true, 'the WebSocket was cut');
+    assert.ok(seen.resumed >= 1, 'and resumed');
     assert.equal(seen.now, seen.sid, 'the same participant');
+    assert.ok(seen.count >= 1 && seen.same, 'the same PeerConnection');
 
     // What is published after the resume arrives on the same PeerConnection.
     await bob.click('#mic');

@@ -12,7 +12,7 @@ export interface Visit {
   room: string;
   name: string;
   token: string;
-  /** Signalling address; the page's own host where it is absent. */
+  /** Signalling address: the page's own host. A link must not be able to send a camera elsewhere. */
   url: string;
   codec: 'vp8' | 'vp9' | 'av1' | 'h264' | undefined;
   /** Two PeerConnections (`/rtc`) instead of one (`/rtc/v1`). */
@@ -37,7 +37,7 @@ export function readVisit(): Visit & { join: boolean } {
     room: query.get('room') ?? '',
     name: query.get('name') ?? localStorage.getItem('chappe.name') ?? '',
     token: query.get('token') ?? '',
-    url: query.get('url') ?? location.origin.replace(/^http/, 'ws'),
+    url: location.origin.replace(/^http/, 'ws'),
     codec: codec === 'vp8' || codec === 'vp9' || codec === 'av1' || codec === 'h264' ? codec : undefined,
     twoPeers: flag('two', false),
     simulcast: flag('simulcast', true),
