@@ -181,13 +181,18 @@ fn refused(error: RequestError) -> Status {
     }
 }
 
+/// Longest timeout of a room, 136 years: more says the same, and no clock reaches its end.
+const LONGEST_SECONDS: i64 = u32::MAX as i64;
+
 /// Absent and 0 are the default.
 fn timeout(
     field: &str,
     asked: Option<prost_types::Duration>,
     default: Duration,
 ) -> Result<Duration, Status> {
-    let Some(asked) = asked else { return Ok(default) };
+    let Some(mut asked) = asked else { return Ok(default) };
+    // The conversion negates, which the smallest number does not survive.
+    asked.seconds = asked.seconds.clamp(-LONGEST_SECONDS, LONGEST_SECONDS);
     let asked = Duration::try_from(asked)
         .map_err(|_| Status::invalid_argument(format!("{field}: expected a positive duration")))?;
     Ok(if asked.is_zero() { default } else { asked })

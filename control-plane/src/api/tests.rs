@@ -123,6 +123,27 @@ fn admin(room: &str) -> VideoGrants {
 }
 
 #[tokio::test]
+async fn a_huge_timeout_is_clamped_and_a_negative_one_refused() {
+    let server = Server::start().await;
+    let mut rooms = RoomServiceClient::new(server.channel().await);
+    let wanted = |name: &str, seconds| api::CreateRoomRequest {
+        name: name.to_owned(),
+        empty_timeout: Some(prost_types::Duration { seconds, nanos: 0 }),
+        departure_timeout: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..Default::default()
+    };
+    let made = rooms.create_room(server.asks(create(), wanted("long", i64::MAX))).await.unwrap();
+    let made = made.into_inner();
+    for timeout in [made.empty_timeout, made.departure_timeout] {
+        assert_eq!(timeout.unwrap().seconds, i64::from(u32::MAX));
+    }
+    for seconds in [-1, i64::MIN] {
+        let refused = rooms.create_room(server.asks(create(), wanted("past", seconds))).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
 async fn rooms_over_grpc() {
     let server = Server::start().await;
     let mut rooms = RoomServiceClient::new(server.channel().await);

@@ -217,10 +217,6 @@ impl RoomActor {
             Message::ApplyPeer { sid, role, delta, reply } => {
                 self.apply_peer(sid, role, delta, reply);
             }
-            Message::RemovePeer { sid, role, reply } => {
-                self.peers.remove(&(sid, role));
-                let _ = reply.send(Ok(()));
-            }
             Message::AddTrack { sid, request, reply } => {
                 let _ = reply.send(self.state.add_track(&sid, *request));
             }

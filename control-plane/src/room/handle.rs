@@ -69,11 +69,6 @@ pub(super) enum Message {
         delta: Box<node::PeerDelta>,
         reply: Reply<node::LocalTransport>,
     },
-    RemovePeer {
-        sid: ParticipantSid,
-        role: PeerRole,
-        reply: Reply<()>,
-    },
     AddTrack {
         sid: ParticipantSid,
         request: Box<proto::AddTrackRequest>,
@@ -212,16 +207,6 @@ impl RoomHandle {
     ) -> Result<node::LocalTransport, RequestError> {
         let (sid, delta) = (sid.clone(), Box::new(delta));
         self.ask(|reply| Message::ApplyPeer { sid, role, delta, reply }).await
-    }
-
-    /// Ends one peer, for example before a client makes a new PeerConnection in its place.
-    pub async fn remove_peer(
-        &self,
-        sid: &ParticipantSid,
-        role: PeerRole,
-    ) -> Result<(), RequestError> {
-        let sid = sid.clone();
-        self.ask(|reply| Message::RemovePeer { sid, role, reply }).await
     }
 
     /// Grants a track id. The others see the track once it is published. With `request.sid` set it adds a backup codec

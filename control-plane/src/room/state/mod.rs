@@ -87,7 +87,8 @@ pub(super) struct RoomState {
 
 impl RoomState {
     pub(super) fn new(sid: String, name: String, options: RoomOptions, now: Now) -> Self {
-        let end_at = Some(now.mono + options.empty_timeout);
+        // Beyond what the clock can say: never.
+        let end_at = now.mono.checked_add(options.empty_timeout);
         Self {
             sid,
             name,
@@ -165,6 +166,8 @@ impl RoomState {
 
     /// Lets a participant in; an older one of its identity goes.
     pub(super) fn join(&mut self, request: JoinRequest, now: Now) -> Result<Joined, JoinError> {
+        check_profile(Some(&request.name), Some(&request.metadata), &request.attributes)
+            .map_err(|error| JoinError::NoNode(error.to_string()))?;
         let older = self.sid_of(&request.identity);
         let max = self.options.max_participants;
         let others = self.participants.len() - usize::from(older.is_some());
@@ -271,7 +274,7 @@ impl RoomState {
         }
         self.effects.push_back(Effect::Gone(sid.clone()));
         if self.participants.is_empty() {
-            self.end_at = Some(now.mono + self.options.departure_timeout);
+            self.end_at = now.mono.checked_add(self.options.departure_timeout);
         }
         self.counts_changed(now);
     }

@@ -1,5 +1,7 @@
 //! Who takes which track: what a participant wants, what it may take, and what follows.
 
+use std::collections::BTreeSet;
+
 use livekit_protocol as proto;
 
 use super::{Effect, Now, RoomState, participant::Participant, quality::codec_name, track::Track};
@@ -7,6 +9,8 @@ use crate::room::types::*;
 
 /// Most tracks that one participant may name, present or not.
 const MAX_WISHES: usize = 4_096;
+/// Longest name of a track that may exist one day, bytes: ours are shorter.
+const MAX_TRACK_SID: usize = 64;
 
 impl RoomState {
     /// A participant takes or leaves tracks by name. Names of unknown tracks count once they appear.
@@ -20,7 +24,12 @@ impl RoomState {
         if subscribe && !participant.permissions.can_subscribe {
             return Err(RequestError::NotAllowed("taking tracks".to_owned()));
         }
-        if participant.wishes.len() + tracks.len() > MAX_WISHES {
+        if tracks.iter().any(|track| track.0.len() > MAX_TRACK_SID) {
+            return Err(RequestError::Invalid(format!("a track sid over {MAX_TRACK_SID} bytes")));
+        }
+        let named: BTreeSet<_> = tracks.iter().collect();
+        let unknown = named.iter().filter(|track| !participant.wishes.contains_key(**track));
+        if participant.wishes.len() + unknown.count() > MAX_WISHES {
             return Err(RequestError::LimitExceeded(format!("{MAX_WISHES} tracks named")));
         }
         participant.wishes.extend(tracks.iter().map(|track| (track.clone(), subscribe)));

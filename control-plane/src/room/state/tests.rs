@@ -361,6 +361,117 @@ fn bounds_of_what_participants_say() {
 }
 
 #[test]
+fn an_announcement_is_bounded() {
+    let long = || "x".repeat(257);
+    let codec = |codec: String, cid: String, layers: usize| proto::SimulcastCodec {
+        codec,
+        cid,
+        layers: vec![Default::default(); layers],
+        ..Default::default()
+    };
+    let plain = || camera("cam");
+    let with = |codec| proto::AddTrackRequest { simulcast_codecs: vec![codec], ..plain() };
+    let rid = proto::VideoLayer { rid: long(), ..Default::default() };
+    let text = String::new;
+    let cases = [
+        ("name", proto::AddTrackRequest { name: long(), ..plain() }),
+        ("stream", proto::AddTrackRequest { stream: long(), ..plain() }),
+        ("cid", camera(&long())),
+        ("codec", with(codec(long(), text(), 0))),
+        ("cid of a codec", with(codec(text(), long(), 0))),
+        ("layers of a codec", with(codec(text(), text(), 17))),
+        ("layers", proto::AddTrackRequest { layers: vec![Default::default(); 17], ..plain() }),
+        ("rid", proto::AddTrackRequest { layers: vec![rid], ..plain() }),
+        ("features", proto::AddTrackRequest { audio_features: vec![0; 17], ..plain() }),
+        (
+            "codecs",
+            proto::AddTrackRequest { simulcast_codecs: vec![Default::default(); 17], ..plain() },
+        ),
+    ];
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    for (name, request) in cases {
+        let refused = room.add_track(&anna, request);
+        assert!(matches!(refused, Err(RequestError::LimitExceeded(_))), "{name}: {refused:?}");
+    }
+    let fits = proto::AddTrackRequest { name: "n".repeat(256), ..plain() };
+    room.add_track(&anna, fits).unwrap();
+}
+
+#[test]
+fn repeated_announcements_of_a_track_do_not_grow_it_without_limit() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let track = publish(&mut room, &anna, "cam");
+    let mut again = camera("backup");
+    again.sid = track.to_string();
+    let named = |number: usize| proto::SimulcastCodec {
+        codec: format!("codec{number}"),
+        ..Default::default()
+    };
+    let mut refusals = 0;
+    for number in 0..100 {
+        again.simulcast_codecs = vec![named(number)];
+        let answer = room.add_track(&anna, again.clone());
+        refusals += usize::from(matches!(answer, Err(RequestError::LimitExceeded(_))));
+    }
+    let codecs = room.everybody()[0].tracks[0].codecs.len();
+    assert_eq!((codecs, refusals), (16, 85), "one negotiated, then 15 of 100");
+    again.simulcast_codecs = vec![named(3)];
+    assert!(room.add_track(&anna, again).is_ok(), "a known one is no growth");
+}
+
+#[test]
+fn wishes_are_short_and_few() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let name = |number: usize| TrackSid(format!("TR_{number}").into());
+    let long = TrackSid("T".repeat(65).into());
+    let refused = room.subscribe(&anna, vec![name(0), long], true);
+    assert!(matches!(refused, Err(RequestError::Invalid(_))), "{refused:?}");
+    for number in 0..4_096 {
+        room.subscribe(&anna, vec![name(number); 2], true).unwrap();
+    }
+    let refused = room.subscribe(&anna, vec![name(4_096)], true);
+    assert!(matches!(refused, Err(RequestError::LimitExceeded(_))), "{refused:?}");
+    room.subscribe(&anna, vec![name(7)], false).unwrap();
+    assert_eq!(room.participants[&anna].wishes.len(), 4_096);
+}
+
+#[test]
+fn a_join_says_no_more_than_an_update_may() {
+    let pair = ("k".to_owned(), "v".repeat(MAX_ATTRIBUTES));
+    let cases = [
+        JoinRequest { name: "n".repeat(MAX_NAME + 1), ..request("anna") },
+        JoinRequest { metadata: "m".repeat(MAX_METADATA + 1), ..request("anna") },
+        JoinRequest { attributes: HashMap::from([pair]), ..request("anna") },
+    ];
+    let mut room = room();
+    let older = join(&mut room, "anna");
+    for request in cases {
+        assert!(room.join(request, at(1)).is_err());
+        assert!(room.has(&older), "a refused join evicts nobody");
+    }
+}
+
+#[test]
+fn timeouts_beyond_the_clock_are_never() {
+    let options = RoomOptions {
+        empty_timeout: Duration::MAX,
+        departure_timeout: Duration::MAX,
+        ..Default::default()
+    };
+    let mut room = RoomState::new("RM_test".to_owned(), "test".to_owned(), options, at(0));
+    assert_eq!(room.poll_timeout(), None);
+    let anna = join(&mut room, "anna");
+    room.leave(&anna, proto::DisconnectReason::ClientInitiated, at(2));
+    room.handle_timeout(at(1_000_000));
+    assert!(!drain(&mut room).contains(&Effect::End));
+    let restored = RoomState::restore(&room.save().unwrap(), at(3)).unwrap();
+    assert_eq!(restored.info().empty_timeout, u32::MAX);
+}
+
+#[test]
 fn a_full_room_takes_nobody_but_a_returning_identity() {
     let options = RoomOptions { max_participants: 1, ..Default::default() };
     let mut room = RoomState::new("RM_test".to_owned(), "test".to_owned(), options, at(0));

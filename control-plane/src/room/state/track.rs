@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
 
-use super::quality::Quality;
+use super::{quality::Quality, tracks::MAX_LAYERS};
 use crate::room::{
     ids,
     types::{
@@ -51,17 +51,28 @@ impl Track {
     }
 
     /// Announces a backup codec of this track.
-    pub(super) fn add_codecs(&mut self, codecs: Vec<proto::SimulcastCodec>) {
+    pub(super) fn add_codecs(
+        &mut self,
+        codecs: Vec<proto::SimulcastCodec>,
+    ) -> Result<(), RequestError> {
+        let before = self.info.codecs.len();
         for codec in codecs {
             let announced = announced_codec(self.info.r#type(), codec);
             let same = |known: &&mut proto::SimulcastCodecInfo| {
                 known.mime_type.eq_ignore_ascii_case(&announced.mime_type)
             };
+            let full = self.info.codecs.len() >= MAX_LAYERS;
             match self.info.codecs.iter_mut().find(same) {
                 Some(known) => *known = announced,
-                None => self.info.codecs.push(announced),
+                None if !full => self.info.codecs.push(announced),
+                None => {
+                    self.info.codecs.truncate(before);
+                    let most = format!("more than {MAX_LAYERS} codecs of a track");
+                    return Err(RequestError::LimitExceeded(most));
+                }
             }
         }
+        Ok(())
     }
 
     /// Takes over what was negotiated. True where anything changed.

@@ -7,8 +7,10 @@ use crate::room::types::*;
 
 /// Most tracks of one participant, announced or published.
 const MAX_TRACKS: usize = 64;
-/// Most codecs or layers in one announcement.
-const MAX_LAYERS: usize = 16;
+/// Most codecs of one track, layers of one codec, or features.
+pub(super) const MAX_LAYERS: usize = 16;
+/// Longest name, stream, client's id or codec of a track, bytes.
+const MAX_TEXT: usize = 256;
 
 impl RoomState {
     /// Announces a track, or a backup codec of one.
@@ -22,9 +24,7 @@ impl RoomState {
             let what = format!("publishing from {}", request.source().as_str_name());
             return Err(RequestError::NotAllowed(what));
         }
-        if request.simulcast_codecs.len() > MAX_LAYERS || request.layers.len() > MAX_LAYERS {
-            return Err(RequestError::LimitExceeded(format!("{MAX_LAYERS} codecs and layers")));
-        }
+        check_announcement(&request)?;
         if request.r#type() == proto::TrackType::Data {
             return Err(RequestError::Invalid("only audio and video tracks are added".to_owned()));
         }
@@ -32,8 +32,10 @@ impl RoomState {
             let known = TrackSid(request.sid.as_str().into());
             let track = participant.tracks.get_mut(&known);
             let track = track.ok_or_else(|| RequestError::NotFound(format!("track {known}")))?;
-            track.add_codecs(request.simulcast_codecs);
-            return Ok(track.info.clone());
+            track.add_codecs(request.simulcast_codecs)?;
+            let info = track.info.clone();
+            self.effects.push_back(Effect::Save);
+            return Ok(info);
         }
         let again = participant.tracks.values().find(|track| {
             !track.is_published() && !track.cid.is_empty() && track.cid == request.cid
@@ -181,5 +183,32 @@ impl RoomState {
         let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
         let found = participant.tracks.get_mut(track);
         found.ok_or_else(|| RequestError::NotFound(format!("track {track}")))
+    }
+}
+
+/// Everything in an announcement is kept and told to others: it is bounded.
+fn check_announcement(request: &proto::AddTrackRequest) -> Result<(), RequestError> {
+    let codecs = &request.simulcast_codecs;
+    let layers = || codecs.iter().flat_map(|codec| &codec.layers).chain(&request.layers);
+    let named = [("name", &request.name), ("stream", &request.stream), ("cid", &request.cid)];
+    let of_codecs = codecs.iter().flat_map(|codec| [("codec", &codec.codec), ("cid", &codec.cid)]);
+    let of_layers = layers().map(|layer| ("rid", &layer.rid));
+    for (what, text) in named.into_iter().chain(of_codecs).chain(of_layers) {
+        if text.len() > MAX_TEXT {
+            return Err(RequestError::LimitExceeded(format!("{what} over {MAX_TEXT} bytes")));
+        }
+    }
+    let most_layers = codecs.iter().map(|codec| codec.layers.len()).max().unwrap_or(0);
+    let counts = [
+        ("simulcast_codecs", codecs.len()),
+        ("layers", request.layers.len().max(most_layers)),
+        ("audio_features", request.audio_features.len()),
+        ("packet_trailer_features", request.packet_trailer_features.len()),
+    ];
+    match counts.into_iter().find(|(_, count)| *count > MAX_LAYERS) {
+        Some((what, _)) => {
+            Err(RequestError::LimitExceeded(format!("more than {MAX_LAYERS} {what}")))
+        }
+        None => Ok(()),
     }
 }
