@@ -9,7 +9,7 @@ const { launch, Person } = await import('./lib/browser.mjs');
 const { Server } = await import('./lib/server.mjs');
 
 const joins = Number(process.argv[2] ?? 20);
-const server = await new Server({ env: { CHAPPE_DEV: 'false' } }).start();
+const server = await new Server({ env: { CHAPPE_DEV: 'true' } }).start();
 const chrome = await launch('chrome', server.url);
 
 /** CPU seconds and resident bytes of the server. */
@@ -21,7 +21,7 @@ function usage() {
 
 async function packetsSent() {
   const text = await server.metrics();
-  const match = [...text.matchAll(/^chappe_[a-z_]*(?:egress_packets|rtp_sent|packets_sent)[a-z_]*(?:\{[^}]*\})? (\d+)/gm)];
+  const match = [...text.matchAll(/^chappe_sfu_media_out_total\{[^}]*\} (\d+)/gm)];
   return match.reduce((sum, line) => sum + Number(line[1]), 0);
 }
 

@@ -1,5 +1,7 @@
 //! Log lines and the admin listener: health, readiness, metrics.
 
+use std::io::IsTerminal;
+
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use chappe_sfu::control::NodeHandle;
 use tracing_subscriber::EnvFilter;
@@ -10,7 +12,10 @@ use crate::room::RoomRegistry;
 pub fn start_logging(filter: &str, json: bool) -> Result<(), String> {
     let parsed =
         EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json {
         log.json().init()
     } else {

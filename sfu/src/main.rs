@@ -1,6 +1,6 @@
 //! `chappe-sfu`: a media node for control planes elsewhere.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
 
 use chappe_sfu::{
     config::{Args, Config},
@@ -37,7 +37,10 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| format!("log filter {:?}: {error}", config.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if config.log_json {
         log.json().init();
     } else {
