@@ -163,27 +163,6 @@ impl RoomRegistry {
         self.0.policy.auto_create || self.get(room_name).is_some()
     }
 
-    /// Would a join be let in now?
-    pub async fn check(&self, room_name: &str, identity: &str) -> Result<(), JoinError> {
-        self.ready().await?;
-        let Some(room) = self.get(room_name) else {
-            if !self.0.policy.auto_create {
-                return Err(JoinError::RoomNotFound);
-            }
-            let placed = self.0.nodes.place().await;
-            return placed.map(drop).map_err(|error| JoinError::NoNode(error.to_string()));
-        };
-        // A room that ends meanwhile is made again by joining.
-        let (Ok(info), Ok(people)) = (room.room().await, room.participants().await) else {
-            return Ok(());
-        };
-        let others = people.iter().filter(|person| person.identity != identity).count();
-        if info.max_participants > 0 && others >= info.max_participants as usize {
-            return Err(JoinError::RoomFull(info.max_participants));
-        }
-        Ok(())
-    }
-
     /// Makes a room, or returns the one of that name unchanged.
     pub async fn create(
         &self,

@@ -50,10 +50,6 @@ pub struct ConnectParams {
     pub client: proto::ClientInfo,
     /// Takes every track without asking.
     pub auto_subscribe: bool,
-    /// Tells which layers it shows.
-    pub adaptive_stream: bool,
-    /// Layers may be paused when there is no bandwidth.
-    pub subscriber_allow_pause: bool,
     /// One PeerConnection for both directions.
     pub single_peer: bool,
     /// A publish-only companion of a participant: its identity gets this suffix.
@@ -114,8 +110,6 @@ impl ConnectParams {
         Self {
             client: request.client_info.unwrap_or_default(),
             auto_subscribe: settings.auto_subscribe,
-            adaptive_stream: settings.adaptive_stream,
-            subscriber_allow_pause: settings.subscriber_allow_pause.unwrap_or(false),
             single_peer: true,
             publish: None,
             reconnect: request.reconnect.then(|| Reconnect {
@@ -161,8 +155,6 @@ impl ConnectParams {
         Ok(Self {
             client,
             auto_subscribe: flag("auto_subscribe", true),
-            adaptive_stream: flag("adaptive_stream", false),
-            subscriber_allow_pause: flag("subscriber_allow_pause", false),
             single_peer: false,
             publish: some(text("publish")),
             reconnect: flag("reconnect", false)

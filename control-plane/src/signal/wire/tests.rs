@@ -99,7 +99,7 @@ fn a_join_request_is_unwrapped() {
     for (name, text) in cases {
         let query = format!("access_token=t&join_request={text}");
         let params = ConnectParams::from_query(Endpoint::RtcV1, &query).expect(name);
-        assert!(params.single_peer && params.auto_subscribe && params.adaptive_stream, "{name}");
+        assert!(params.single_peer && params.auto_subscribe, "{name}");
         assert_eq!(params.client.protocol, 16, "{name}");
         assert_eq!(params.offer.as_ref().map(|offer| offer.id), Some(1), "{name}");
         assert!(params.reconnect.is_none() && params.metadata.is_none(), "{name}");
@@ -156,7 +156,7 @@ fn query_parameters_are_read() {
          &capabilities=CAP_PACKET_TRAILER,unknown"
     );
     let params = ConnectParams::from_query(Endpoint::Rtc, &query).expect("parameters");
-    assert!(!params.auto_subscribe && params.adaptive_stream && !params.single_peer);
+    assert!(!params.auto_subscribe && !params.single_peer);
     assert_eq!(params.client.sdk(), proto::client_info::Sdk::Swift);
     assert_eq!((params.client.protocol, params.client.client_protocol), (15, 1));
     assert_eq!(params.client.capabilities.len(), 1);
