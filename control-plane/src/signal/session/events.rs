@@ -6,7 +6,7 @@ use chappe_proto::node::v1 as node;
 use livekit_protocol::{self as proto, signal_response::Message};
 
 use super::{Effect, Session, deadline::Deadline};
-use crate::room::{PeerRole, RoomEvent};
+use crate::room::{PeerRole, RoomEvent, TrackSid};
 
 impl Session {
     /// The room has news.
@@ -41,13 +41,7 @@ impl Session {
                     track_sid: track.to_string(),
                 }));
             }
-            RoomEvent::TrackUnpublished(track) => {
-                self.publications.remove(&track);
-                self.demands.remove(&*track.0);
-                let track_sid = track.to_string();
-                self.send(Message::TrackUnpublished(proto::TrackUnpublishedResponse { track_sid }));
-                self.advance_uplink(now);
-            }
+            RoomEvent::TrackUnpublished(track) => self.handle_unpublished(&track, now),
             RoomEvent::Muted { track, muted } => {
                 self.publications.mute(&track.0, muted);
                 self.send(Message::Mute(proto::MuteTrackRequest { sid: track.to_string(), muted }));
@@ -81,6 +75,15 @@ impl Session {
                 self.end();
             }
         }
+    }
+
+    /// The room has a track of this client no more.
+    pub(super) fn handle_unpublished(&mut self, track: &TrackSid, now: Instant) {
+        self.publications.remove(track);
+        self.demands.remove(&*track.0);
+        let track_sid = track.to_string();
+        self.send(Message::TrackUnpublished(proto::TrackUnpublishedResponse { track_sid }));
+        self.advance_uplink(now);
     }
 
     /// A client with two PeerConnections that may take tracks gets an offer, even with nothing to take: it waits for

@@ -295,7 +295,7 @@ impl Session {
             Reply::Peer { role, outcome: Ok(local) } => self.handle_applied(role, local, now),
             Reply::Peer { role, outcome: Err(error) } => self.handle_not_applied(role, &error),
             Reply::Track { request, outcome } => self.handle_granted(*request, outcome, now),
-            Reply::Done { command, outcome } => self.handle_done(command, outcome),
+            Reply::Done { command, outcome } => self.handle_done(command, outcome, now),
         }
     }
 

@@ -495,7 +495,12 @@ impl Session {
         self.advance_uplink(now);
     }
 
-    pub(super) fn handle_done(&mut self, command: RoomCommand, outcome: Result<(), RequestError>) {
+    pub(super) fn handle_done(
+        &mut self,
+        command: RoomCommand,
+        outcome: Result<(), RequestError>,
+        now: Instant,
+    ) {
         use proto::request_response::{Reason, Request};
         match (command, outcome) {
             (RoomCommand::UpdateMetadata { request, .. }, Ok(())) => {
@@ -522,6 +527,33 @@ impl Session {
             }
             (RoomCommand::UpdateLocalVideoTrack(request), Err(error)) => {
                 self.refuse(0, &error, Some(Request::UpdateVideoTrack(request)));
+            }
+            // The room says why by an event that is on its way.
+            (_, Err(RequestError::Closed)) => {}
+            (RoomCommand::UpdateSubscription { tracks, .. }, Err(RequestError::NotFound(_))) => {
+                let err = proto::SubscriptionError::SeTrackNotfound as i32;
+                for track in tracks {
+                    let track_sid = track.to_string();
+                    self.send(Message::SubscriptionResponse(proto::SubscriptionResponse {
+                        track_sid,
+                        err,
+                    }));
+                }
+            }
+            (
+                RoomCommand::UpdateSubscription { .. } | RoomCommand::SubscriptionPermission(_),
+                Err(error),
+            ) => self.refuse(0, &error, None),
+            (RoomCommand::MuteTrack { track, muted }, Err(error)) => {
+                let mute = proto::MuteTrackRequest { sid: track.to_string(), muted };
+                self.refuse(0, &error, Some(Request::Mute(mute)));
+            }
+            (RoomCommand::PublishTrack { track, .. }, Ok(())) => self.publications.confirm(&track),
+            (RoomCommand::PublishTrack { track, .. }, Err(RequestError::NotFound(_)))
+                if self.publications.is_confirmed(&track) =>
+            {
+                // It ended while nobody was there to hear it.
+                self.handle_unpublished(&track, now);
             }
             (RoomCommand::PublishTrack { track, .. }, Err(RequestError::NotFound(_)))
                 if self.publications.contains(&track.0) =>

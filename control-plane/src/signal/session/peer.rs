@@ -10,6 +10,9 @@ use crate::{
 /// Trickled candidates kept for diagnosis, at most.
 const MAX_REMOTE_CANDIDATES: usize = 32;
 
+/// Longest of them, bytes; the node takes no longer ones.
+const MAX_CANDIDATE: usize = 512;
+
 /// How far an answer to the client's offer has come.
 #[derive(Debug)]
 pub(super) enum Answering {
@@ -35,6 +38,8 @@ pub(super) struct Peer {
     pub(super) local: Option<node::LocalTransport>,
     pub(super) answering: Answering,
     pub(super) remote_candidates: Vec<String>,
+    /// Too long, or too many.
+    ignored_candidates: u32,
     pub(super) force_tcp: bool,
 }
 
@@ -49,6 +54,7 @@ impl Peer {
             local: None,
             answering: Answering::Idle,
             remote_candidates: Vec::new(),
+            ignored_candidates: 0,
             force_tcp: false,
         }
     }
@@ -82,9 +88,14 @@ impl Peer {
     }
 
     pub(super) fn add_candidate(&mut self, candidate: String) {
-        if self.remote_candidates.len() < MAX_REMOTE_CANDIDATES {
+        let fits = candidate.len() <= MAX_CANDIDATE;
+        if fits && self.remote_candidates.len() < MAX_REMOTE_CANDIDATES {
             self.remote_candidates.push(candidate);
+            return;
         }
+        self.ignored_candidates = self.ignored_candidates.saturating_add(1);
+        let (role, ignored) = (self.role, self.ignored_candidates);
+        tracing::debug!(?role, ignored, "candidates of the client that are not kept");
     }
 
     /// The client's side of the transport, as the node should know it.
@@ -197,6 +208,18 @@ mod tests {
         assert_eq!(delta.remove_subscription_track_ids, ["TR_y"]);
         assert_eq!((delta.transport, delta.codecs, delta.owner_state), (None, None, None));
         assert_eq!(delta_between(&to, &to), None);
+    }
+
+    #[test]
+    fn candidates_that_the_node_would_refuse_are_ignored() {
+        let mut peer = Peer::new(PeerRole::Single, Negotiator::answering(1));
+        peer.add_candidate("x".repeat(MAX_CANDIDATE + 1));
+        assert_eq!(peer.transport().remote_candidates, [""; 0]);
+        for _ in 0..40 {
+            peer.add_candidate("x".repeat(MAX_CANDIDATE));
+        }
+        assert_eq!(peer.transport().remote_candidates.len(), MAX_REMOTE_CANDIDATES);
+        assert_eq!(peer.ignored_candidates, 9);
     }
 
     #[test]

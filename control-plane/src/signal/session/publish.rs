@@ -33,6 +33,9 @@ pub(super) struct Publication {
     variants: Vec<Variant>,
     /// What the room was told.
     told: Vec<PublishedVariant>,
+    /// The room took it, in the life of this session.
+    #[serde(skip)]
+    confirmed: bool,
 }
 
 impl Publication {
@@ -168,6 +171,7 @@ impl Publications {
             requests: vec![request],
             variants: Vec::new(),
             told: Vec::new(),
+            confirmed: false,
         });
     }
 
@@ -285,6 +289,27 @@ impl Publications {
     pub(super) fn forget_told(&mut self) {
         for publication in &mut self.list {
             publication.told.clear();
+        }
+    }
+
+    /// The room took what it was told of this track.
+    pub(super) fn confirm(&mut self, sid: &TrackSid) {
+        if let Some(publication) = self.list.iter_mut().find(|known| known.sid == *sid) {
+            publication.confirmed = true;
+        }
+    }
+
+    pub(super) fn is_confirmed(&self, sid: &TrackSid) -> bool {
+        self.list.iter().any(|known| known.sid == *sid && known.confirmed)
+    }
+
+    /// The room does not name every track that it took: tell it again of the others. What has ended while the client
+    /// was away it refuses then; what is only on its way there it takes.
+    pub(super) fn compare(&mut self, in_room: &[proto::TrackInfo]) {
+        for publication in &mut self.list {
+            if in_room.iter().all(|track| track.sid != *publication.sid.0) {
+                publication.told.clear();
+            }
         }
     }
 

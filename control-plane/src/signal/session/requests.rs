@@ -33,7 +33,11 @@ impl Session {
                 self.end();
             }
             Request::SubscriptionPermission(permission) => {
-                self.command(RoomCommand::SubscriptionPermission(permission));
+                let named = permission.track_permissions.iter();
+                let named = named.map(|subscriber| 1 + subscriber.track_sids.len()).sum();
+                if self.is_bounded(named) {
+                    self.command(RoomCommand::SubscriptionPermission(permission));
+                }
             }
             Request::SyncState(sync) => self.handle_sync_state(sync, now),
             Request::Simulate(simulate) => self.handle_simulate(simulate, now),
@@ -130,24 +134,31 @@ impl Session {
         self.advance_uplink(now);
     }
 
+    /// Refuses a request that names too many tracks.
+    fn is_bounded(&mut self, named: usize) -> bool {
+        if named > MAX_TRACKS_PER_REQUEST {
+            let limit = format!("{named} named, at most {MAX_TRACKS_PER_REQUEST} at once");
+            self.refuse(0, &RequestError::LimitExceeded(limit), None);
+        }
+        named <= MAX_TRACKS_PER_REQUEST
+    }
+
     fn handle_subscription(&mut self, update: proto::UpdateSubscription) {
         let by_participant =
             update.participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids);
-        let tracks: Vec<_> = update
-            .track_sids
-            .into_iter()
-            .chain(by_participant)
-            .take(MAX_TRACKS_PER_REQUEST)
-            .map(TrackSid::from)
-            .collect();
-        if !tracks.is_empty() {
+        let tracks: Vec<_> =
+            update.track_sids.into_iter().chain(by_participant).map(TrackSid::from).collect();
+        if self.is_bounded(tracks.len()) && !tracks.is_empty() {
             self.command(RoomCommand::UpdateSubscription { tracks, subscribe: update.subscribe });
         }
     }
 
     fn handle_track_settings(&mut self, request: &proto::UpdateTrackSettings) {
+        if !self.is_bounded(request.track_sids.len()) {
+            return;
+        }
         let settings = Settings::from_request(request);
-        for sid in request.track_sids.iter().take(MAX_TRACKS_PER_REQUEST) {
+        for sid in &request.track_sids {
             self.subscriptions.set(sid, settings);
         }
         if self.sending_peer().is_created() {
@@ -182,7 +193,9 @@ impl Session {
         if let Some(subscription) = sync.subscription {
             self.handle_subscription(subscription);
         }
-        self.subscriptions.set_disabled(&sync.track_sids_disabled);
+        if self.is_bounded(sync.track_sids_disabled.len()) {
+            self.subscriptions.set_disabled(&sync.track_sids_disabled);
+        }
         self.update_downlink(now);
     }
 

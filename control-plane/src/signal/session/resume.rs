@@ -137,6 +137,7 @@ impl Session {
         self.send_absent(resumed.departed, &resumed.others);
         self.known =
             resumed.others.iter().map(|other| (other.sid.clone(), other.clone())).collect();
+        self.publications.compare(&resumed.participant.tracks);
         let mut everybody = resumed.others;
         everybody.push(resumed.participant);
         self.send_participants(everybody);

@@ -457,6 +457,98 @@ fn requests_are_answered() {
 }
 
 #[test]
+fn what_the_room_refuses_is_answered() {
+    struct Case {
+        name: &'static str,
+        request: Request,
+        error: RequestError,
+        expect: (&'static str, i32),
+    }
+    let not_allowed = proto::request_response::Reason::NotAllowed as i32;
+    let too_much = proto::request_response::Reason::LimitExceeded as i32;
+    let subscription = |count| {
+        let track_sids = vec!["TR_x".to_owned(); count];
+        Request::Subscription(proto::UpdateSubscription {
+            track_sids,
+            subscribe: true,
+            ..Default::default()
+        })
+    };
+    let permission = |count| {
+        let track_sids = vec!["TR_x".to_owned(); count];
+        let one = proto::TrackPermission { track_sids, ..Default::default() };
+        Request::SubscriptionPermission(proto::SubscriptionPermission {
+            all_participants: false,
+            track_permissions: vec![one],
+        })
+    };
+    let refusal = || RequestError::NotAllowed("this".into());
+    let cases = [
+        Case {
+            name: "subscription without permission",
+            request: subscription(1),
+            error: refusal(),
+            expect: ("request_response", not_allowed),
+        },
+        Case {
+            name: "subscription to nothing",
+            request: subscription(1),
+            error: RequestError::NotFound("TR_x".into()),
+            expect: ("subscription_response", proto::SubscriptionError::SeTrackNotfound as i32),
+        },
+        Case {
+            name: "subscription permission",
+            request: permission(1),
+            error: refusal(),
+            expect: ("request_response", not_allowed),
+        },
+        Case {
+            name: "mute",
+            request: Request::Mute(proto::MuteTrackRequest { sid: "TR_1".into(), muted: true }),
+            error: refusal(),
+            expect: ("request_response", not_allowed),
+        },
+        Case {
+            name: "too many subscriptions",
+            request: subscription(4097),
+            error: refusal(),
+            expect: ("request_response", too_much),
+        },
+        Case {
+            name: "too many permissions",
+            request: permission(4097),
+            error: refusal(),
+            expect: ("request_response", too_much),
+        },
+        Case {
+            name: "too many settings",
+            request: Request::TrackSetting(proto::UpdateTrackSettings {
+                track_sids: vec!["TR_x".to_owned(); 4097],
+                ..Default::default()
+            }),
+            error: refusal(),
+            expect: ("request_response", too_much),
+        },
+    ];
+    for case in cases {
+        let mut world = World::single();
+        world.request(Request::AddTrack(add_track("mic", false)));
+        world.settle();
+        world.inbox.clear();
+        world.room_refuses = Some(case.error);
+        world.request(case.request);
+        world.settle();
+        assert_eq!(world.kinds(), [case.expect.0], "{}", case.name);
+        let reason = match &world.inbox[0] {
+            Response::RequestResponse(response) => response.reason,
+            Response::SubscriptionResponse(response) => response.err,
+            other => panic!("{}: {other:?}", case.name),
+        };
+        assert_eq!(reason, case.expect.1, "{}", case.name);
+    }
+}
+
+#[test]
 fn pings_are_answered_with_the_wall_clock() {
     let mut world = World::single();
     world.now += Duration::from_millis(1500);
@@ -533,6 +625,49 @@ fn a_resume_says_first_what_happened_meanwhile() {
     world.offer();
     world.settle();
     assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn a_resume_withdraws_what_the_room_has_no_more() {
+    let mut world = World::single();
+    for (cid, kind) in [("mic", "audio"), ("cam", "video")] {
+        world.request(Request::AddTrack(add_track(cid, kind == "video")));
+        world.offering.publish(kind, cid, &[]);
+        world.offer();
+        world.settle();
+    }
+    let on_node = |world: &World| {
+        let tracks = &world.node[&PeerRole::Single].state.tracks;
+        tracks.iter().map(|track| track.track_id.clone()).collect::<Vec<_>>()
+    };
+    let may_send = |world: &World| {
+        world.node[&PeerRole::Single].state.data.as_ref().is_none_or(|data| data.may_send)
+    };
+    assert_eq!(on_node(&world), ["TR_1", "TR_2"]);
+    assert!(may_send(&world));
+    world.lose_signal();
+    world.settle();
+    // An API unpublished one and took a permission while nobody listened.
+    world.forgotten = vec![TrackSid::from("TR_2".to_owned())];
+    let mut resumed = world.resumed(Vec::new());
+    resumed.participant.tracks =
+        vec![proto::TrackInfo { sid: "TR_1".into(), ..Default::default() }];
+    resumed.permissions.can_publish_data = false;
+    world.done.clear();
+    world.resume(resumed);
+    world.settle();
+    assert_eq!(on_node(&world), ["TR_1"]);
+    assert!(!may_send(&world), "permissions are followed");
+    let withdrawn: Vec<_> = world
+        .inbox
+        .iter()
+        .filter_map(|message| match message {
+            Response::TrackUnpublished(unpublished) => Some(unpublished.track_sid.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(withdrawn, ["TR_2"]);
+    assert!(world.leave().is_none(), "the session goes on");
 }
 
 #[test]

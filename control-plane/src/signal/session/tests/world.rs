@@ -48,6 +48,10 @@ pub(super) struct World {
     pub(super) signal_closed: bool,
     /// The next node command fails.
     pub(super) node_fails: bool,
+    /// The room refuses everything but tracks and media.
+    pub(super) room_refuses: Option<RequestError>,
+    /// Ended in the room.
+    pub(super) forgotten: Vec<TrackSid>,
     granted: u32,
 }
 
@@ -127,6 +131,8 @@ impl World {
             ended: false,
             signal_closed: false,
             node_fails: false,
+            room_refuses: None,
+            forgotten: Vec::new(),
             granted: 0,
         };
         world.drain();
@@ -202,6 +208,9 @@ impl World {
                 let info = proto::TrackInfo { sid, r#type: request.r#type, ..Default::default() };
                 Reply::Track { request, outcome: Ok(info) }
             }
+            RoomCommand::PublishTrack { ref track, .. } if self.forgotten.contains(track) => {
+                Reply::Done { command, outcome: Err(RequestError::NotFound("track".into())) }
+            }
             RoomCommand::PublishTrack { ref track, ref info } => {
                 for variant in &info.variants {
                     let known =
@@ -215,7 +224,10 @@ impl World {
                 self.published.remove(track);
                 Reply::Done { command, outcome: Ok(()) }
             }
-            command => Reply::Done { command, outcome: Ok(()) },
+            command => {
+                let outcome = self.room_refuses.clone().map_or(Ok(()), Err);
+                Reply::Done { command, outcome }
+            }
         }
     }
 
