@@ -21,6 +21,8 @@ pub(crate) struct Held {
     pub(crate) peers: BTreeMap<String, node::PeerSnapshot>,
     /// Peers that were created, ever.
     pub(crate) created: usize,
+    /// Peers are changed later.
+    pub(crate) stalled: bool,
     states: usize,
     deltas: usize,
     pub(crate) sent: Vec<node::SendDataRequest>,
@@ -122,6 +124,9 @@ impl NodeService for TestNode {
         request: Request<node::ApplyPeerRequest>,
     ) -> Result<Response<node::ApplyPeerResponse>, Status> {
         let request = request.into_inner();
+        while self.held().stalled {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let mut held = self.held();
         held.fence(&request.room_id, request.epoch)?;
         let known = held.peers.get(&request.peer_id).cloned();

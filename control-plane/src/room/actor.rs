@@ -204,13 +204,15 @@ impl RoomActor {
             Message::Resume { sid, identity, events, reply } => {
                 self.resume(&sid, &identity, events, reply);
             }
-            Message::Leave { sid, reason } => {
-                self.sessions.remove(&sid);
-                self.state.leave(&sid, reason, now);
+            Message::Leave { sid, attachment, reason } => {
+                if !self.is_superseded(&sid, attachment) {
+                    self.sessions.remove(&sid);
+                    self.state.leave(&sid, reason, now);
+                }
             }
             Message::SignalLost { sid, attachment } => {
                 if self.is_current(&sid, attachment) {
-                    self.sessions.remove(&sid);
+                    // The session stays: its events end when the participant's time to resume does.
                     self.state.signal_lost(&sid, now);
                 }
             }
@@ -297,6 +299,11 @@ impl RoomActor {
 
     fn is_current(&self, sid: &ParticipantSid, attachment: Attachment) -> bool {
         self.sessions.get(sid).is_some_and(|session| session.attachment == attachment)
+    }
+
+    /// A resume gave the participant to a newer session.
+    fn is_superseded(&self, sid: &ParticipantSid, attachment: Attachment) -> bool {
+        self.sessions.get(sid).is_some_and(|session| session.attachment != attachment)
     }
 
     fn change(&mut self, who: Who, change: Change, now: Now) -> Result<(), RequestError> {

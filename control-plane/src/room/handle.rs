@@ -57,6 +57,7 @@ pub(super) enum Message {
     },
     Leave {
         sid: ParticipantSid,
+        attachment: Attachment,
         reason: proto::DisconnectReason,
     },
     SignalLost {
@@ -307,9 +308,11 @@ impl RoomHandle {
         self.change_own(sid, Change::LocalVideo(update)).await
     }
 
-    /// The participant is gone, peers and tracks with it. Its session hears nothing more.
+    /// The participant is gone, peers and tracks with it. Its session hears nothing more. Not heard where a resume gave
+    /// the participant to another session meanwhile.
     pub async fn leave(&self, sid: &ParticipantSid, reason: proto::DisconnectReason) {
-        self.send(Message::Leave { sid: sid.clone(), reason }).await;
+        let attachment = self.attachment;
+        self.send(Message::Leave { sid: sid.clone(), attachment, reason }).await;
     }
 
     /// The WebSocket is gone. Without media the participant goes too, else it has a while to resume.

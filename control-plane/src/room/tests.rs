@@ -302,7 +302,11 @@ async fn a_late_word_of_an_older_socket_does_not_detach_who_resumed() {
     let track = ben.publish("cam").await;
     assert_eq!(resumed.hear_subscribe().await.info.sid, *track.0);
     resumed.room.signal_lost(&resumed.sid).await;
-    while resumed.events.recv().await.is_some() {}
+    resumed.room.room().await.unwrap();
+    while resumed.events.try_recv().is_ok() {}
+    ben.publish("screen").await;
+    let told = resumed.events.try_recv();
+    assert_eq!(told, Err(mpsc::error::TryRecvError::Empty), "told nothing, and not given up");
 }
 
 #[tokio::test]

@@ -21,11 +21,14 @@ use crate::{
 /// Resumes that wait for a session, at most.
 const INBOX: usize = 4;
 
-/// A session that the room dropped as too slow waits this long for its client to resume.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Commands that wait for the room, at most: beyond, the client is not read.
+const MAX_COMMANDS: usize = 64;
 
-/// Without WebSocket, the end of the room's events means that the participant is gone, or that a resume is on its way
-/// here: it comes within this time.
+/// A session that the room dropped as too slow waits this long for its client to resume: longer than the room does.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// The room's events go on while a WebSocket is away, for as long as the client may resume. Their end means that the
+/// participant is gone, or that a resume is on its way here: it comes within this time.
 const DETACHED_ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A new WebSocket for a session.
@@ -116,7 +119,12 @@ impl Driver {
         }
     }
 
+    fn hears_client(&self) -> bool {
+        !self.ended && self.commands.len() <= MAX_COMMANDS
+    }
+
     async fn step(&mut self) {
+        let hears_client = self.hears_client();
         let orphan_end = self.orphan_until;
         let deadline = self.session.poll_timeout().map(Instant::from_std);
         let wake = deadline.into_iter().chain(orphan_end).min();
@@ -131,7 +139,7 @@ impl Driver {
                 Some(event) => self.session.handle_room(event, now()),
                 None => self.lose_room(),
             },
-            incoming = recv_incoming(&mut self.connection), if !self.ended => match incoming {
+            incoming = recv_incoming(&mut self.connection), if hears_client => match incoming {
                 Some(Incoming::Request(request)) => self.session.handle_request(*request, now()),
                 Some(Incoming::Garbage(error)) => self.answer_garbage(error),
                 None => self.lose_signal(),

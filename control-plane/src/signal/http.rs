@@ -132,6 +132,10 @@ fn admit(
     if let Some(suffix) = &params.publish {
         // A second connection of the same person that only sends (a screen, for example).
         identity = format!("{identity}#{suffix}");
+        if identity.len() > auth::MAX_IDENTITY {
+            let reason = format!("identity with its suffix: at most {} bytes", auth::MAX_IDENTITY);
+            return Err(Refusal { status: StatusCode::BAD_REQUEST, reason });
+        }
         permissions.can_subscribe = false;
     }
     Ok(Admitted { grants, room, identity, permissions, params })
@@ -216,7 +220,7 @@ async fn join(state: SignalState, admitted: Admitted) -> Result<Socket, Refusal>
     let two_peers = !admitted.params.single_peer;
     let request = join_request(&admitted);
     let (room, joined) = state.shared.rooms.join(&admitted.room, request, events_in).await?;
-    let (socket, connection) = ws::pair(&state.shared.config);
+    let (socket, connection) = ws::pair(&state.shared.config, state.shared.sockets.token());
     let now = Instant::now();
     let facts = facts(joined.sid.clone(), &admitted, now);
     let Admitted { grants, params, .. } = admitted;
@@ -262,7 +266,7 @@ fn join_request(admitted: &Admitted) -> JoinRequest {
 /// A client that comes back. Whatever fails, the upgrade succeeds: the first message then tells it to start anew.
 async fn resume(state: SignalState, admitted: Admitted, sid: String) -> Socket {
     let sid = ParticipantSid::from(sid);
-    let (socket, connection) = ws::pair(&state.shared.config);
+    let (socket, connection) = ws::pair(&state.shared.config, state.shared.sockets.token());
     if let Err(connection) = try_resume(&state, admitted, &sid, connection).await {
         tracing::info!(participant = %sid, "cannot resume: told to reconnect");
         let leave = leave_message(

@@ -22,6 +22,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use axum::Router;
 use dashmap::DashMap;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
 
 pub use session::SessionConfig;
 
@@ -76,6 +77,8 @@ struct Shared {
     /// Sessions that live in this process, for clients that come back.
     sessions: DashMap<ParticipantSid, LiveSession>,
     ended: Notify,
+    /// WebSockets that may still have something to say.
+    sockets: TaskTracker,
 }
 
 /// The way to a session that lives in this process.
@@ -89,7 +92,14 @@ impl SignalState {
     /// Joins go to `rooms`, tokens are checked with `keys`.
     #[must_use]
     pub fn new(rooms: RoomRegistry, keys: Arc<Keys>, config: SignalConfig) -> Self {
-        let shared = Shared { rooms, keys, config, sessions: DashMap::new(), ended: Notify::new() };
+        let shared = Shared {
+            rooms,
+            keys,
+            config,
+            sessions: DashMap::new(),
+            ended: Notify::new(),
+            sockets: TaskTracker::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -99,16 +109,19 @@ impl SignalState {
         self.shared.sessions.len()
     }
 
-    /// Returns once no session is left: after [`RoomRegistry::shutdown`], when every client was told.
+    /// Returns once no session is left and the last words of each are with its client: after
+    /// [`RoomRegistry::shutdown`], when every client was told.
     pub async fn drained(&self) {
         loop {
             let ended = self.shared.ended.notified();
             if self.sessions() == 0 {
-                return;
+                break;
             }
             // A session may end between the count and the wait: look again from time to time.
             let _ = tokio::time::timeout(Duration::from_millis(100), ended).await;
         }
+        self.shared.sockets.close();
+        self.shared.sockets.wait().await;
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
     SignalConfig,
@@ -81,10 +81,13 @@ pub(super) struct Socket {
     queued_bytes: Arc<AtomicUsize>,
     incoming: mpsc::Sender<Incoming>,
     abort: CancellationToken,
+    /// Held until the last words are out.
+    open: TaskTrackerToken,
 }
 
-/// Both ends of a connection that is about to be upgraded.
-pub(super) fn pair(config: &SignalConfig) -> (Socket, Connection) {
+/// Both ends of a connection that is about to be upgraded. `open` is held until everything that the session said is
+/// with the client, or the socket is gone.
+pub(super) fn pair(config: &SignalConfig, open: TaskTrackerToken) -> (Socket, Connection) {
     let (queue_in, queue) = mpsc::channel(config.queue_messages);
     let (incoming_in, incoming) = mpsc::channel(REQUEST_QUEUE);
     let queued_bytes = Arc::new(AtomicUsize::new(0));
@@ -94,6 +97,7 @@ pub(super) fn pair(config: &SignalConfig) -> (Socket, Connection) {
         queued_bytes: queued_bytes.clone(),
         incoming: incoming_in,
         abort: abort.clone(),
+        open,
     };
     let connection = Connection {
         queue: queue_in,
@@ -107,12 +111,19 @@ pub(super) fn pair(config: &SignalConfig) -> (Socket, Connection) {
 
 /// Runs until either side closes, the client falls silent, or the session drops it.
 pub(super) async fn run(stream: WebSocket, socket: Socket, config: SignalConfig) {
-    let Socket { queue, queued_bytes, incoming, abort } = socket;
+    let Socket { queue, queued_bytes, incoming, abort, open } = socket;
     let (sink, stream) = stream.split();
     // Clients are answered in the kind of frame that they sent last.
     let (kind_in, kind) = watch::channel(FrameKind::Binary);
     let reader = read(stream, &incoming, &kind_in, &config);
-    let writer = write(sink, queue, &queued_bytes, kind, config.socket_ping);
+    let writer = async {
+        let closing = write(sink, queue, &queued_bytes, kind, config.socket_ping).await;
+        drop(open);
+        if closing {
+            // The reader ends with the client's own close frame.
+            sleep(CLOSE_TIMEOUT).await;
+        }
+    };
     tokio::select! {
         () = reader => {}
         () = writer => {}
@@ -152,13 +163,14 @@ async fn read(
     }
 }
 
+/// Sends what the session says, and a close frame after it; `false` where the socket broke before.
 async fn write(
     mut sink: SplitSink<WebSocket, WsMessage>,
     mut queue: mpsc::Receiver<Message>,
     queued_bytes: &AtomicUsize,
     kind: watch::Receiver<FrameKind>,
     ping_every: Duration,
-) {
+) -> bool {
     let mut next_ping = Instant::now() + ping_every;
     loop {
         let frame = tokio::select! {
@@ -177,13 +189,12 @@ async fn write(
             }
         };
         if sink.send(frame).await.is_err() {
-            return;
+            return false;
         }
     }
     let close = WsMessage::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }));
     let _ = timeout(CLOSE_TIMEOUT, sink.send(close)).await;
-    // The reader ends with the client's own close frame.
-    sleep(CLOSE_TIMEOUT).await;
+    true
 }
 
 /// Bounds how fast messages are read: a flood waits in the client's own socket.
@@ -243,10 +254,11 @@ mod tests {
     async fn a_queue_that_nobody_reads_is_bounded_in_messages_and_bytes() {
         let config =
             SignalConfig { queue_messages: 4, queue_bytes: 1000, ..SignalConfig::default() };
-        let (_socket, connection) = pair(&config);
+        let sockets = tokio_util::task::TaskTracker::new();
+        let (_socket, connection) = pair(&config, sockets.token());
         let sent = (0..10).take_while(|_| connection.send(Message::Pong(1))).count();
         assert_eq!(sent, 4);
-        let (_socket, connection) = pair(&config);
+        let (_socket, connection) = pair(&config, sockets.token());
         assert!(!connection.send(Message::RefreshToken("x".repeat(2000))));
     }
 }

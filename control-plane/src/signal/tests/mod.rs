@@ -3,6 +3,8 @@
 mod sdk;
 mod server;
 
+use std::time::Duration;
+
 use livekit_protocol::{
     self as proto, leave_request::Action, signal_request::Message as Request,
     signal_response::Message as Response,
@@ -11,7 +13,7 @@ use prost::Message as _;
 
 use self::server::{Client, Server, add_track, kinds_until};
 use super::{SignalConfig, session::tests::client::OfferingClient};
-use crate::room::{RoomOptions, RoomPolicy};
+use crate::room::{ParticipantSid, RoomOptions, RoomPolicy};
 
 #[tokio::test]
 async fn who_may_not_join_is_told_why_before_the_upgrade() {
@@ -198,6 +200,39 @@ async fn a_lost_signal_is_resumed_and_a_later_track_arrives() {
 }
 
 #[tokio::test]
+async fn who_is_away_for_some_seconds_may_resume() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.connect(&ada.sid);
+    ada.until_active().await;
+    // Longer than any grace of the session itself: the room decides.
+    let mut ada = ada.resume_after(&server, Duration::from_secs(4)).await;
+    ada.send(Request::Ping(1)).await;
+    ada.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+    assert_eq!(server.signal.sessions(), 1);
+}
+
+#[tokio::test]
+async fn a_superseded_session_ends_nobody() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.connect(&ada.sid);
+    ada.until_active().await;
+    let sid = ParticipantSid::from(ada.sid.clone());
+    let reason = proto::DisconnectReason::ConnectionTimeout;
+    let (older_in, _older_events) = tokio::sync::mpsc::channel(16);
+    let (newer_in, _newer_events) = tokio::sync::mpsc::channel(16);
+    let (older, _) = server.rooms.resume("r", &sid, "ada", older_in).await.expect("resumed");
+    let (newer, _) = server.rooms.resume("r", &sid, "ada", newer_in).await.expect("resumed");
+    older.leave(&sid, reason).await;
+    assert!(newer.participant("ada").await.is_ok(), "the newer session keeps the participant");
+    newer.leave(&sid, reason).await;
+    assert!(newer.participant("ada").await.is_err(), "and may end it");
+}
+
+#[tokio::test]
 async fn a_restarted_control_plane_goes_on_with_the_same_peers() {
     let server = Server::default().await;
     let mut ada = Client::join_v1(&server, "r", "ada").await;
@@ -292,6 +327,50 @@ async fn a_stopping_server_tells_everybody_and_drains() {
     tokio::time::timeout(server::PATIENCE, server.signal.drained())
         .await
         .expect("no session is left");
+}
+
+#[tokio::test]
+async fn a_drained_server_has_said_its_last_words() {
+    let server = Server::default().await;
+    let (socket, connection) =
+        super::ws::pair(&SignalConfig::default(), server.signal.shared.sockets.token());
+    drop(connection);
+    let early = tokio::time::timeout(Duration::from_millis(300), server.signal.drained()).await;
+    assert!(early.is_err(), "a socket has not flushed");
+    drop(socket);
+    tokio::time::timeout(server::PATIENCE, server.signal.drained()).await.expect("drained");
+}
+
+#[tokio::test]
+async fn a_companion_keeps_its_identity_within_bounds() {
+    let server = Server::default().await;
+    for (length, allowed) in [(200, true), (256, false)] {
+        let suffix = "x".repeat(length);
+        let token = server.token("r", "ada");
+        let (status, body) =
+            server.get(&format!("/rtc/validate?access_token={token}&publish={suffix}")).await;
+        assert_eq!(status, if allowed { 200 } else { 400 }, "{length}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_not_read_while_its_commands_wait() {
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    server.node.held().stalled = true;
+    ada.peer.publish("video", "cam", &[]);
+    ada.send(Request::AddTrack(add_track("cam"))).await;
+    ada.offer().await;
+    for _ in 0..200 {
+        ada.send(Request::SubscriptionPermission(proto::SubscriptionPermission::default())).await;
+    }
+    ada.send(Request::Ping(1)).await;
+    let pong = |message: &Response| matches!(message, Response::Pong(_)).then_some(());
+    let early = ada.pong_within(Duration::from_millis(500)).await;
+    server.node.held().stalled = false;
+    assert!(!early, "read on, with hundreds of commands waiting");
+    ada.expect("pong", pong).await;
 }
 
 #[tokio::test]

@@ -225,8 +225,13 @@ impl Client {
 
     /// Drops the socket and comes back on another.
     pub(super) async fn resume(self, server: &Server) -> Self {
+        self.resume_after(server, Duration::ZERO).await
+    }
+
+    pub(super) async fn resume_after(self, server: &Server, away: Duration) -> Self {
         let Self { mut peer, sid, room, identity, stream, .. } = self;
         drop(stream);
+        tokio::time::sleep(away).await;
         peer.roll_back();
         let request = proto::JoinRequest {
             reconnect: true,
@@ -357,6 +362,18 @@ impl Client {
             }
             passed.push_back(message);
         }
+    }
+
+    /// Whether a pong comes in this time.
+    pub(super) async fn pong_within(&mut self, time: Duration) -> bool {
+        let pong = async {
+            while let Some(message) = self.read().await {
+                if matches!(message, Response::Pong(_)) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(time, pong).await.is_ok()
     }
 
     pub(super) async fn next(&mut self) -> Response {
