@@ -4,6 +4,8 @@
 #   scripts/setup.sh test    for `make test`
 set -euo pipefail
 what=${1:-run}
+# Where nft is, and not every user's PATH looks.
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
 
@@ -18,6 +20,7 @@ if [ "$what" = test ]; then
   need firefox-esr firefox-esr
   need ip iproute2
   need unshare util-linux
+  need nft nftables
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()

@@ -15,8 +15,12 @@ const bin = process.env.CHAPPE_BIN ?? new URL('../../target/debug/', import.meta
 let nextPort = 17_000;
 
 export class Server {
-  constructor({ args = [], env = {}, address = process.env.CHAPPE_E2E_ADDRESS ?? '127.0.0.1' } = {}) {
+  /** `within`: a command that runs the server elsewhere, for example in a network namespace, where `admin` is its host. */
+  constructor({ args = [], env = {}, address = process.env.CHAPPE_E2E_ADDRESS ?? '127.0.0.1', scheme = 'http', within = [], admin = '127.0.0.1' } = {}) {
     this.address = address;
+    this.scheme = scheme;
+    this.within = within;
+    this.adminHost = admin;
     this.port = nextPort;
     nextPort += 20;
     this.args = args;
@@ -25,11 +29,11 @@ export class Server {
   }
 
   get url() {
-    return `http://${this.address}:${this.port}`;
+    return `${this.scheme}://${this.address}:${this.port}`;
   }
 
   get admin() {
-    return `http://127.0.0.1:${this.port + 9}`;
+    return `http://${this.adminHost}:${this.port + 9}`;
   }
 
   environment() {
@@ -47,7 +51,8 @@ export class Server {
   }
 
   spawn(program, args) {
-    const child = spawn(`${bin}/${program}`, args, { env: this.environment(), stdio: ['ignore', 'pipe', 'pipe'] });
+    const [command, ...rest] = [...this.within, `${bin}/${program}`, ...args];
+    const child = spawn(command, rest, { env: this.environment(), stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8');
       stream.on('data', (text) => {
