@@ -19,7 +19,7 @@ use crate::{
     auth::{Grants, Keys},
     config::{Config, DtlsVersions, RemoteNode, Rtc, Secret, Tls},
     node::{Node, Nodes},
-    room::{RoomOptions, RoomPolicy, RoomRegistry},
+    room::{RoomOptions, RoomPolicy, RoomRegistry, Shutdown},
     server,
     signal::{self, SignalConfig, SignalState},
     store::MemoryStore,
@@ -117,10 +117,12 @@ impl App {
         &self.keys
     }
 
-    /// Clients are told to reconnect, sockets drain, media says goodbye.
+    /// Clients are told to come back, sockets drain, media says goodbye where its node is part of this process.
     pub async fn stop(self) {
-        info!("stopping: clients are told to reconnect");
-        self.rooms.shutdown().await;
+        // Remote nodes go on with the media: the next control plane takes their rooms over.
+        let how = if self.node.is_some() { Shutdown::Reconnect } else { Shutdown::Resume };
+        info!(?how, "stopping: clients are told to come back");
+        self.rooms.shutdown_with(how).await;
         if tokio::time::timeout(self.drain_timeout, self.sessions.drained()).await.is_err() {
             warn!("some clients took no notice of the stop");
         }

@@ -36,9 +36,12 @@ const MAX_MESSAGE: usize = 256 << 20;
 /// Why a call to a node failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Epoch or revision is not what the node has.
-    #[error("stale epoch or revision: {0}")]
+    /// The revision is not what the node has.
+    #[error("stale revision: {0}")]
     Stale(String),
+    /// The room has another owner by now.
+    #[error("another control plane owns the room: {0}")]
+    Fenced(String),
     /// The node does not know the peer or room.
     #[error("unknown to the node: {0}")]
     NotFound(String),
@@ -54,6 +57,8 @@ impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let text = status.message().to_owned();
         match status.code() {
+            // node.proto, Fencing.
+            Code::FailedPrecondition if text.starts_with("epoch") => Self::Fenced(text),
             Code::FailedPrecondition => Self::Stale(text),
             Code::NotFound => Self::NotFound(text),
             Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {

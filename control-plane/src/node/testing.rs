@@ -23,6 +23,8 @@ pub(crate) struct Held {
     pub(crate) created: usize,
     /// Peers are changed later.
     pub(crate) stalled: bool,
+    /// Calls that remove a room or a peer, refused ones too.
+    pub(crate) removals: usize,
     states: usize,
     deltas: usize,
     pub(crate) sent: Vec<node::SendDataRequest>,
@@ -35,6 +37,10 @@ impl Held {
             Some(room) if epoch < room.epoch => Err(Status::failed_precondition("epoch")),
             _ => Ok(()),
         }
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.watchers.is_empty()
     }
 
     fn snapshot(&self) -> node::Snapshot {
@@ -200,6 +206,7 @@ impl NodeService for TestNode {
     ) -> Result<Response<node::RemovePeerResponse>, Status> {
         let request = request.into_inner();
         let mut held = self.held();
+        held.removals += 1;
         held.fence(&request.room_id, request.epoch)?;
         held.peers.remove(&request.peer_id);
         Ok(Response::new(node::RemovePeerResponse {}))
@@ -231,6 +238,7 @@ impl NodeService for TestNode {
     ) -> Result<Response<node::RemoveRoomResponse>, Status> {
         let request = request.into_inner();
         let mut held = self.held();
+        held.removals += 1;
         held.fence(&request.room_id, request.epoch)?;
         held.rooms.remove(&request.room_id);
         held.peers.retain(|_, peer| peer.room_id != request.room_id);

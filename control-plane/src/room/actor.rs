@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use chappe_proto::node::v1 as node;
+use livekit_protocol::{DisconnectReason, leave_request::Action};
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -50,6 +54,25 @@ struct Home {
     ready: watch::Sender<bool>,
 }
 
+/// What the node is told of a room that ends here.
+enum Closing {
+    /// To forget it.
+    Remove,
+    /// To keep it, in this state, for the next control plane.
+    HandOver(Vec<u8>),
+    /// Nothing: another control plane commands it.
+    Fenced,
+}
+
+/// What became of an attempt to save.
+enum Saved {
+    Done,
+    Failed,
+    /// The node has a later revision.
+    Behind,
+    Fenced,
+}
+
 /// What a room's task needs besides the room.
 pub(super) struct Surroundings {
     pub(super) live: Arc<LiveRooms>,
@@ -69,8 +92,11 @@ pub(super) struct RoomActor {
     /// Of the room on the node.
     revision: u64,
     unsaved: bool,
-    saving: Option<JoinHandle<bool>>,
+    saving: Option<JoinHandle<Saved>>,
     ended: bool,
+    closing: Closing,
+    /// Peers stay on the node when the room ends.
+    kept: Arc<AtomicBool>,
 }
 
 impl RoomActor {
@@ -94,6 +120,8 @@ impl RoomActor {
             unsaved: true,
             saving: None,
             ended: false,
+            closing: Closing::Remove,
+            kept: Arc::default(),
         };
         (handle, actor)
     }
@@ -127,7 +155,7 @@ impl RoomActor {
         for (sid, primary) in actor.state.restored_participants() {
             let media = actor.peers.get(&(sid.clone(), primary)).is_some_and(|peer| peer.connected);
             if !media || !actor.state.is_active(&sid) {
-                let reason = livekit_protocol::DisconnectReason::ConnectionTimeout;
+                let reason = DisconnectReason::ConnectionTimeout;
                 actor.state.leave(&sid, reason, now);
             }
         }
@@ -146,7 +174,7 @@ impl RoomActor {
             };
             let saved = async {
                 match &mut self.saving {
-                    Some(task) => task.await.unwrap_or(false),
+                    Some(task) => task.await.unwrap_or(Saved::Failed),
                     None => std::future::pending().await,
                 }
             };
@@ -154,7 +182,7 @@ impl RoomActor {
                 biased;
                 saved = saved => {
                     self.saving = None;
-                    self.unsaved |= !saved;
+                    self.saved(&saved);
                 }
                 message = self.mailbox.recv() => match message {
                     Some(message) => self.handle(message),
@@ -167,30 +195,45 @@ impl RoomActor {
         self.close().await;
     }
 
-    /// Nobody can reach the room any more; then the node forgets it.
+    /// Nobody can reach the room any more; then the node forgets it, or keeps it for another.
     async fn close(mut self) {
         self.around.live.remove(self.state.name(), self.state.sid());
         self.sessions.clear();
         if let Some(saving) = self.saving.take() {
             saving.abort();
         }
-        let request = node::RemoveRoomRequest {
-            room_id: self.state.sid().to_owned(),
-            epoch: self.around.epoch,
+        let fenced = matches!(self.closing, Closing::Fenced);
+        let closing = std::mem::replace(&mut self.closing, Closing::Fenced);
+        let (node, epoch) = (self.home.node.clone(), self.around.epoch);
+        let (room_id, revision) = (self.state.sid().to_owned(), self.revision + 1);
+        let last_word = async move {
+            match closing {
+                Closing::Remove => {
+                    node.remove_room(&node::RemoveRoomRequest { room_id, epoch }).await
+                }
+                Closing::HandOver(owner_state) => {
+                    let request = node::ApplyRoomRequest { room_id, epoch, revision, owner_state };
+                    node.apply_room(&request).await
+                }
+                Closing::Fenced => Ok(()),
+            }
         };
-        let removal = self.home.node.remove_room(&request);
-        tokio::pin!(removal);
-        let removed = loop {
+        tokio::pin!(last_word);
+        let heard = loop {
             tokio::select! {
-                removed = &mut removal => break removed,
+                heard = &mut last_word => break heard,
                 // Dropped with its reply: the asker hears that the room is over.
                 Some(_) = self.mailbox.recv() => {}
             }
         };
-        if let Err(error) = removed {
-            tracing::warn!(room = self.state.name(), %error, "the node may keep the room");
+        if let Err(error) = heard {
+            tracing::warn!(room = self.state.name(), %error, "the node did not hear of the end");
         }
         self.peers.clear();
+        if fenced {
+            // The claim is another's.
+            return;
+        }
         if let Err(error) = self.around.store.release(self.state.sid()).await {
             tracing::warn!(room = self.state.name(), %error, "the room stays claimed");
         }
@@ -241,8 +284,31 @@ impl RoomActor {
                 self.send_data(&packet, reliable, destinations, reply);
             }
             Message::End { reason, action } => self.state.end(reason, action, now),
+            Message::HandOver => self.hand_over(now),
             Message::Node(notice) => self.notice(*notice, now),
         }
+    }
+
+    /// Ends the room here; the node keeps it, and clients resume at the next control plane.
+    fn hand_over(&mut self, now: Now) {
+        let mut action = Action::Reconnect;
+        match self.state.save() {
+            Ok(owner_state) if owner_state.len() <= MAX_SAVED => {
+                self.closing = Closing::HandOver(owner_state);
+                self.kept.store(true, Ordering::Release);
+                action = Action::Resume;
+            }
+            _ => tracing::error!(room = self.state.name(), "cannot be handed over"),
+        }
+        self.state.end(DisconnectReason::ServerShutdown, action, now);
+    }
+
+    /// Another control plane commands the room: nothing here may touch it any more.
+    fn fenced(&mut self, now: Now) {
+        tracing::warn!(room = self.state.name(), "another control plane owns the room: ends here");
+        self.closing = Closing::Fenced;
+        self.kept.store(true, Ordering::Release);
+        self.state.end(DisconnectReason::Migration, Action::Resume, now);
     }
 
     fn join(
@@ -258,7 +324,7 @@ impl RoomActor {
         let sid = joined.as_ref().ok().map(|(joined, _)| joined.sid.clone());
         if let (Err(_), Some(sid)) = (reply.send(joined), sid) {
             // The client went away meanwhile.
-            let reason = livekit_protocol::DisconnectReason::ClientInitiated;
+            let reason = DisconnectReason::ClientInitiated;
             self.state.leave(&sid, reason, now());
         }
     }
@@ -330,8 +396,8 @@ impl RoomActor {
             Change::LocalVideo(update) => state.update_local_video(&sid, update),
             Change::Permissions(permissions) => state.set_permissions(&sid, permissions, now),
             Change::Remove => {
-                let reason = livekit_protocol::DisconnectReason::ParticipantRemoved;
-                let action = livekit_protocol::leave_request::Action::Disconnect;
+                let reason = DisconnectReason::ParticipantRemoved;
+                let action = Action::Disconnect;
                 state.expel(&sid, reason, action, now);
                 Ok(())
             }
@@ -345,6 +411,7 @@ impl RoomActor {
             peer_id: ids::peer_id(sid, role),
             epoch: self.around.epoch,
             room_ready: self.home.ready.subscribe(),
+            kept: self.kept.clone(),
             actor: self.own.clone(),
         }
     }
@@ -402,16 +469,13 @@ impl RoomActor {
             }
             // Of a node that was given up and came back: the room lives elsewhere.
             NodeNotice::Peers(node, _) => self.forget_on(node),
+            NodeNotice::Fenced => self.fenced(now),
             NodeNotice::Lost(node) => {
                 if !self.home.node.is(&node) {
                     return;
                 }
                 tracing::warn!(room = self.state.name(), "the media node is gone");
-                self.state.end(
-                    livekit_protocol::DisconnectReason::MediaFailure,
-                    livekit_protocol::leave_request::Action::Reconnect,
-                    now,
-                );
+                self.state.end(DisconnectReason::MediaFailure, Action::Reconnect, now);
             }
         }
     }
@@ -593,16 +657,33 @@ impl RoomActor {
         let (node, ready) = (self.home.node.clone(), self.home.ready.clone());
         let name = self.state.name().to_owned();
         self.saving = Some(tokio::spawn(async move {
-            let saved = node.apply_room(&request).await;
-            if let Err(error) = &saved {
+            if let Err(error) = node.apply_room(&request).await {
                 tracing::warn!(room = name, %error, "the room is not saved");
+                if let CallError::Fenced(_) = error {
+                    return Saved::Fenced;
+                }
                 tokio::time::sleep(SAVE_AGAIN_AFTER).await;
-                return false;
+                return match error {
+                    CallError::Stale(_) => Saved::Behind,
+                    _ => Saved::Failed,
+                };
             }
             ready.send_replace(true);
             tokio::time::sleep(pause).await;
-            true
+            Saved::Done
         }));
+    }
+
+    fn saved(&mut self, saved: &Saved) {
+        match saved {
+            Saved::Done => {}
+            Saved::Failed => self.unsaved = true,
+            Saved::Behind => {
+                self.revision += TAKE_OVER_LEAP;
+                self.unsaved = true;
+            }
+            Saved::Fenced => self.fenced(now()),
+        }
     }
 }
 

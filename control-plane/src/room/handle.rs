@@ -100,6 +100,8 @@ pub(super) enum Message {
         reason: proto::DisconnectReason,
         action: proto::leave_request::Action,
     },
+    /// The room ends here and goes on under the next control plane.
+    HandOver,
     Node(Box<NodeNotice>),
 }
 
@@ -112,6 +114,8 @@ pub(super) enum NodeNotice {
     Peers(Node, Vec<node::PeerSnapshot>),
     /// A node and every peer on it are gone.
     Lost(Node),
+    /// The room has another owner by now.
+    Fenced,
 }
 
 /// A live room, as sessions and APIs hold it.

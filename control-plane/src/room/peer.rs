@@ -1,7 +1,12 @@
 //! One peer on the media node: its desired state, revision by revision, in the order of the calls.
 //!
 //! A task per peer speaks to the node, so that a slow call holds up nobody else. Dropping the [`PeerLink`] removes the
-//! peer.
+//! peer, unless the room goes on without us.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use chappe_proto::node::v1 as node;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +38,8 @@ pub(super) struct PeerPlace {
     pub(super) epoch: u64,
     /// True once the node knows the room.
     pub(super) room_ready: watch::Receiver<bool>,
+    /// The room goes on under another control plane: its peers stay.
+    pub(super) kept: Arc<AtomicBool>,
     /// Hears when the node does not know the peer any more.
     pub(super) actor: mpsc::WeakSender<Message>,
 }
@@ -129,7 +136,8 @@ impl Driver {
                 Job::Probe => self.probe().await,
             }
         }
-        if self.known.state.is_none() && !self.known.in_doubt {
+        let unknown = self.known.state.is_none() && !self.known.in_doubt;
+        if unknown || self.place.kept.load(Ordering::Acquire) {
             return;
         }
         let request = node::RemovePeerRequest {
@@ -192,6 +200,10 @@ impl Driver {
             }
             Err(error) => {
                 match error {
+                    CallError::Fenced(_) => {
+                        self.fenced().await;
+                        return Err(RequestError::Closed);
+                    }
                     CallError::Unavailable(_) => self.known.in_doubt = true,
                     CallError::NotFound(_) => self.lost().await,
                     CallError::Stale(_) | CallError::Invalid(_) => {}
@@ -209,9 +221,16 @@ impl Driver {
         let nothing = node::PeerDelta { base_revision: self.known.revision, ..Default::default() };
         let request =
             self.request(self.known.revision, node::apply_peer_request::Change::Delta(nothing));
-        if let Err(CallError::NotFound(_)) = self.place.node.apply_peer(&request).await {
-            self.lost().await;
+        match self.place.node.apply_peer(&request).await {
+            Err(CallError::NotFound(_)) => self.lost().await,
+            Err(CallError::Fenced(_)) => self.fenced().await,
+            _ => {}
         }
+    }
+
+    async fn fenced(&self) {
+        let Some(actor) = self.place.actor.upgrade() else { return };
+        let _ = actor.send(Message::Node(Box::new(NodeNotice::Fenced))).await;
     }
 
     async fn lost(&mut self) {

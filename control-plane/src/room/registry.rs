@@ -51,6 +51,15 @@ impl Default for RoomPolicy {
     }
 }
 
+/// What becomes of the media when the control plane stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shutdown {
+    /// The media nodes stop too: clients join anew.
+    Reconnect,
+    /// The media nodes go on: clients resume at the next control plane, on the same PeerConnections.
+    Resume,
+}
+
 /// Why a room was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
@@ -228,11 +237,20 @@ impl RoomRegistry {
 
     /// Ends everything: clients are told to reconnect, elsewhere or to this server's successor.
     pub async fn shutdown(&self) {
+        self.shutdown_with(Shutdown::Reconnect).await;
+    }
+
+    /// Ends everything here: `how` says what clients are told, and whether the media nodes keep the rooms.
+    pub async fn shutdown_with(&self, how: Shutdown) {
         self.0.stopping.store(true, Ordering::Release);
         let ended = self.0.live.all().into_iter().map(|room| async move {
             let reason = proto::DisconnectReason::ServerShutdown;
             let action = proto::leave_request::Action::Reconnect;
-            room.send(Message::End { reason, action }).await;
+            room.send(match how {
+                Shutdown::Reconnect => Message::End { reason, action },
+                Shutdown::Resume => Message::HandOver,
+            })
+            .await;
             let _ = tokio::time::timeout(END_WITHIN, room.closed()).await;
         });
         futures_util::future::join_all(ended).await;
@@ -337,6 +355,10 @@ impl RoomRegistry {
 
     /// Everything on a node: live rooms compare, unknown rooms are rebuilt, what nobody can rebuild is removed.
     async fn snapshot(&self, node: &Node, snapshot: node::Snapshot) {
+        // What is on the nodes now is for the next control plane.
+        if self.0.stopping.load(Ordering::Acquire) {
+            return;
+        }
         let mut peers: HashMap<String, Vec<node::PeerSnapshot>> = HashMap::new();
         for peer in snapshot.peers {
             peers.entry(peer.room_id.clone()).or_default().push(peer);

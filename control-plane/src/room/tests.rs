@@ -20,8 +20,12 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn registry(test_node: &TestNode) -> RoomRegistry {
+    registry_on(Node::new("test", channel_to(test_node.clone())))
+}
+
+fn registry_on(node: Node) -> RoomRegistry {
     let (nodes, events) = Nodes::new();
-    nodes.add(Node::new("test", channel_to(test_node.clone())));
+    nodes.add(node);
     RoomRegistry::start(nodes, events, Arc::new(MemoryStore::default()), RoomPolicy::default())
 }
 
@@ -117,8 +121,12 @@ impl Guest {
     }
 
     async fn hear_closed(&mut self) -> proto::DisconnectReason {
+        self.hear_end().await.0
+    }
+
+    async fn hear_end(&mut self) -> (proto::DisconnectReason, proto::leave_request::Action) {
         self.hear(|event| match event {
-            RoomEvent::Closed { reason, .. } => Some(*reason),
+            RoomEvent::Closed { reason, action } => Some((*reason, *action)),
             _ => None,
         })
         .await
@@ -366,7 +374,7 @@ async fn rooms_on_a_real_node() {
     let refused = successor.resume("r", &anna.sid, "anna", sender).await;
     assert_eq!(refused.unwrap_err(), JoinError::UnknownParticipant);
     let wait = async {
-        while !matches!(apply("three").await, Err(RequestError::Node(_))) {
+        while apply("three").await != Err(RequestError::Closed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -402,6 +410,77 @@ async fn shutdown_tells_everybody_to_reconnect_and_leaves_the_node_empty() {
     let (sender, _events) = mpsc::channel(QUEUE);
     let refused = rooms.join("r", request("ben"), sender).await;
     assert_eq!(refused.unwrap_err(), JoinError::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_stop_beside_nodes_that_live_on_leaves_media_to_the_next_control_plane() {
+    let test_node = TestNode::new();
+    let node = Node::new("test", channel_to(test_node.clone()));
+    let rooms = registry_on(node.clone());
+    let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let track = anna.publish("cam").await;
+    // The last change is not saved yet when the stop comes.
+    anna.room.set_room_metadata("last word".to_owned()).await.unwrap();
+    rooms.shutdown_with(Shutdown::Resume).await;
+    let resume = proto::leave_request::Action::Resume;
+    assert_eq!(anna.hear_end().await, (proto::DisconnectReason::ServerShutdown, resume));
+    // A session's late word removes nobody.
+    anna.room.leave(&anna.sid, proto::DisconnectReason::ClientInitiated).await;
+    until("the peers are let go", || node.peers() == 0).await;
+    assert_eq!(test_node.held().removals, 0);
+    // Nor does the stopping server take its rooms over again.
+    test_node.cut_streams();
+    until("the node is watched again", || test_node.held().is_watched()).await;
+    assert!(rooms.get("r").is_none());
+
+    let after = registry(&test_node).await;
+    let (sender, _events) = mpsc::channel(QUEUE);
+    let (_, resumed) = after.resume("r", &anna.sid, "anna", sender).await.unwrap();
+    assert_eq!(resumed.participant.tracks[0].sid, *track.0);
+    assert_eq!(resumed.room.metadata, "last word");
+    assert_eq!(test_node.held().created, 1, "the same peer");
+}
+
+#[tokio::test]
+async fn a_room_that_another_control_plane_owns_ends_here_and_stays_on_its_node() {
+    for by_peer in [false, true] {
+        let test_node = TestNode::new();
+        let node = Node::new("test", channel_to(test_node.clone()));
+        let rooms = registry_on(node.clone());
+        let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+        test_node.held().rooms.get_mut(anna.room.sid()).unwrap().epoch += 1_000_000_000;
+        if by_peer {
+            let applied =
+                anna.room.apply_peer(&anna.sid, PeerRole::Single, Default::default()).await;
+            assert_eq!(applied, Err(RequestError::Closed));
+        } else {
+            anna.room.set_room_metadata("mine".to_owned()).await.unwrap();
+        }
+        let resume = proto::leave_request::Action::Resume;
+        assert_eq!(anna.hear_end().await, (proto::DisconnectReason::Migration, resume));
+        tokio::time::timeout(PATIENCE, anna.room.closed()).await.expect("the room ends here");
+        until("the peers are let go", || node.peers() == 0).await;
+        assert!(rooms.get("r").is_none());
+        let held = test_node.held();
+        assert_eq!((held.removals, held.rooms.len(), held.peers.len()), (0, 1, 1), "{by_peer}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_whose_revision_is_stale_catches_up() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let ahead = {
+        let mut held = test_node.held();
+        let room = held.rooms.get_mut(anna.room.sid()).unwrap();
+        room.revision += 500;
+        room.revision
+    };
+    anna.room.set_room_metadata("new".to_owned()).await.unwrap();
+    let sid = anna.room.sid();
+    until("the room is saved", || test_node.held().rooms[sid].revision > ahead).await;
+    assert!(rooms.get("r").is_some());
 }
 
 #[tokio::test]
