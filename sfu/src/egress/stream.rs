@@ -113,9 +113,8 @@ const MAX_RESENDS: usize = 256;
 const MIN_RESEND_INTERVAL: Duration = Duration::from_millis(5);
 
 impl EgressStream {
-    /// `first_rtx_seq` is below 2^15; no time of this stream is before `now`.
+    /// `first_rtx_seq` is below 2^15 where the SSRC was never used; no time of this stream is before `now`.
     pub fn new(now: Instant, config: EgressConfig, first_rtx_seq: SeqNo) -> Self {
-        debug_assert!(first_rtx_seq.0 < 1 << 15, "rollover counters start at zero");
         Self {
             ssrc: config.ssrc,
             rtx_ssrc: config.rtx_ssrc,
@@ -295,6 +294,13 @@ impl EgressStream {
             packet_count: self.packets,
             octet_count: self.octets,
         })
+    }
+
+    /// The numbers at which its SSRCs would go on; none while nothing was sent.
+    pub fn next_numbers(&self) -> [Option<(Ssrc, SeqNo)>; 2] {
+        let Some(highest) = self.highest else { return [None, None] };
+        let media = (self.ssrc, highest.plus(1));
+        [Some(media), self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq))]
     }
 
     /// Of the media.

@@ -17,7 +17,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Paused until something is wanted. Egress numbers start at `first_seq`, which is below 2^15.
+    /// Paused until something is wanted. Egress numbers start at `first_seq`: see [`RtpRewriter::new`].
     pub fn new(kind: MediaKind, first_seq: SeqNo) -> Self {
         Self {
             selector: LayerSelector::new(kind),

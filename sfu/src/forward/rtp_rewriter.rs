@@ -36,10 +36,9 @@ struct Last {
 const CLOCK_DISTRUST: Duration = Duration::from_secs(2);
 
 impl RtpRewriter {
-    /// Egress numbers start at `first_seq`: below 2^15, so that receivers agree on the rollover counter even when
-    /// the first packets are lost (RFC 3711 section 3.3.1).
+    /// Egress numbers start at `first_seq`: below 2^15 for an SSRC that was never used, so that receivers agree
+    /// on the rollover counter even when the first packets are lost (RFC 3711 section 3.3.1).
     pub fn new(first_seq: SeqNo) -> Self {
-        debug_assert!(first_seq.0 < 1 << 15, "rollover counters start at zero");
         Self { numbers: Renumber::new(first_seq.0), time_offset: 0, last: None }
     }
 

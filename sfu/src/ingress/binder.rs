@@ -126,6 +126,22 @@ impl SsrcBinder {
         }
     }
 
+    /// Another number of SSRCs from now on. Where it is smaller signalled ones stay before learnt ones, lower encodings
+    /// before higher ones. [`Self::set_tracks`] has to follow.
+    pub fn set_max_ssrcs(&mut self, max_ssrcs: usize) {
+        self.max_ssrcs = max_ssrcs;
+        if self.bindings.len() > max_ssrcs {
+            let mut kept: Vec<(Ssrc, Entry)> = self.bindings.drain().collect();
+            kept.sort_unstable_by_key(|(ssrc, entry)| {
+                let Binding { slot, encoding, role } = entry.binding;
+                (!entry.signalled, encoding, role == Role::Rtx, slot.0, ssrc.0)
+            });
+            kept.truncate(max_ssrcs);
+            self.bindings.extend(kept);
+        }
+        self.latest = None;
+    }
+
     /// Replaces what the peer publishes. Bindings that were learnt are kept where slot, MID and RIDs are unchanged.
     pub fn set_tracks(&mut self, tracks: Vec<BoundTrack>) {
         let before = std::mem::replace(&mut self.tracks, tracks);

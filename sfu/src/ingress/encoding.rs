@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{IngressStream, KeyframeRequester, RateMeter};
+use super::{IngressStream, KeyframeRequester, NackGenerator, RateMeter};
 use crate::{
-    cache::PacketCache,
+    cache::{PacketCache, PacketMeta},
     rtp::{Codec, MediaKind, Seq16, SeqNo, Ssrc},
     wire::{
         BufferTooSmall, RtpPacket,
@@ -26,6 +26,10 @@ pub(super) struct Encoding {
     pub(super) generations: u8,
     /// Highest number taken, whether it was kept or not.
     pub(super) highest: Option<SeqNo>,
+    /// What is missing of what another shard sends: its lane was full.
+    pub(super) relay_nack: NackGenerator,
+    /// Of the latest packet from another shard.
+    relayed_generation: u8,
     /// Somebody may switch to it: its packets are kept.
     pub(super) demanded: bool,
 }
@@ -49,6 +53,8 @@ impl Encoding {
             fir_seq: 0,
             generations: 0,
             highest: None,
+            relay_nack: NackGenerator::default(),
+            relayed_generation: 0,
             demanded: true,
         }
     }
@@ -77,10 +83,43 @@ impl Encoding {
         let stream = self.stream.as_ref();
         let asks = relayed || (stream.is_some() && (self.feedback.pli || self.feedback.fir));
         let repairs = self.feedback.nack && self.demanded;
-        [
-            self.keyframe.poll_timeout().filter(|_| asks),
-            stream.filter(|_| repairs).and_then(IngressStream::poll_timeout),
-        ]
+        let nack = match relayed {
+            true => self.relay_nack.poll_timeout(),
+            false => stream.filter(|_| repairs).and_then(IngressStream::poll_timeout),
+        };
+        [self.keyframe.poll_timeout().filter(|_| asks), nack]
+    }
+
+    /// A packet came from another shard. `opens`: pictures can begin with it.
+    pub(super) fn count_relayed(&mut self, now: Instant, meta: &PacketMeta, opens: bool) {
+        if !self.demanded {
+            return;
+        }
+        if self.highest.is_none_or(|highest| meta.seq > highest) {
+            if self.relayed_generation != meta.generation {
+                // A new stream: nothing lies between it and the one before.
+                self.relay_nack = NackGenerator::default();
+            }
+            self.relayed_generation = meta.generation;
+        }
+        self.relay_nack.handle_packet(now, meta.seq);
+        if opens {
+            self.relay_nack.handle_keyframe(meta.seq);
+        }
+    }
+
+    /// Calls `ask` for what is to be asked for at another shard now; false: no room.
+    pub(super) fn poll_relay_nacks(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+        kind: MediaKind,
+        ask: impl FnMut(SeqNo) -> bool,
+    ) {
+        self.relay_nack.poll(now, interval, ask);
+        if self.relay_nack.take_given_up() && kind == MediaKind::Video {
+            self.keyframe.request(now);
+        }
     }
 
     pub(super) fn poll_feedback(

@@ -54,7 +54,8 @@ impl NackGenerator {
         let lost = seq.0 - highest.0 - 1;
         if lost as usize + self.missing.len() > Self::MAX_MISSING {
             self.missing.clear();
-            self.due = None;
+            // Nothing to ask for, but somebody has to notice.
+            self.due = Some(now);
             self.given_up = true;
             return;
         }

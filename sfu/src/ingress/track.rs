@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason,
+    DropReason, NackGenerator,
     audio::AudioActivity,
     describe::{Described, describe},
     encoding::Encoding,
@@ -94,6 +94,7 @@ impl PublishedTrack {
             encoding.demanded = demanded.contains(index as u8);
             if !encoding.demanded {
                 encoding.cache.clear();
+                encoding.relay_nack = NackGenerator::default();
             }
         }
     }
@@ -170,9 +171,13 @@ impl PublishedTrack {
         slot.cache.insert(now, packet)?;
         let started = slot.last_packet.replace(now).is_none();
         slot.rate.add(now, packet.payload.len());
-        if meta.frame.keyframe && meta.frame.start {
+        let opens = meta.frame.keyframe && meta.frame.start;
+        if opens {
             slot.keyframe.handle_keyframe();
         }
+        let format = self.formats.get(meta.format);
+        let begins = opens && format.is_some_and(|format| begins_with_keyframe(format.kind));
+        slot.count_relayed(now, meta, begins);
         slot.highest = Some(slot.highest.map_or(meta.seq, |highest| highest.max(meta.seq)));
         Ok(Accepted { encoding: meta.encoding, seq: meta.seq, format: meta.format, started })
     }
@@ -218,6 +223,20 @@ impl PublishedTrack {
         }
     }
 
+    /// Calls `ask` for each packet (encoding, number) that did not come from another shard and is to be asked for there
+    /// now, and again after `interval`. What is given up becomes a keyframe request.
+    pub fn poll_relay_nacks(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+        mut ask: impl FnMut(u8, SeqNo) -> bool,
+    ) {
+        let kind = self.kind;
+        for (index, encoding) in self.encodings.iter_mut().enumerate() {
+            encoding.poll_relay_nacks(now, interval, kind, |seq| ask(index as u8, seq));
+        }
+    }
+
     /// The encodings whose keyframes have to be asked for now, where the source is no peer of this shard.
     pub fn poll_keyframe_requests(&mut self, now: Instant) -> EncodingSet {
         let mut wanted = EncodingSet::EMPTY;
@@ -244,7 +263,8 @@ impl PublishedTrack {
             .try_for_each(|encoding| encoding.poll_feedback(now, rtt, kind, sender, writer))
     }
 
-    /// When [`Self::poll_feedback`], or [`Self::poll_keyframe_requests`], has something to do.
+    /// When [`Self::poll_feedback`], or [`Self::poll_relay_nacks`] and [`Self::poll_keyframe_requests`], has something
+    /// to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let relayed = self.source != TrackSource::Peer;
         let due = |encoding: &Encoding| encoding.poll_timeout(relayed);
@@ -387,8 +407,7 @@ impl PublishedTrack {
         slot.last_packet = Some(now);
         if described.frame.keyframe && self.kind == MediaKind::Video {
             slot.keyframe.handle_keyframe();
-            // H.264 and H.265 have parameter sets in packets of their own, before the one that says "keyframe" too.
-            let begins = !matches!(codec.kind, CodecKind::H264 | CodecKind::H265);
+            let begins = begins_with_keyframe(codec.kind);
             if let Some(stream) = slot.stream.as_mut().filter(|_| begins) {
                 stream.nack().handle_keyframe(placed.seq);
             }
@@ -431,6 +450,12 @@ impl PublishedTrack {
         self.last_format = Some((pt, id));
         Ok(id)
     }
+}
+
+/// Whether nothing of a picture comes before the packet that says "keyframe": H.264 and H.265 have parameter sets in
+/// packets of their own.
+fn begins_with_keyframe(kind: CodecKind) -> bool {
+    !matches!(kind, CodecKind::H264 | CodecKind::H265)
 }
 
 /// An encoding this much behind the newest packet of its track was stopped. Shorter follows a publisher's choices

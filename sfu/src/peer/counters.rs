@@ -165,7 +165,7 @@ pub struct Counters {
     pub media_bytes_out: u64,
     /// Packets sent again on request.
     pub retransmitted: u64,
-    /// Packets asked for by a subscriber that were in no cache.
+    /// Packets asked for by a subscriber or another shard that were in no cache.
     pub nack_misses: u64,
     /// Times that a publisher was sent NACKs or keyframe requests.
     pub feedback_out: u64,

@@ -74,5 +74,5 @@ impl Link<'_> {
 /// Plain bytes of one compound: with SRTP, UDP and IPv6 below the 1,280 bytes that every path carries.
 const MAX_RTCP: usize = 1_180;
 
-/// Compounds of one call. What is over comes with the next one.
+/// Compounds of one call. What is over is left to the caller.
 const MAX_COMPOUNDS: usize = 8;

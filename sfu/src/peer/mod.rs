@@ -28,7 +28,7 @@ pub(crate) use subscription::{FirstNumbers, Subscription};
 use crate::{
     ingress::{BoundEncoding, BoundTrack, SsrcBinder, TrackSlot, TwccRecorder},
     room::{PeerId, PeerKey, RoomId, RoomKey, RouteKey},
-    rtp::{Bitrate, Ssrc, TrackId},
+    rtp::{Bitrate, SeqNo, Ssrc, TrackId},
     transport::{IceCredentials, Transport, TransportContext},
     wire::AbsSendTime,
 };
@@ -86,10 +86,15 @@ pub(crate) struct Peer {
     pub(crate) subscriptions: Slab<Subscription>,
     /// Which subscription an egress SSRC belongs to.
     by_ssrc: HashMap<Ssrc, u32>,
+    /// The next number of each SSRC that left here before. The SRTP keys live as long as the peer, and the same number
+    /// sealed again would use a nonce twice (RFC 7714 section 8.1): an SSRC that comes back goes on.
+    used: HashMap<Ssrc, SeqNo>,
     /// Which of its subscriptions have packets in the current walk.
     pub(crate) pending: Vec<(RouteKey, u32)>,
     pub(crate) resending: bool,
     next_number: u16,
+    /// The subscription whose sender report is the first of the next turn.
+    pub(crate) next_report: usize,
     pub(crate) feedback_ssrc: Ssrc,
     pub(crate) cname: [u8; 16],
     pub(crate) rtt: Option<Duration>,
@@ -97,6 +102,9 @@ pub(crate) struct Peer {
 
 /// Bursts of media that pass the cap on its bitrate: a keyframe of all layers at once.
 const INGRESS_BURST: Duration = Duration::from_secs(1);
+
+/// SSRCs whose numbers are remembered: as many as thousands of subscriptions one after the other, 256 KiB.
+const MAX_USED: usize = 1 << 14;
 
 impl Peer {
     /// A peer that waits for checks. Its spec has to be applied.
@@ -122,9 +130,11 @@ impl Peer {
             tracks: Slab::new(),
             subscriptions: Slab::new(),
             by_ssrc: HashMap::new(),
+            used: HashMap::new(),
             pending: Vec::new(),
             resending: false,
             next_number: 0,
+            next_report: 0,
             feedback_ssrc: birth.feedback_ssrc,
             cname: birth.cname,
             rtt: None,
@@ -219,7 +229,23 @@ impl Peer {
         let subscription = self.subscriptions.try_remove(slot as usize)?;
         self.by_ssrc.retain(|_, known| *known != slot);
         self.pending.retain(|(_, known)| *known != slot);
+        self.used.extend(subscription.egress.next_numbers().into_iter().flatten());
         Some(subscription)
+    }
+
+    /// Where an SSRC that left here before has to go on.
+    pub(crate) fn number_after(&self, ssrc: Ssrc) -> Option<SeqNo> {
+        self.used.get(&ssrc).copied()
+    }
+
+    /// Whether there is memory for the numbers of these subscriptions, once they are gone.
+    pub(crate) fn remembers_all(&self, subscriptions: &[SubscriptionSpec]) -> bool {
+        self.used.len() < MAX_USED
+            || subscriptions
+                .iter()
+                .flat_map(|wanted| [Some(wanted.ssrc), wanted.rtx_ssrc])
+                .flatten()
+                .all(|ssrc| self.used.contains_key(&ssrc) || self.by_ssrc.contains_key(&ssrc))
     }
 
     /// The subscription that an SSRC of ours belongs to.

@@ -47,6 +47,10 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Room for one packet behind what is there. Becomes one by [`Self::commit`].
     pub(crate) fn space(&mut self) -> &mut [u8] {
+        if self.is_empty() {
+            // Not only when nobody has anything to send: under overload that moment never comes.
+            self.restart();
+        }
         let end = self.len + MAX_PACKET;
         if self.bytes.len() < end {
             // Grows to the largest turn there was, then never again.
@@ -105,15 +109,19 @@ impl Outbox {
     /// The next run. When all are taken the arena starts anew.
     pub(crate) fn pop(&mut self) -> Option<Transmit<'_>> {
         let Some(run) = self.runs.get(self.next) else {
-            self.runs.clear();
-            self.next = 0;
-            self.len = 0;
+            self.restart();
             return None;
         };
         self.next += 1;
         let bytes = &self.bytes[run.start..run.start + run.len];
         let segment = (run.len > run.segment).then_some(run.segment);
         Some(Transmit { path: run.path, bytes, segment })
+    }
+
+    fn restart(&mut self) {
+        self.runs.clear();
+        self.next = 0;
+        self.len = 0;
     }
 }
 
@@ -161,6 +169,20 @@ mod tests {
             outbox.push(path(1), &[0; 1_200]);
         }
         assert_eq!(runs(&mut outbox), [(1, 63_600, Some(1_200)), (1, 8_400, Some(1_200))]);
+    }
+
+    #[test]
+    fn the_arena_does_not_grow_while_there_is_always_more_to_send() {
+        let mut outbox = Outbox::default();
+        for _ in 0..1_000 {
+            outbox.push(path(1), &[0; 1_200]);
+            outbox.push(path(2), &[0; 1_200]);
+            while !outbox.is_empty() {
+                assert!(outbox.pop().is_some());
+            }
+        }
+        assert!(outbox.bytes.len() <= 4 * MAX_PACKET, "{} bytes", outbox.bytes.len());
+        assert!(outbox.runs.len() <= 2);
     }
 
     #[test]

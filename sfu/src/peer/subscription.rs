@@ -28,8 +28,8 @@ pub(crate) struct Subscription {
     formats: usize,
 }
 
-/// Where the numbers of a subscription's streams start. Below 2^15, so that the receiver guesses the rollover counter
-/// right even where the first packets are lost.
+/// Where the numbers of a subscription's streams start. Below 2^15 for an SSRC that was never used, so that the receiver
+/// guesses the rollover counter right even where the first packets are lost; behind the last for one that was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FirstNumbers {
     pub(crate) media: SeqNo,

@@ -60,10 +60,25 @@ impl Lane {
                         *waiting = message;
                         return;
                     }
-                    // The number may have been given anew: do not reach over it.
+                    // The track may have been announced anew: do not reach over it.
                     RelayMessage::Leave { .. } | RelayMessage::Enter { .. } => break,
                     _ => {}
                 }
+            }
+        }
+        if let RelayMessage::DataLost { room } = &message {
+            let known = |waiting: &RelayMessage| match waiting {
+                RelayMessage::DataLost { room: known } => known == room,
+                _ => false,
+            };
+            // Told once is enough, unless its readers may have changed since.
+            let changed = |waiting: &RelayMessage| match waiting {
+                RelayMessage::Enter { room: entered, .. }
+                | RelayMessage::Leave { room: entered } => entered == room,
+                _ => false,
+            };
+            if self.tables.iter().rev().take_while(|waiting| !changed(waiting)).any(known) {
+                return;
             }
         }
         self.tables.push_back(message);
@@ -157,6 +172,18 @@ mod tests {
         assert!(matches!(lane.pop(), Some(RelayMessage::Demand { route: 2, .. })));
         assert!(matches!(lane.pop(), Some(RelayMessage::Keyframe { route: 1, .. })));
         assert!(lane.pop().is_none() && lane.is_empty());
+    }
+
+    #[test]
+    fn lost_data_is_told_once_for_each_room() {
+        let mut lane = Lane::default();
+        for room in ["a", "b", "a", "a", "b"] {
+            lane.push_table(RelayMessage::DataLost { room: RoomId::new(room) });
+        }
+        assert_eq!(lane.tables.len(), 2);
+        assert!(lane.pop().is_some());
+        lane.push_table(RelayMessage::DataLost { room: RoomId::new("a") });
+        assert_eq!(lane.tables.len(), 2, "what was taken is told again");
     }
 
     #[test]

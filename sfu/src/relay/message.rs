@@ -10,7 +10,8 @@ use crate::{
     rtp::{Codec, MediaKind, SeqNo, TrackId},
 };
 
-/// One message. `route` is a number by which the publisher's shard calls a track; it counts for that shard only.
+/// One message. `route` is a number by which the publisher's shard calls a publication; it counts for
+/// that shard only, and is not given to another one for billions of publications.
 #[derive(Clone, Debug)]
 pub enum RelayMessage {
     /// The sender has members in this room: tell it what is published there.

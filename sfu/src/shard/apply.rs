@@ -110,6 +110,12 @@ impl Shard {
                 Some(_) => return Err(ApplyError::TrackTaken(track.id.clone())),
             }
         }
+        let peer = known.and_then(|key| self.peers.get(key.index()));
+        if peer.is_some_and(|peer| !peer.remembers_all(&spec.subscriptions)) {
+            return Err(ApplyError::Invalid(
+                "the peer has used too many SSRCs, it has to reconnect",
+            ));
+        }
         let mut names = std::collections::HashSet::new();
         let mut ssrcs = std::collections::HashSet::new();
         for subscription in &spec.subscriptions {
@@ -172,10 +178,15 @@ impl Shard {
                 subscription.renegotiate(&spec);
             }
         }
+        let bounded_anew = before.limits.ingress_ssrcs != spec.limits.ingress_ssrcs;
+        if bounded_anew {
+            let max_ssrcs = spec.limits.ingress_ssrcs.unwrap_or(limits.ingress_ssrcs);
+            peer.binder.set_max_ssrcs(max_ssrcs as usize);
+        }
         if before.tracks != spec.tracks {
             self.change_tracks(key, &spec);
-        } else if before.codecs != spec.codecs {
-            // Payload types decide what an SSRC may be bound to.
+        } else if before.codecs != spec.codecs || bounded_anew {
+            // Payload types decide what an SSRC may be bound to, the cap how many are.
             peer.bind_tracks();
         }
         if before.subscriptions != spec.subscriptions {
@@ -226,7 +237,8 @@ impl Shard {
         let peer = self.peer_mut(key)?;
         peer.add_track(PeerTrack { spec: wanted.clone(), route });
         let published = PublishedTrack::new(wanted.kind, TrackSource::Peer, wanted.encodings.len());
-        self.add_track(route, Track::new(published, Owner::Peer(key)));
+        let number = self.relays.number(route);
+        self.add_track(route, Track::new(published, Owner::Peer(key), number));
         self.announce(route, &room);
         Some(route)
     }
@@ -252,6 +264,7 @@ impl Shard {
     pub(super) fn remove_track(&mut self, route: RouteKey) -> Option<Track> {
         let track = self.tracks.get_mut(route.0).and_then(Option::take)?;
         self.timers.remove(Sleeper::Route(route));
+        self.fanout.forget(route);
         for taker in self.rooms.route(route).map_or(&[][..], |known| &known.takers) {
             let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
             if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {
@@ -264,9 +277,10 @@ impl Shard {
 
     fn unpublish(&mut self, route: RouteKey) {
         let Some(track) = self.remove_track(route) else { return };
+        self.relays.forget_number(track.number);
         for remote in &track.remotes {
             if let Some(lane) = self.relays.lane(remote.shard) {
-                lane.push_table(RelayMessage::Unpublish { route: route.0 as u32 });
+                lane.push_table(RelayMessage::Unpublish { route: track.number });
             }
         }
     }
@@ -308,13 +322,15 @@ impl Shard {
                 let room = peer.identity.room;
                 let taker = Taker { peer: key, subscription: slot as u32 };
                 let route = self.rooms.take(room, &wanted.track, taker);
-                let first = FirstNumbers {
-                    media: SeqNo(self.random.random_range(1..1 << 15)),
-                    rtx: SeqNo(self.random.random_range(1..1 << 15)),
-                };
+                let mut random = || SeqNo(self.random.random_range(1..1 << 15));
+                let (media, rtx) = (random(), random());
                 let now = self.now;
                 let track = self.tracks.get(route.0).and_then(Option::as_ref);
                 let Some(peer) = self.peers.get_mut(key.index()) else { return };
+                let first = FirstNumbers {
+                    media: peer.number_after(wanted.ssrc).unwrap_or(media),
+                    rtx: wanted.rtx_ssrc.and_then(|ssrc| peer.number_after(ssrc)).unwrap_or(rtx),
+                };
                 let mut subscription =
                     Subscription::new(now, wanted.clone(), route, &peer.spec, first);
                 if let Some(track) = track {

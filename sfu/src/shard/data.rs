@@ -16,6 +16,10 @@ use crate::{
     wire::DataPacket,
 };
 
+/// Charged for each data message beside its bytes: the headers around it on the wire, and the work of handing it to a
+/// room. Without it empty messages would pass any cap.
+const MESSAGE_OVERHEAD: usize = 128;
+
 impl Shard {
     /// Opens the node's channels where the node is to open them.
     pub(super) fn open_channels(&mut self, key: PeerKey) {
@@ -61,7 +65,9 @@ impl Shard {
         let lane = peer.data.lane_of(channel).ok_or(DropReason::DataLabel)?;
         let spec = peer.spec.data.as_ref().filter(|data| data.may_send);
         let spec = spec.ok_or(DropReason::DataForbidden)?;
-        if !peer.data.admit(now, message.len()) {
+        // What each reader gets, and what a message costs however short it is.
+        let charged = message.len() + spec.stamp.len() + MESSAGE_OVERHEAD;
+        if !peer.data.admit(now, charged) {
             return Err(DropReason::OverDataRate);
         }
         let packet = DataPacket::parse(message).map_err(|_| DropReason::DataMalformed)?;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::{
     DropReason, RelayMessage, Shard,
+    rtcp::UNKNOWN_RTT,
     timer::{Sleeper, Timer},
     track::Owner,
 };
@@ -33,7 +34,7 @@ pub(super) struct Fanout {
     pub(super) keyframes: Vec<(RouteKey, u8)>,
     /// Tracks of which something else is wanted now.
     pub(super) demands: Vec<RouteKey>,
-    /// Packets of the current visit that are in no cache here.
+    /// Packets that are in no cache here: they are asked for at their publishers' shards.
     missed: Vec<(RouteKey, u8, SeqNo)>,
 }
 
@@ -47,6 +48,11 @@ impl Fanout {
 
     pub(super) fn mark(&mut self, route: RouteKey) {
         self.dirty.push(route);
+    }
+
+    /// The track of a route is gone: another may take its place before the next walk, and is marked by itself.
+    pub(super) fn forget(&mut self, route: RouteKey) {
+        self.dirty.retain(|marked| *marked != route);
     }
 
     pub(super) fn resend(&mut self, peer: PeerKey) {
@@ -179,12 +185,19 @@ impl Shard {
         if due {
             match track.owner {
                 Owner::Peer(peer) => self.send_track_feedback(peer, route),
-                Owner::Relay(shard, number) => {
+                Owner::Relay(shard) => {
+                    let (number, now) = (track.number, self.now);
+                    let missed = &mut self.fanout.missed;
+                    track.published.poll_relay_nacks(now, UNKNOWN_RTT, |encoding, seq| {
+                        missed.push((route, encoding, seq));
+                        true
+                    });
                     let wanted = track.published.poll_keyframe_requests(self.now);
                     for encoding in wanted.iter() {
                         let message = RelayMessage::Keyframe { route: number, encoding };
                         self.relay_media(shard, message);
                     }
+                    self.ask_relays_again();
                 }
             }
         }
@@ -204,7 +217,7 @@ impl Shard {
             let formats = track.published.formats();
             for (id, codec) in formats.iter().skip(remote.formats) {
                 let codec = Box::new(codec.clone());
-                lane.push_table(RelayMessage::Format { route: route.0 as u32, id, codec });
+                lane.push_table(RelayMessage::Format { route: track.number, id, codec });
             }
             remote.formats = formats.len();
             for (encoding, seq) in track.batch.iter().copied() {
@@ -217,7 +230,7 @@ impl Shard {
                     continue;
                 }
                 let buffer = self.spare.pop().unwrap_or_default();
-                let packet = RelayPacket::new(route.0 as u32, packet, buffer);
+                let packet = RelayPacket::new(track.number, packet, buffer);
                 match lane.push_media(RelayMessage::Media(packet)) {
                     Ok(()) => self.counters.relayed += 1,
                     Err(LaneFull) => self.counters.drop(DropReason::RelayLane),
@@ -237,9 +250,10 @@ impl Shard {
                 .take_while(|(r, e, seq)| (*r, *e) == (route, encoding) && seqs.push(*seq))
                 .count();
             rest = rest.get(same..).unwrap_or(&[]);
-            let owner = self.tracks.get(route.0).and_then(Option::as_ref).map(|track| track.owner);
-            if let Some(Owner::Relay(shard, number)) = owner {
-                self.relay_media(shard, RelayMessage::Nack { route: number, encoding, seqs });
+            let Some(track) = self.tracks.get(route.0).and_then(Option::as_ref) else { continue };
+            if let Owner::Relay(shard) = track.owner {
+                let route = track.number;
+                self.relay_media(shard, RelayMessage::Nack { route, encoding, seqs });
             }
         }
         missed.clear();
@@ -248,5 +262,20 @@ impl Shard {
 
     pub(super) fn send_time(&self) -> AbsSendTime {
         AbsSendTime::from_duration(self.now.saturating_duration_since(self.config.epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_is_taken_anew_is_walked_once() {
+        let mut fanout = Fanout::default();
+        fanout.mark(RouteKey(1));
+        fanout.mark(RouteKey(2));
+        fanout.forget(RouteKey(1));
+        fanout.mark(RouteKey(1));
+        assert_eq!(fanout.dirty, [RouteKey(2), RouteKey(1)]);
     }
 }

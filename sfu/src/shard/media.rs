@@ -131,8 +131,8 @@ impl Shard {
         track.live = live;
         for remote in &track.remotes {
             if let Some(lane) = relays.lane(remote.shard) {
-                let number = route.0 as u32;
-                lane.push_table(super::RelayMessage::Live { route: number, encodings: live });
+                let route = track.number;
+                lane.push_table(super::RelayMessage::Live { route, encodings: live });
             }
         }
         for taker in rooms.route(route).map_or(&[][..], |known| &known.takers) {

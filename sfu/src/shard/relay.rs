@@ -1,6 +1,6 @@
 //! The shard's side of the relay: lanes to the other shards and what their messages mean here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use super::{
     DropReason, Event, RelayMessage, RoomId, Shard, ShardId,
@@ -24,6 +24,9 @@ pub(super) struct Relays {
     present: HashMap<RoomId, Vec<ShardId>>,
     /// Tracks of other shards, by their numbers there.
     routes: HashMap<(ShardId, u32), RouteKey>,
+    /// Tracks of this shard, by the numbers that the others know.
+    published: HashMap<u32, RouteKey>,
+    next_number: u32,
 }
 
 impl Relays {
@@ -33,7 +36,26 @@ impl Relays {
             lanes: (0..shards).map(|_| RelayLane::default()).collect(),
             present: HashMap::new(),
             routes: HashMap::new(),
+            published: HashMap::new(),
+            next_number: 0,
         }
+    }
+
+    /// A number for a track of this shard. It comes again after four billion others, and not while it is in use.
+    pub(super) fn number(&mut self, route: RouteKey) -> u32 {
+        loop {
+            let number = self.next_number;
+            self.next_number = number.wrapping_add(1);
+            if let Entry::Vacant(vacant) = self.published.entry(number) {
+                vacant.insert(route);
+                return number;
+            }
+        }
+    }
+
+    /// A track of this shard is gone.
+    pub(super) fn forget_number(&mut self, number: u32) {
+        self.published.remove(&number);
     }
 
     pub(super) fn pop(&mut self, to: ShardId) -> Option<RelayMessage> {
@@ -57,6 +79,7 @@ impl Relays {
     pub(super) fn is_idle(&self) -> bool {
         self.present.is_empty()
             && self.routes.is_empty()
+            && self.published.is_empty()
             && self.lanes.iter().all(RelayLane::is_empty)
     }
 
@@ -106,9 +129,9 @@ impl Shard {
         if track.publisher().is_none() || track.remotes.iter().any(|known| known.shard == shard) {
             return;
         }
-        track.remotes.push(Remote { shard, demand: Demand::default(), formats: 0 });
+        track.remotes.push(Remote::new(shard));
         let Some(lane) = self.relays.lane(shard) else { return };
-        let number = route.0 as u32;
+        let number = track.number;
         lane.push_table(RelayMessage::Publish {
             route: number,
             room: room.clone(),
@@ -155,10 +178,10 @@ impl Shard {
         let before = std::mem::replace(&mut track.told, demand);
         track.published.set_demanded(demand.encodings);
         match track.owner {
-            Owner::Relay(shard, number) => {
+            Owner::Relay(shard) => {
                 let Some(lane) = self.relays.lane(shard) else { return };
                 lane.push_table(RelayMessage::Demand {
-                    route: number,
+                    route: track.number,
                     encodings: demand.encodings,
                     max_spatial: demand.max_spatial,
                 });
@@ -240,8 +263,8 @@ impl Shard {
                 self.remote_demand(from, route, Demand { encodings, max_spatial });
             }
             RelayMessage::Keyframe { route, encoding } => {
-                if self.own_track(from, route).is_some() {
-                    self.fanout.keyframes.push((RouteKey(route as usize), encoding));
+                if let Some((route, ..)) = self.own_track(from, route) {
+                    self.fanout.keyframes.push((route, encoding));
                     self.follow_up();
                 }
             }
@@ -269,7 +292,7 @@ impl Shard {
             return;
         };
         self.relays.routes.insert((from, number), route);
-        self.add_track(route, Track::new(published, Owner::Relay(from, number)));
+        self.add_track(route, Track::new(published, Owner::Relay(from), number));
         self.follow_up();
     }
 
@@ -294,41 +317,35 @@ impl Shard {
     }
 
     fn remote_demand(&mut self, from: ShardId, number: u32, demand: Demand) {
-        let Some(remote) = self.own_track(from, number) else {
+        let now = self.now;
+        let Some((route, _, index)) = self.own_track(from, number) else {
             self.counters.drop(DropReason::RelayStale);
             return;
         };
-        let first = remote.demand.encodings.is_empty() && !demand.encodings.is_empty();
-        remote.demand = demand;
-        if first {
-            self.relay_clocks(from, number);
-        }
-        self.tell_demand(RouteKey(number as usize));
-    }
-
-    /// Tells another shard what sender reports said so far: it need not wait for the next.
-    fn relay_clocks(&mut self, to: ShardId, number: u32) {
         let Self { tracks, relays, .. } = self;
-        let Some(track) = tracks.get(number as usize).and_then(Option::as_ref) else { return };
-        let Some(lane) = relays.lane(to) else { return };
-        for (encoding, clock) in track.published.timing().clocks.iter().enumerate() {
-            let Some(clock) = *clock else { continue };
-            let encoding = encoding as u8;
-            // One that finds no room comes with the next report.
-            let _ = lane.push_media(RelayMessage::Clock { route: number, encoding, clock });
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        let Some(remote) = track.remotes.get_mut(index) else { return };
+        let before = std::mem::replace(&mut remote.demand, demand).encodings;
+        for (encoding, clock) in (0_u8..).zip(track.published.timing().clocks) {
+            let Some(clock) = clock.filter(|_| !before.contains(encoding)) else { continue };
+            // What sender reports said so far: nobody need wait for the next. One that finds no room comes with it.
+            if remote.takes_clock(now, encoding)
+                && let Some(lane) = relays.lane(from)
+            {
+                let _ = lane.push_media(RelayMessage::Clock { route: number, encoding, clock });
+            }
         }
+        self.tell_demand(route);
     }
 
     /// Sends packets again that got lost on the way to another shard.
     fn answer_nack(&mut self, from: ShardId, number: u32, encoding: u8, seqs: &Nacked) {
-        if self.own_track(from, number).is_none() {
+        let Some((route, ..)) = self.own_track(from, number) else {
             self.counters.drop(DropReason::RelayStale);
             return;
-        }
+        };
         for seq in seqs.iter() {
-            let Some(track) = self.tracks.get(number as usize).and_then(Option::as_ref) else {
-                return;
-            };
+            let Some(track) = self.tracks.get(route.0).and_then(Option::as_ref) else { return };
             let Some(packet) = track.published.packet(encoding, seq) else {
                 self.counters.nack_misses += 1;
                 continue;
@@ -343,14 +360,17 @@ impl Shard {
     fn relayed(&mut self, from: ShardId, number: u32) -> Option<(RouteKey, &mut Track)> {
         let route = *self.relays.routes.get(&(from, number))?;
         let track = self.tracks.get_mut(route.0).and_then(Option::as_mut)?;
-        (track.owner == Owner::Relay(from, number)).then_some((route, track))
+        let same = track.owner == Owner::Relay(from) && track.number == number;
+        same.then_some((route, track))
     }
 
-    /// What another shard wants of a track of ours that it knows.
-    fn own_track(&mut self, from: ShardId, number: u32) -> Option<&mut Remote> {
-        let track = self.tracks.get_mut(number as usize).and_then(Option::as_mut)?;
+    /// A track of ours that another shard knows, and that shard's place among its remotes.
+    fn own_track(&mut self, from: ShardId, number: u32) -> Option<(RouteKey, &mut Track, usize)> {
+        let route = *self.relays.published.get(&number)?;
+        let track = self.tracks.get_mut(route.0).and_then(Option::as_mut)?;
         track.publisher()?;
-        track.remotes.iter_mut().find(|remote| remote.shard == from)
+        let index = track.remotes.iter().position(|remote| remote.shard == from)?;
+        Some((route, track, index))
     }
 
     /// Routes of a room that other shards (or one of them) feed, with their numbers there.

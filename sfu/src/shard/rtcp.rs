@@ -8,8 +8,11 @@ use super::{
 };
 use crate::{
     room::{PeerKey, RouteKey},
-    rtp::{Seq16, Ssrc},
-    wire::rtcp::{Message, ReportBlock, messages},
+    rtp::{DataSize, Seq16, Ssrc},
+    wire::{
+        BufferTooSmall,
+        rtcp::{Message, ReportBlock, messages},
+    },
 };
 
 /// Reports leave each second, as browsers do it; RFC 3550 section 6.2 would allow a video stream one in 360 ms.
@@ -19,8 +22,12 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// not report together for ever.
 const REPORT_JITTER: f64 = 0.25;
 
-/// Before a peer answered a sender report.
-const UNKNOWN_RTT: Duration = Duration::from_millis(100);
+/// A sender report without blocks and the CNAME of its SSRC.
+const SENDER_REPORT_LEN: usize = 28 + 28;
+
+/// Before a peer answered a sender report. Between two requests to another shard too: ten of them last as long as a cache
+/// keeps a packet, and its publisher may be repairing the same loss.
+pub(super) const UNKNOWN_RTT: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// An SRTCP packet on a five-tuple of `key`.
@@ -29,15 +36,24 @@ impl Shard {
         key: PeerKey,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
+        let now = self.now;
         let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
         let len = peer.transport.unprotect_rtcp(datagram)?;
+        if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {
+            return Err(DropReason::OverIngressBitrate);
+        }
         let compound = datagram.get(..len).ok_or(DropReason::Malformed)?;
+        let mut outcome = Ok(());
         for message in messages(compound) {
-            let message = message.map_err(|_| DropReason::Malformed)?;
+            let Ok(message) = message else {
+                outcome = Err(DropReason::Malformed);
+                break;
+            };
             self.handle_message(key, &message);
         }
+        // Whatever came behind them: the messages so far count.
         self.follow_up();
-        Ok(())
+        outcome
     }
 
     fn handle_message(&mut self, key: PeerKey, message: &Message<'_>) {
@@ -71,14 +87,15 @@ impl Shard {
             }
             for (encoding, clock) in track.published.timing().clocks.iter().enumerate() {
                 let Some(clock) = clock.filter(|clock| clock.at == now) else { continue };
-                for remote in &track.remotes {
+                let (route, encoding) = (track.number, encoding as u8);
+                for remote in &mut track.remotes {
+                    if !remote.takes_clock(now, encoding) {
+                        continue;
+                    }
                     let Some(lane) = relays.lane(remote.shard) else { continue };
                     // One lost is as good as one lost on the way here: the next comes in a second.
-                    let _ = lane.push_media(super::RelayMessage::Clock {
-                        route: route.0 as u32,
-                        encoding: encoding as u8,
-                        clock,
-                    });
+                    let message = super::RelayMessage::Clock { route, encoding, clock };
+                    let _ = lane.push_media(message);
                 }
             }
             return;
@@ -152,36 +169,44 @@ impl Shard {
                 track.published.report_blocks(now, blocks);
             }
         }
-        let (sender, cname) = (peer.feedback_ssrc, peer.cname);
+        let (sender, cname, first) = (peer.feedback_ssrc, peer.cname, peer.next_report);
         let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
             return;
         };
-        let mut subscriptions = subscriptions.iter_mut().map(|(_, subscription)| subscription);
-        let mut left = None;
-        let mut blocks = &blocks[..];
+        // The last receiver report shares its packet with sender reports.
+        let mut chunks = blocks.chunks(ReportBlock::MAX_PER_MESSAGE);
+        let mut last = chunks.next_back();
+        for chunk in chunks {
+            link.send_rtcp(|writer| {
+                writer.receiver_report(sender, chunk)?;
+                writer.sdes_cname(sender, &cname)
+            });
+        }
+        let end = subscriptions.capacity();
+        let first = first.min(end);
+        let mut slots = (first..end).chain(0..first).peekable();
         link.send_rtcp(|writer| {
-            if !blocks.is_empty() {
-                let count = blocks.len().min(ReportBlock::MAX_PER_MESSAGE);
-                writer.receiver_report(sender, &blocks[..count])?;
-                blocks = &blocks[count..];
+            if let Some(chunk) = last.take() {
+                writer.receiver_report(sender, chunk)?;
                 writer.sdes_cname(sender, &cname)?;
             }
-            loop {
-                // What did not fit into the packet before comes first.
-                let info = left.take().or_else(|| {
-                    subscriptions.find_map(|subscription| {
-                        let track = tracks.get(subscription.route.0).and_then(Option::as_ref)?;
-                        subscription.sender_report(now, &track.published)
-                    })
-                });
-                let Some(info) = info else { break };
-                left = Some(info);
+            while let Some(slot) = slots.peek().copied() {
+                if writer.remaining() < SENDER_REPORT_LEN {
+                    return Err(BufferTooSmall);
+                }
+                slots.next();
+                let Some(subscription) = subscriptions.get_mut(slot) else { continue };
+                let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
+                let info =
+                    track.and_then(|track| subscription.sender_report(now, &track.published));
+                let Some(info) = info else { continue };
                 writer.sender_report(&info, &[])?;
-                left = None;
                 writer.sdes_cname(info.ssrc, &cname)?;
             }
             Ok(())
         });
+        // What found no room comes first in a second.
+        peer.next_report = slots.next().unwrap_or(0);
     }
 
     pub(super) fn report_interval(&mut self) -> Duration {

@@ -1,8 +1,11 @@
 //! A published track on this shard, whoever publishes it.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     cache::EncodingSet,
     ingress::PublishedTrack,
+    peer::TrackSpec,
     room::{PeerKey, ShardId},
     rtp::SeqNo,
 };
@@ -12,6 +15,9 @@ use crate::{
 pub(super) struct Track {
     pub(super) published: PublishedTrack,
     pub(super) owner: Owner,
+    /// What its publisher's shard calls it towards the others. Not the route, which is given anew at once: media and
+    /// tables take different lanes, and what is still on its way must not reach another track.
+    pub(super) number: u32,
     /// Arrived since the last walk began.
     pub(super) fresh: Vec<(u8, SeqNo)>,
     /// What the current walk hands out.
@@ -31,8 +37,8 @@ pub(super) struct Track {
 pub(super) enum Owner {
     /// A peer of this shard.
     Peer(PeerKey),
-    /// Another shard, which calls the track by this number.
-    Relay(ShardId, u32),
+    /// Another shard.
+    Relay(ShardId),
 }
 
 /// Another shard that knows a track of ours.
@@ -42,7 +48,32 @@ pub(super) struct Remote {
     pub(super) demand: Demand,
     /// Formats it was told.
     pub(super) formats: usize,
+    /// When it was told an encoding's clock last, by encoding.
+    pub(super) clocks_at: [Option<Instant>; TrackSpec::MAX_ENCODINGS],
 }
+
+impl Remote {
+    /// It knows the track and wants nothing of it yet.
+    pub(super) fn new(shard: ShardId) -> Self {
+        let clocks_at = [None; TrackSpec::MAX_ENCODINGS];
+        Self { shard, demand: Demand::default(), formats: 0, clocks_at }
+    }
+
+    /// Whether it shall be told an encoding's clock now: where it wants the encoding, and not more often than anybody
+    /// sends reports in earnest.
+    pub(super) fn takes_clock(&mut self, now: Instant, encoding: u8) -> bool {
+        let Some(at) = self.clocks_at.get_mut(usize::from(encoding)) else { return false };
+        let soon = at.is_some_and(|at| now.saturating_duration_since(at) < CLOCK_INTERVAL);
+        if soon || !self.demand.encodings.contains(encoding) {
+            return false;
+        }
+        *at = Some(now);
+        true
+    }
+}
+
+/// Browsers report each second. More clocks than four a second only cost the relay.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is wanted of a track.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,10 +95,11 @@ impl Demand {
 }
 
 impl Track {
-    pub(super) fn new(published: PublishedTrack, owner: Owner) -> Self {
+    pub(super) fn new(published: PublishedTrack, owner: Owner, number: u32) -> Self {
         Self {
             published,
             owner,
+            number,
             fresh: Vec::new(),
             batch: Vec::new(),
             dirty: false,
@@ -81,7 +113,27 @@ impl Track {
     pub(super) fn publisher(&self) -> Option<PeerKey> {
         match self.owner {
             Owner::Peer(peer) => Some(peer),
-            Owner::Relay(..) => None,
+            Owner::Relay(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn a_clock_crosses_only_where_it_is_wanted_and_a_few_times_a_second() {
+        let start = Instant::now();
+        let mut remote = Remote::new(ShardId(1));
+        assert!(!remote.takes_clock(start, 0), "nobody wants it");
+        remote.demand.encodings = EncodingSet::EMPTY.with(1);
+        let taken = |remote: &mut Remote, encoding| {
+            let at = |ms| start + Duration::from_millis(ms);
+            (0..1_000).filter(|ms| remote.takes_clock(at(*ms), encoding)).count()
+        };
+        assert_eq!(taken(&mut remote, 0), 0);
+        assert_eq!(taken(&mut remote, 1), 4);
     }
 }

@@ -39,6 +39,47 @@ fn a_peer_with_too_many_ssrcs_keeps_the_first() {
 }
 
 #[test]
+fn a_cap_on_ssrcs_that_changes_later_is_obeyed() {
+    let mut world = World::new(1);
+    let a = world.client("room", 0);
+    world.clients[a].publish("camera", &[1, 1, 1].map(|packets| Source::Video { packets }));
+    world.connect_all();
+    world.run_for(SECOND);
+    assert_eq!(world.drops(DropReason::OverSsrcs), 0);
+    world.clients[a].spec.limits.ingress_ssrcs = Some(1);
+    world.apply(a);
+    world.run_for(SECOND);
+    let media = world.count(|counters| counters.media_in);
+    world.run_for(SECOND);
+    let one = world.count(|counters| counters.media_in) - media;
+    assert!((20..=30).contains(&one), "{one} packets of one encoding, {:?}", world.all_drops());
+}
+
+#[test]
+fn an_ssrc_that_comes_back_goes_on_behind_its_last_number() {
+    let mut world = World::new(1);
+    let (a, b) = (world.client("room", 0), world.client("room", 0));
+    world.clients[a].publish("video", &[VIDEO]);
+    let ssrc = world.clients[b].subscribe("video", MediaKind::Video);
+    world.connect_all();
+    world.run_for(2 * SECOND);
+    let subscription = world.clients[b].spec.subscriptions.remove(0);
+    world.apply(b);
+    world.run_for(SECOND / 5);
+    let before = world.clients[b].packets(ssrc).count();
+    assert!(before > 50);
+    // The same number sealed twice under one key would use a nonce twice.
+    world.clients[b].spec.subscriptions.push(subscription);
+    world.apply(b);
+    world.run_until("media again", 5 * SECOND, |world| {
+        world.clients[b].packets(ssrc).count() > before + 50
+    });
+    let packets: Vec<_> = world.clients[b].packets(ssrc).collect();
+    assert!(packets.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "numbers go on");
+    assert!(packets[before].tag().keyframe);
+}
+
+#[test]
 fn noise_from_strangers_and_members_is_dropped() {
     let mut world = World::new(1);
     let (a, b) = (world.client("room", 0), world.client("room", 0));

@@ -173,3 +173,20 @@ fn parking_is_bounded() {
     assert_eq!(left.len(), SsrcBinder::MAX_PARKED);
     assert_eq!(*left[0].bytes, (1_000u32 - 64).to_be_bytes());
 }
+
+#[test]
+fn a_smaller_cap_keeps_lower_encodings_and_a_larger_one_takes_more() {
+    let mut binder = SsrcBinder::new(16);
+    let tracks = vec![video(4, "1", &["q", "h"])];
+    binder.set_tracks(tracks.clone());
+    let named = |rid| Named { mid: "1", rid, ..NOTHING };
+    assert_eq!(resolve(&mut binder, 11, 96, named("h")), Ok((4, 1, Role::Media)));
+    assert_eq!(resolve(&mut binder, 10, 96, named("q")), Ok((4, 0, Role::Media)));
+    binder.set_max_ssrcs(1);
+    binder.set_tracks(tracks);
+    assert_eq!(resolve(&mut binder, 10, 96, NOTHING), Ok((4, 0, Role::Media)));
+    let refused = Err(Unbound::Drop(DropReason::TooManySsrcs));
+    assert_eq!(resolve(&mut binder, 11, 96, named("h")), refused);
+    binder.set_max_ssrcs(2);
+    assert_eq!(resolve(&mut binder, 11, 96, named("h")), Ok((4, 1, Role::Media)));
+}
