@@ -8,6 +8,7 @@ mod node;
 mod placement;
 mod ring;
 mod stats;
+mod tcp_table;
 mod worker;
 
 pub(crate) use candidates::{Candidate, CandidateKind};

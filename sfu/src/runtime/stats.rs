@@ -22,6 +22,10 @@ pub(crate) struct LoopCounters {
     pub(crate) sends_refused: u64,
     /// ICE-TCP connections now.
     pub(crate) tcp_connections: u64,
+    /// ICE-TCP connections closed for want of room.
+    pub(crate) tcp_refused: u64,
+    /// ICE-TCP connections closed because they carried no peer.
+    pub(crate) tcp_closed: u64,
     /// Packets lost because a TCP client did not read.
     pub(crate) tcp_full: u64,
     /// Fillings that met a full ring.
@@ -49,6 +53,8 @@ pub(crate) fn describe() -> Arc<[Description]> {
         counter("sends", "Send system calls"),
         counter("sends_full", "Sends that met a full socket buffer"),
         counter("sends_refused", "Sends that the kernel refused"),
+        counter("tcp_refused", "ICE-TCP connections closed for want of room"),
+        counter("tcp_closed", "ICE-TCP connections closed because they carried no peer"),
         counter("tcp_full", "Packets lost because a TCP client did not read"),
         counter("rings_full", "Times a ring to another shard was full"),
     ];
@@ -83,6 +89,8 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         own.sends,
         own.sends_full,
         own.sends_refused,
+        own.tcp_refused,
+        own.tcp_closed,
         own.tcp_full,
         own.rings_full,
     ]

@@ -5,7 +5,6 @@
 //! again before the rest is sent.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ring::Rings,
     stats::{self, LoopCounters},
+    tcp_table::TcpTable,
 };
 use crate::{
     net::{Accepted, RecvBatch, Sent, TcpConnection, TcpWrite, UdpPair},
@@ -39,6 +39,9 @@ const MESSAGES_PER_TURN: usize = 256;
 
 /// Packets of TCP clients taken in one turn.
 const TCP_PACKETS_PER_TURN: usize = 64;
+
+/// Connections of TCP clients taken in one turn: however busy the shard is, they get in.
+const CONNECTIONS_PER_TURN: usize = 8;
 
 /// When to try again after a ring was full.
 const RING_RETRY: Duration = Duration::from_millis(1);
@@ -128,7 +131,7 @@ impl Worker {
     #[allow(clippy::disallowed_methods)] // this loop is where the core gets its clock from
     pub(super) async fn run(mut self) {
         let (tcp_sender, mut tcp_packets) = mpsc::channel::<TcpPacket>(256);
-        let mut io = Io { tcp: HashMap::new(), counters: LoopCounters::default() };
+        let mut io = Io::new(tcp_sender);
         let mut batch = RecvBatch::new();
         let mut inbox = Vec::new();
         loop {
@@ -151,10 +154,11 @@ impl Worker {
                 let retry = now + RING_RETRY;
                 deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
             }
+            deadline = deadline.into_iter().chain(io.tcp.poll_timeout()).min();
             match self.sleep(deadline, &mut tcp_packets).await {
                 Woken::Letter(letter) => inbox.push(Input::Letter(letter)),
                 Woken::Tcp(packet) => inbox.push(Input::Tcp(packet)),
-                Woken::Accepted(accepted) => io.adopt(accepted, &tcp_sender),
+                Woken::Accepted(accepted) => inbox.push(Input::Accepted(accepted)),
                 Woken::Other => {}
                 Woken::Stop => break,
             }
@@ -198,6 +202,7 @@ impl Worker {
             match input {
                 Input::Letter(letter) => self.take_letter(now, letter),
                 Input::Tcp(packet) => self.take_tcp(now, io, packet),
+                Input::Accepted(accepted) => io.adopt(now, accepted),
             }
         }
         for _ in 0..COMMANDS_PER_TURN {
@@ -212,6 +217,11 @@ impl Worker {
             }
             more |= !ring.is_empty();
         }
+        for _ in 0..CONNECTIONS_PER_TURN {
+            let Ok(accepted) = self.accepted.try_recv() else { break };
+            io.adopt(now, accepted);
+        }
+        more |= !self.accepted.is_empty();
         for _ in 0..TCP_PACKETS_PER_TURN {
             let Ok(packet) = tcp.try_recv() else { break };
             self.take_tcp(now, io, packet);
@@ -223,6 +233,7 @@ impl Worker {
             shard.handle_datagram(now, path, datagram);
         });
         shard.handle_timeout(now);
+        io.sweep(now, shard);
         let (drained, ring_full) = self.drain(now, io);
         Turn { more: more || !drained, drained, ring_full }.checked()
     }
@@ -268,7 +279,8 @@ impl Worker {
 
     fn tell_events(&mut self) {
         while let Some(event) = self.shard.poll_event() {
-            // Unbounded, but its reader only moves words in memory and waits for nobody.
+            // Unbounded, but its reader only moves words in memory and waits for nobody, and peers cannot flood it: a
+            // peer connects and is lost once, and streams start anew in an encoding at most twice a second.
             let _ = self.outputs.send(Output::Event(event));
         }
     }
@@ -289,15 +301,22 @@ impl Turn {
 enum Input {
     Letter(Letter),
     Tcp(TcpPacket),
+    Accepted(Accepted),
 }
 
 /// Where datagrams leave, and what was counted there.
 struct Io {
-    tcp: HashMap<FiveTuple, TcpConnection>,
+    tcp: TcpTable<TcpConnection>,
+    /// Where TCP clients' packets go.
+    packets: mpsc::Sender<TcpPacket>,
     counters: LoopCounters,
 }
 
 impl Io {
+    fn new(packets: mpsc::Sender<TcpPacket>) -> Self {
+        Self { tcp: TcpTable::default(), packets, counters: LoopCounters::default() }
+    }
+
     fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {
         let Transmit { path, bytes, segment } = *transmit;
         match path.protocol {
@@ -324,11 +343,15 @@ impl Io {
         }
     }
 
-    fn adopt(&mut self, accepted: Accepted, packets: &mpsc::Sender<TcpPacket>) {
+    fn adopt(&mut self, now: Instant, accepted: Accepted) {
         let (local, remote) = (accepted.local, accepted.remote);
         let path = FiveTuple { protocol: Protocol::Tcp, local, remote };
-        if let Ok(connection) = TcpConnection::adopt(accepted, path, packets.clone()) {
-            self.tcp.insert(path, connection);
+        if !self.tcp.has_room(&path) {
+            self.counters.tcp_refused += 1;
+            return;
+        }
+        if let Ok(connection) = TcpConnection::adopt(accepted, path, self.packets.clone()) {
+            self.tcp.insert(now, path, connection);
             self.counters.tcp_connections = self.tcp.len() as u64;
         }
     }
@@ -337,4 +360,16 @@ impl Io {
         self.tcp.remove(path);
         self.counters.tcp_connections = self.tcp.len() as u64;
     }
+
+    /// Closes connections that carry no peer.
+    fn sweep(&mut self, now: Instant, shard: &Shard) {
+        if self.tcp.poll_timeout().is_some_and(|due| due <= now) {
+            let closed = self.tcp.sweep(now, |path| shard.knows(path));
+            self.counters.tcp_closed += closed as u64;
+            self.counters.tcp_connections = self.tcp.len() as u64;
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,6 +215,11 @@ impl Shard {
         Timer::ALL.into_iter().zip(self.timers.wakeups())
     }
 
+    /// Whether a peer has this five-tuple: it passed a check and was not given up since.
+    pub fn knows(&self, path: &FiveTuple) -> bool {
+        self.index.by_path(path).is_some()
+    }
+
     /// Peers that live here.
     pub fn peers(&self) -> usize {
         self.peers.len()

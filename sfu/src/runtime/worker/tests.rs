@@ -1,0 +1,82 @@
+//! A worker's turns on real sockets, with a clock of the test's.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::{
+    net::{TcpAcceptor, UdpBuffers},
+    shard::{DefaultLimits, ShardConfig, ShardId, TransportContext},
+    transport::DtlsVersions,
+};
+
+/// A worker, and its doors for TCP connections and commands.
+fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
+    let config = ShardConfig {
+        id: ShardId(0),
+        shards: 1,
+        node_generation: 1,
+        max_peers: 1,
+        limits: DefaultLimits::default(),
+        epoch,
+    };
+    let context = TransportContext::generate(DtlsVersions::Dtls12).unwrap();
+    let (door, accepted) = mpsc::channel(64);
+    let worker = Worker {
+        shard: Shard::new(config, context, [1; 32]),
+        udp: UdpPair::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap(),
+        mailbox: mpsc::channel(1).1,
+        rings: Rings::default(),
+        wake: Arc::default(),
+        outputs: mpsc::unbounded_channel().0,
+        accepted,
+        block: Arc::new(Block::new(0, stats::describe().len())),
+        stop: CancellationToken::new(),
+    };
+    (worker, door)
+}
+
+/// A client that said whom it is for and nothing since; the other end waits behind the door.
+async fn connect(door: &mpsc::Sender<Accepted>) -> TcpStream {
+    let acceptor = TcpAcceptor::bind(0, false).unwrap();
+    let address = SocketAddr::new([127, 0, 0, 1].into(), acceptor.port());
+    let before = door.capacity();
+    let hand_over = door.clone();
+    tokio::task::spawn_local(acceptor.run(move |accepted| hand_over.try_send(accepted).unwrap()));
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"\0\x05hello").unwrap();
+    while door.capacity() == before {
+        tokio::task::yield_now().await;
+    }
+    client
+}
+
+#[tokio::test]
+#[allow(clippy::disallowed_methods)] // any instant will do
+async fn tcp_clients_get_in_while_the_shard_is_busy_and_strangers_do_not_stay() {
+    let start = Instant::now();
+    LocalSet::new()
+        .run_until(async move {
+            let (mut worker, door) = worker(start);
+            let mut client = connect(&door).await;
+            let (sender, mut packets) = mpsc::channel(8);
+            let (mut io, mut batch) = (Io::new(sender), RecvBatch::new());
+            // Turns without a pause in between: the shard never sleeps.
+            let mut turn = |io: &mut Io, at: Instant| {
+                worker.turn(at, &mut batch, io, &mut packets, &mut Vec::new());
+                (io.counters.tcp_connections, io.counters.tcp_closed)
+            };
+            assert_eq!(turn(&mut io, start), (1, 0));
+            assert_eq!(turn(&mut io, start + Duration::from_secs(9)), (1, 0));
+            // No peer made a valid check on it.
+            assert_eq!(turn(&mut io, start + Duration::from_secs(10)), (0, 1));
+            assert_eq!(io.tcp.poll_timeout(), None, "an idle shard sleeps");
+            let closed = tokio::task::spawn_blocking(move || client.read(&mut [0; 10]));
+            assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
+        })
+        .await;
+}
