@@ -99,7 +99,9 @@ impl Transport {
     /// ICE restart: checks for `local` are answered from now on, and those for the old credentials until these have a path
     /// ([`TransportEvent::UfragRetired`]).
     pub fn restart_ice(&mut self, local: &IceCredentials) {
-        self.ice.restart(local);
+        let mut events = Vec::new();
+        self.ice.restart(local, &mut events);
+        self.take_ice_events(events);
     }
 
     /// Whether a check for this local ufrag is for this transport.

@@ -106,15 +106,16 @@ impl IceLite {
         self.only_tcp = only_tcp;
     }
 
-    /// New local credentials; the old ones stay answered until these have a path.
-    pub(super) fn restart(&mut self, local: &IceCredentials) {
+    /// New local credentials; the old ones stay answered until these have a path. Appends the ufrag that is not.
+    pub(super) fn restart(&mut self, local: &IceCredentials, events: &mut Vec<IceEvent>) {
         if local.ufrag == self.current.ufrag {
             return;
         }
         let old = std::mem::replace(&mut self.current, Credentials::new(local));
         // A second restart before the first had a path: the credentials that carry the path are the ones to keep.
-        if self.previous.is_none() {
-            self.previous = Some(old);
+        match self.previous {
+            Some(_) => events.push(IceEvent::Retired(old.ufrag)),
+            None => self.previous = Some(old),
         }
     }
 
