@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{IngressStream, KeyframeRequester, NackGenerator, RateMeter};
+use super::{DropReason, IngressStream, KeyframeRequester, NackGenerator, RateMeter};
 use crate::{
     cache::{PacketCache, PacketMeta},
     rtp::{Codec, MediaKind, Seq16, SeqNo, Ssrc},
@@ -24,6 +24,8 @@ pub(super) struct Encoding {
     pub(super) feedback: NegotiatedFeedback,
     fir_seq: u8,
     pub(super) generations: u8,
+    /// When a stream last took the place of another.
+    renewed_at: Option<Instant>,
     /// Highest number taken, whether it was kept or not.
     pub(super) highest: Option<SeqNo>,
     /// What is missing of what another shard sends: its lane was full.
@@ -52,6 +54,7 @@ impl Encoding {
             feedback: NegotiatedFeedback::default(),
             fir_seq: 0,
             generations: 0,
+            renewed_at: None,
             highest: None,
             relay_nack: NackGenerator::default(),
             relayed_generation: 0,
@@ -60,14 +63,22 @@ impl Encoding {
     }
 
     /// Makes sure that the stream is that of `packet`; true when it is a new one.
-    pub(super) fn renew(&mut self, now: Instant, packet: &RtpPacket<'_>, codec: &Codec) -> bool {
-        self.feedback = NegotiatedFeedback { nack: codec.nack, pli: codec.pli, fir: codec.fir };
+    pub(super) fn renew(
+        &mut self,
+        now: Instant,
+        packet: &RtpPacket<'_>,
+        codec: &Codec,
+    ) -> Result<bool, DropReason> {
         let header = &packet.header;
         let same = self.stream.as_ref().is_some_and(|stream| {
             stream.ssrc() == header.ssrc && stream.clock_rate() == codec.clock_rate
         });
+        if !same && self.stream.is_some() && !self.may_renew(now) {
+            return Err(DropReason::TooManySsrcs);
+        }
+        self.feedback = NegotiatedFeedback { nack: codec.nack, pli: codec.pli, fir: codec.fir };
         if same {
-            return false;
+            return Ok(false);
         }
         let after = self.highest;
         if after.is_some() {
@@ -75,6 +86,17 @@ impl Encoding {
         }
         self.stream =
             Some(IngressStream::new(now, header, codec.clock_rate, self.generations, after));
+        Ok(true)
+    }
+
+    /// Whether another stream may take this one's place now; it then does. Senders that take turns in one encoding
+    /// would otherwise begin a stream, ask for a keyframe and tell the control plane with every packet.
+    pub(super) fn may_renew(&mut self, now: Instant) -> bool {
+        let soon = |at: Instant| now.saturating_duration_since(at) < RENEW_INTERVAL;
+        if self.renewed_at.is_some_and(soon) {
+            return false;
+        }
+        self.renewed_at = Some(now);
         true
     }
 
@@ -188,6 +210,10 @@ fn poll_nack(
         }
     }
 }
+
+/// Between two streams that take the place of another in one encoding. Shorter follows a client that changes its camera
+/// twice, longer spares everybody a client that is broken.
+pub(super) const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Numbers in one message; more become further messages.
 const MAX_NACKED: usize = 128;

@@ -118,7 +118,7 @@ impl PublishedTrack {
         };
         self.check(encoding)?;
         let slot = &mut self.encodings[usize::from(encoding)];
-        let started = slot.renew(now, packet, codec);
+        let started = slot.renew(now, packet, codec)?;
         let Some(stream) = &mut slot.stream else { return Err(DropReason::NoEncoding) };
         let placed = match stream.handle_rtp(now, &packet.header) {
             Err(DropReason::TooOld) if stream.is_restart(packet.header.seq) => {
@@ -377,6 +377,9 @@ impl PublishedTrack {
         codecs: &CodecMap,
     ) -> Result<Accepted, DropReason> {
         if let Some(slot) = self.encodings.get_mut(usize::from(encoding)) {
+            if !slot.may_renew(now) {
+                return Err(DropReason::TooOld);
+            }
             slot.stream = None;
         }
         self.handle_rtp(now, encoding, packet, extensions, codecs)

@@ -232,6 +232,7 @@ fn too_much_loss_asks_for_a_keyframe() {
     let mut track = video(1);
     media(&mut track, now, 1).unwrap();
     media(&mut track, now, 5_000).unwrap();
+    assert_eq!(track.poll_timeout(), Some(now), "without other feedback to wait for");
     assert_eq!(feedback(&mut track, now), [Asked::Pli(MEDIA)]);
 }
 
@@ -283,10 +284,34 @@ fn numbers_grow_over_restarts_and_new_ssrcs() {
     assert_eq!(track.packet(0, restarted.seq).unwrap().meta.generation, 1);
 
     let other = rtp(96, 3, 0, Ssrc(555), &payload(true, 0));
-    let replaced = take(&mut track, now, 0, &other).unwrap();
+    let replaced = take(&mut track, now + ms(500), 0, &other).unwrap();
     assert!(replaced.started && replaced.seq > restarted.seq);
     assert_eq!(replaced.seq.seq16(), Seq16(3));
     assert_eq!(track.packet(0, replaced.seq).unwrap().meta.generation, 2);
+}
+
+#[test]
+fn senders_that_take_turns_in_one_encoding_renew_its_stream_twice_a_second() {
+    let other = Ssrc(555);
+    let first = |seq: u16| if seq.is_multiple_of(2) { MEDIA } else { other };
+    let restarts = |seq: u16| if (seq / 2).is_multiple_of(2) { 20_000 + seq } else { 50_000 + seq };
+    for (case, ssrc_of, seq_of) in [
+        ("two SSRCs", &first as &dyn Fn(u16) -> Ssrc, &(|seq| seq) as &dyn Fn(u16) -> u16),
+        ("numbers that start anew", &|_| MEDIA, &restarts),
+    ] {
+        let (now, mut track) = (start(), video(1));
+        let (mut started, mut dropped) = (0, 0);
+        for n in 0..2_000_u16 {
+            let bytes = rtp(96, seq_of(n), 0, ssrc_of(n), &payload(false, 0));
+            match take(&mut track, now + ms(u64::from(n)), 0, &bytes) {
+                Ok(accepted) => started += u32::from(accepted.started),
+                Err(DropReason::TooManySsrcs | DropReason::TooOld) => dropped += 1,
+                Err(reason) => panic!("{case}: {reason}"),
+            }
+        }
+        assert!((2..=5).contains(&started), "{case}: {started} starts in two seconds");
+        assert!(dropped > 500, "{case}: {dropped} dropped");
+    }
 }
 
 #[test]
