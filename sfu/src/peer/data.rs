@@ -1,6 +1,9 @@
 //! The data channels of a peer, and how far behind their reader is.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::limits::Bucket;
 use crate::{
@@ -62,6 +65,9 @@ const MAX_LOSSY_DELAY: Duration = Duration::from_millis(100);
 /// So much may be on its way in any case: receivers acknowledge every second packet, the last one up to 200 ms later.
 const LOSSY_FREE_BYTES: usize = 8 * 1024;
 
+/// Reliable messages kept for a channel that is not open yet, in all.
+const MAX_WAITING_BYTES: usize = 64 * 1024;
+
 /// Bursts of data that pass the cap on its rate: a client sends a file as fast as its buffer takes it.
 const DATA_BURST: Duration = Duration::from_secs(2);
 
@@ -72,6 +78,9 @@ pub(crate) struct DataChannels {
     lossy: Option<ChannelId>,
     reliable_lag: Lag,
     lossy_lag: Lag,
+    /// Reliable messages from before the channel opened.
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
     /// The reader was told to reconnect.
     overflowed: bool,
     /// The control plane was told that both are open.
@@ -88,6 +97,8 @@ impl DataChannels {
             lossy: None,
             reliable_lag: Lag::default(),
             lossy_lag: Lag::default(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
             overflowed: false,
             ready_told: false,
             opened: false,
@@ -127,6 +138,27 @@ impl DataChannels {
         }
     }
 
+    /// A client is connected a moment before its channels are open: what is sent to it meanwhile waits.
+    fn wait(&mut self, message: &[u8]) -> Queued {
+        if self.waiting_bytes + message.len() > MAX_WAITING_BYTES {
+            return Queued::Lost;
+        }
+        self.waiting_bytes += message.len();
+        self.waiting.push_back(message.to_vec());
+        Queued::Yes
+    }
+
+    /// Sends what waited for the reliable channel, in order.
+    pub(crate) fn flush(&mut self, now: Instant, transport: &mut Transport) {
+        if self.reliable.is_none() {
+            return;
+        }
+        self.waiting_bytes = 0;
+        for message in std::mem::take(&mut self.waiting) {
+            self.send(now, transport, Lane::Reliable, &message);
+        }
+    }
+
     /// All channels are gone.
     pub(crate) fn lost(&mut self) {
         (self.reliable, self.lossy) = (None, None);
@@ -158,7 +190,12 @@ impl DataChannels {
             Lane::Reliable => (self.reliable, &mut self.reliable_lag),
             Lane::Lossy => (self.lossy, &mut self.lossy_lag),
         };
-        let Some(channel) = channel else { return Queued::NotOpen };
+        let Some(channel) = channel else {
+            return match lane {
+                Lane::Reliable if transport.expects_data() => self.wait(message),
+                Lane::Reliable | Lane::Lossy => Queued::NotOpen,
+            };
+        };
         let buffered = transport.buffered(channel);
         lag.observe(now, buffered);
         match lane {

@@ -43,9 +43,11 @@ impl Shard {
     }
 
     pub(super) fn channel_open(&mut self, key: PeerKey, channel: ChannelId, label: &str) {
+        let now = self.now;
         let Some(peer) = self.peer_mut(key) else { return };
         let Some(lane) = Lane::of_label(label) else { return };
         peer.data.opened(lane, channel);
+        peer.data.flush(now, &mut peer.transport);
         if peer.data.ready() && !peer.data.ready_told {
             peer.data.ready_told = true;
             let (room, peer) = (peer.identity.room_id.clone(), peer.identity.id.clone());

@@ -25,6 +25,8 @@ mod tests;
 
 use std::{collections::VecDeque, time::Instant};
 
+use bytes::Bytes;
+
 pub use channel::{ChannelError, ChannelOptions, SendError};
 pub use event::{ChannelId, DropReason, FailReason, TransportEvent};
 pub use params::{
@@ -41,6 +43,9 @@ use self::{
     sctp::{Sctp, SctpEvent},
 };
 
+/// SCTP packets kept until the association can begin: an INIT and its first repetitions.
+const MAX_EARLY_DATA: usize = 4;
+
 /// One peer's network path.
 #[derive(Debug)]
 pub struct Transport {
@@ -49,6 +54,8 @@ pub struct Transport {
     srtp: Option<Box<(SrtpEgress, SrtpIngress)>>,
     sctp: Option<Box<Sctp>>,
     sctp_params: Option<SctpParams>,
+    /// SCTP packets that came before the association could begin.
+    early_data: Vec<Bytes>,
     state: State,
     /// STUN answers, each for the five-tuple it came by.
     answers: VecDeque<(FiveTuple, Vec<u8>)>,
@@ -73,6 +80,7 @@ impl Transport {
             srtp: None,
             sctp: None,
             sctp_params: None,
+            early_data: Vec::new(),
             state: State::Live,
             answers: VecDeque::new(),
             records: VecDeque::new(),
@@ -285,6 +293,11 @@ impl Transport {
         self.state = State::Ended;
     }
 
+    /// The description names an association: channels will open.
+    pub fn expects_data(&self) -> bool {
+        self.sctp_params.is_some()
+    }
+
     fn take_ice_events(&mut self, events: Vec<IceEvent>) {
         self.events.extend(events.into_iter().map(|event| match event {
             IceEvent::Added(path) => TransportEvent::PathAdded(path),
@@ -328,8 +341,11 @@ impl Transport {
                 self.events.push_back(TransportEvent::Connected { profile });
             }
             DtlsEvent::Data(packet) => {
+                self.start_sctp(now);
                 if let Some(sctp) = &mut self.sctp {
                     sctp.handle(now, packet);
+                } else if self.early_data.len() < MAX_EARLY_DATA {
+                    self.early_data.push(packet);
                 }
             }
             DtlsEvent::CloseNotify => {
@@ -340,14 +356,24 @@ impl Transport {
         }
     }
 
-    /// Whether anything was given to DTLS.
-    fn drive_sctp(&mut self, now: Instant) -> bool {
+    /// Begins the association once DTLS is complete and the description names one. The client's INIT may have come
+    /// earlier: it repeats a lost one only after a second, in which data to it would go nowhere.
+    fn start_sctp(&mut self, now: Instant) {
         if self.sctp.is_none()
             && self.dtls.is_connected()
             && let Some(params) = self.sctp_params
         {
-            self.sctp = Some(Box::new(Sctp::new(now, self.dtls.is_client(), params)));
+            let mut sctp = Box::new(Sctp::new(now, self.dtls.is_client(), params));
+            for packet in self.early_data.drain(..) {
+                sctp.handle(now, packet);
+            }
+            self.sctp = Some(sctp);
         }
+    }
+
+    /// Whether anything was given to DTLS.
+    fn drive_sctp(&mut self, now: Instant) -> bool {
+        self.start_sctp(now);
         let Some(sctp) = &mut self.sctp else {
             return false;
         };
