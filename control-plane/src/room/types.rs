@@ -142,6 +142,9 @@ pub enum JoinError {
     /// The participant to resume is gone: it has to join anew.
     #[error("the participant to resume is not here any more")]
     UnknownParticipant,
+    /// Name, metadata or attributes are over their bounds.
+    #[error("{0}")]
+    Invalid(String),
     /// No media node takes the participant now.
     #[error("no media node is available: {0}")]
     NoNode(String),

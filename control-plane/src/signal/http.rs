@@ -88,6 +88,7 @@ impl From<JoinError> for Refusal {
         let status = match error {
             JoinError::RoomNotFound => StatusCode::NOT_FOUND,
             JoinError::RoomFull(_) => StatusCode::FORBIDDEN,
+            JoinError::Invalid(_) => StatusCode::BAD_REQUEST,
             JoinError::UnknownParticipant => StatusCode::GONE,
             JoinError::NoNode(_) | JoinError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -167,7 +167,7 @@ impl RoomState {
     /// Lets a participant in; an older one of its identity goes.
     pub(super) fn join(&mut self, request: JoinRequest, now: Now) -> Result<Joined, JoinError> {
         check_profile(Some(&request.name), Some(&request.metadata), &request.attributes)
-            .map_err(|error| JoinError::NoNode(error.to_string()))?;
+            .map_err(|error| JoinError::Invalid(error.to_string()))?;
         let older = self.sid_of(&request.identity);
         let max = self.options.max_participants;
         let others = self.participants.len() - usize::from(older.is_some());
