@@ -22,10 +22,10 @@ target=$(cargo metadata --format-version 1 --no-deps | sed -E 's/.*"target_direc
 if cargo build --workspace --bins; then
   CHAPPE_BIN="$target/debug" e2e/run.sh 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
-  p=$(sed -nE 's/^. pass ([0-9]+)$/\1/p' "$log" | tail -1)
-  f=$(sed -nE 's/^. fail ([0-9]+)$/\1/p' "$log" | tail -1)
-  c=$(sed -nE 's/^. cancelled ([0-9]+)$/\1/p' "$log" | tail -1)
-  s=$(sed -nE 's/^. skipped ([0-9]+)$/\1/p' "$log" | tail -1)
+  p=$(sed -nE 's/^[^a-z]*pass ([0-9]+)$/\1/p' "$log" | tail -1)
+  f=$(sed -nE 's/^[^a-z]*fail ([0-9]+)$/\1/p' "$log" | tail -1)
+  c=$(sed -nE 's/^[^a-z]*cancelled ([0-9]+)$/\1/p' "$log" | tail -1)
+  s=$(sed -nE 's/^[^a-z]*skipped ([0-9]+)$/\1/p' "$log" | tail -1)
   passed=$((passed + ${p:-0})); failed=$((failed + ${f:-0} + ${c:-0})); skipped=$((skipped + ${s:-0}))
   if [ "$status" -ne 0 ] && [ "${f:-0}" -eq 0 ] && [ "${c:-0}" -eq 0 ]; then failed=$((failed + 1)); fi
 else
