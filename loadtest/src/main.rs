@@ -1,0 +1,3 @@
+//! The swarm.
+
+fn main() {}
