@@ -1,6 +1,6 @@
 //! Quantities with their unit.
 
-use std::{fmt, time::Duration};
+use std::{fmt, iter::Sum, ops::Add, time::Duration};
 
 /// Bits per second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -29,6 +29,41 @@ impl Bitrate {
     pub fn over(self, time: Duration) -> DataSize {
         DataSize((u128::from(self.0) * time.as_micros() / 8_000_000) as u64)
     }
+
+    /// How long `size` takes; for ever at no rate.
+    pub fn time_for(self, size: DataSize) -> Duration {
+        if self.0 == 0 {
+            return Duration::MAX;
+        }
+        let nanos = u128::from(size.0) * 8 * 1_000_000_000 / u128::from(self.0);
+        u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
+    }
+
+    /// This rate times `factor`; a factor below zero, or none at all, gives zero.
+    #[must_use]
+    pub fn mul_f64(self, factor: f64) -> Self {
+        Self((self.0 as f64 * factor) as u64)
+    }
+
+    /// Without `other`, at least zero.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl Add for Bitrate {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sum for Bitrate {
+    fn sum<I: Iterator<Item = Self>>(rates: I) -> Self {
+        rates.fold(Self::ZERO, Self::add)
+    }
 }
 
 impl fmt::Display for Bitrate {
@@ -51,6 +86,20 @@ impl DataSize {
     pub const fn bytes(self) -> u64 {
         self.0
     }
+
+    /// The rate at which this much passes in `time`; `None` when no time passes.
+    pub fn per(self, time: Duration) -> Option<Bitrate> {
+        let bps = (u128::from(self.0) * 8 * 1_000_000_000).checked_div(time.as_nanos())?;
+        Some(Bitrate(u64::try_from(bps).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Add for DataSize {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
 }
 
 impl fmt::Display for DataSize {
@@ -67,5 +116,20 @@ mod tests {
     fn bitrate_over_time_is_bytes() {
         assert_eq!(Bitrate::from_kbps(800).over(Duration::from_millis(10)).bytes(), 1_000);
         assert_eq!(Bitrate::ZERO.over(Duration::from_secs(1)).bytes(), 0);
+    }
+
+    #[test]
+    fn rates_times_and_sizes_agree() {
+        let (rate, size) = (Bitrate::from_kbps(800), DataSize::from_bytes(100_000));
+        let second = Duration::from_secs(1);
+        assert_eq!(rate.over(second), size);
+        assert_eq!(rate.time_for(size), second);
+        assert_eq!(size.per(second), Some(rate));
+        assert_eq!(size.per(Duration::ZERO), None);
+        assert_eq!(Bitrate::ZERO.time_for(size), Duration::MAX);
+        assert_eq!(rate.mul_f64(0.5), Bitrate::from_kbps(400));
+        assert_eq!(rate.mul_f64(f64::NAN), Bitrate::ZERO);
+        assert_eq!(rate.saturating_sub(rate + rate), Bitrate::ZERO);
+        assert_eq!([rate, rate].into_iter().sum::<Bitrate>(), Bitrate::from_kbps(1_600));
     }
 }
