@@ -8,7 +8,10 @@ use std::{
 };
 
 use axum::Router;
-use chappe_sfu::control::{Node as EmbeddedNode, NodeHandle};
+use chappe_sfu::{
+    config::{CandidateConfig, NodeConfig},
+    control::{Node as EmbeddedNode, NodeHandle},
+};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
@@ -17,7 +20,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, ApiState, page::Tokens},
     auth::{Grants, Keys},
-    config::{Config, DtlsVersions, RemoteNode, Rtc, Secret, Tls},
+    config::{Config, RemoteNode, Rtc, Secret, Tls},
     node::{Node, Nodes},
     room::{RoomOptions, RoomPolicy, RoomRegistry, Shutdown},
     server,
@@ -178,11 +181,10 @@ fn remote_node(node: &RemoteNode) -> Result<Node, String> {
     Node::remote(&node.url, node.secret.as_ref().map(Secret::reveal), tls)
 }
 
-fn node_config(rtc: &Rtc) -> chappe_sfu::config::NodeConfig {
-    use chappe_sfu::config::{CandidateConfig, NodeConfig};
+fn node_config(rtc: &Rtc) -> NodeConfig {
     let default = NodeConfig::default();
     NodeConfig {
-        shards: rtc.shards.and_then(|shards| u16::try_from(shards).ok()).unwrap_or(default.shards),
+        shards: rtc.shards.unwrap_or(default.shards),
         udp_port: rtc.udp_port,
         tcp_port: rtc.tcp_port,
         candidates: CandidateConfig {
@@ -192,11 +194,8 @@ fn node_config(rtc: &Rtc) -> chappe_sfu::config::NodeConfig {
             exclude_interfaces: rtc.exclude_interfaces.clone(),
             include_loopback: rtc.include_loopback,
         },
-        dtls: match rtc.dtls {
-            DtlsVersions::V12 => chappe_sfu::config::DtlsVersions::V12,
-            DtlsVersions::V13 => chappe_sfu::config::DtlsVersions::V13,
-            DtlsVersions::Auto => chappe_sfu::config::DtlsVersions::Auto,
-        },
+        dtls: rtc.dtls,
+        placement: rtc.placement,
         ..default
     }
 }

@@ -8,7 +8,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, erro
 use livekit_token::Claims;
 use rand::{Rng, distr::Alphanumeric};
 
-use super::{AuthError, Grants, Permissions, Secret, query::query_pairs};
+use super::{AuthError, Grants, Permissions, query::query_pairs};
+use crate::config::Secret;
 
 /// Clocks of the server and of whoever signs tokens may differ by this much.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);

@@ -6,12 +6,12 @@ mod raw;
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+pub use chappe_sfu::config::{ConfigError, DtlsVersions, Placement, Secret};
 pub use cli::{Cli, Command, NodeArgs, RunArgs, TokenArgs};
 pub use raw::RawConfig;
 
@@ -66,7 +66,9 @@ pub struct Rtc {
     /// ICE-TCP port; `None` turns it off.
     pub tcp_port: Option<u16>,
     /// Media threads; `None` is one per core.
-    pub shards: Option<usize>,
+    pub shards: Option<u16>,
+    /// Which shard a new peer goes to.
+    pub placement: Placement,
     /// Addresses told to clients instead of the interfaces' own (1:1 NAT, containers).
     pub advertise_ips: Vec<IpAddr>,
     /// `host:port` of a STUN server that tells the public address.
@@ -79,20 +81,6 @@ pub struct Rtc {
     pub include_loopback: bool,
     /// DTLS versions offered.
     pub dtls: DtlsVersions,
-}
-
-/// DTLS versions that the node speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-pub enum DtlsVersions {
-    /// 1.2 only: browsers end on AES-GCM, which costs a fifth of the alternative.
-    #[serde(rename = "1.2")]
-    V12,
-    /// 1.3 only.
-    #[serde(rename = "1.3")]
-    V13,
-    /// What the client asks for.
-    #[serde(rename = "auto")]
-    Auto,
 }
 
 /// Defaults of rooms that do not say otherwise.
@@ -126,39 +114,6 @@ pub struct NodeTls {
     pub ca: PathBuf,
     /// Certificate chain and private key of this control plane, where the node asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// Text that never shows in logs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself: for signing and comparing only.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-/// What is wrong with the configuration, with its place and what was expected.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-impl ConfigError {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
 }
 
 #[cfg(test)]

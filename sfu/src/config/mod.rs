@@ -1,11 +1,17 @@
 //! Configuration in two stages: raw text (file, flags, environment; [`RawConfig`] and [`Args`]) becomes checked values
 //! with units ([`Config`]). The embedded node is configured with [`NodeConfig`] alone.
 
+mod cli;
+mod place;
 mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf};
 
-pub use raw::{Args, ConfigError, RawConfig};
+pub use cli::Args;
+pub use place::{ConfigError, Origin, Placed};
+pub use raw::{RawConfig, checked_addresses, checked_stun_server};
 
 /// A media node: threads, ports, addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
