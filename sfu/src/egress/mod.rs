@@ -4,8 +4,10 @@
 //! An [`EgressStream`] writes packets into the caller's buffer; sealing and the transport-wide counter belong to whoever
 //! sends them. Nothing is allocated per packet.
 
+mod allocator;
 mod format_table;
 mod records;
 mod stream;
 
+pub use allocator::{BitrateAllocator, Claim};
 pub use stream::{EgressConfig, EgressStream, Resend, WriteError, Written};
