@@ -63,6 +63,8 @@ pub enum DropReason {
     DataLossyQueue,
     /// Reliable data for a reader that was told to reconnect.
     DataOverflow,
+    /// Data for a room that is behind with handing out what came before.
+    DataBacklog,
     /// A packet for another shard whose lane is full.
     RelayLane,
     /// A message about a track that is not known here (any more).
@@ -73,7 +75,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownPath,
         Self::UnknownUfrag,
         Self::UnknownProtocol,
@@ -101,6 +103,7 @@ impl DropReason {
         Self::DataMalformed,
         Self::DataLossyQueue,
         Self::DataOverflow,
+        Self::DataBacklog,
         Self::RelayLane,
         Self::RelayStale,
         Self::Unforwardable,
@@ -175,6 +178,8 @@ pub struct Counters {
     pub relayed: u64,
     /// Data packets delivered.
     pub data_out: u64,
+    /// Steps of fan-out: subscribers and readers that were looked at.
+    pub visits: u64,
     drops: [u64; DropReason::ALL.len()],
 }
 

@@ -28,6 +28,11 @@ impl Link<'_> {
         &mut self.outbox.space()[..MAX_PACKET - self.srtp.profile().rtp_overhead()]
     }
 
+    /// Bytes that wait to be sent, to whomever.
+    pub(crate) fn waiting(&self) -> usize {
+        self.outbox.pending()
+    }
+
     /// Seals what was written into [`Self::space`] and puts it on its way. Returns its size, `None` when it cannot be
     /// sealed.
     pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {

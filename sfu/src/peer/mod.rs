@@ -9,7 +9,7 @@ mod spec;
 mod subscription;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -90,7 +90,7 @@ pub(crate) struct Peer {
     /// sealed again would use a nonce twice (RFC 7714 section 8.1): an SSRC that comes back goes on.
     used: HashMap<Ssrc, SeqNo>,
     /// Which of its subscriptions have packets in the current walk.
-    pub(crate) pending: Vec<(RouteKey, u32)>,
+    pub(crate) pending: VecDeque<(RouteKey, u32)>,
     pub(crate) resending: bool,
     next_number: u16,
     /// The subscription whose sender report is the first of the next turn.
@@ -131,7 +131,7 @@ impl Peer {
             subscriptions: Slab::new(),
             by_ssrc: HashMap::new(),
             used: HashMap::new(),
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             resending: false,
             next_number: 0,
             next_report: 0,

@@ -115,13 +115,16 @@ impl Rooms {
         room_key
     }
 
-    /// Removes a member. Its routes have to be withdrawn and released before.
-    pub(crate) fn leave(&mut self, room_key: RoomKey, peer: &PeerId) {
-        let Some(room) = self.rooms.get_mut(room_key.0) else { return };
-        if let Some(key) = room.peers.remove(peer) {
-            room.members.retain(|member| *member != key);
+    /// Removes a member; gives its place among the members. Its routes have to be withdrawn and released before.
+    pub(crate) fn leave(&mut self, room_key: RoomKey, peer: &PeerId) -> Option<usize> {
+        let room = self.rooms.get_mut(room_key.0)?;
+        let key = room.peers.remove(peer);
+        let place = room.members.iter().position(|member| Some(*member) == key);
+        if let Some(place) = place {
+            room.members.remove(place);
         }
         self.drop_if_empty(room_key);
+        place
     }
 
     /// Names the source of a track. `Err` with the other source when it has one already.
@@ -161,12 +164,15 @@ impl Rooms {
         key
     }
 
-    /// Removes a taker.
-    pub(crate) fn release(&mut self, key: RouteKey, taker: Taker) {
-        if let Some(route) = self.routes.get_mut(key.0) {
-            route.takers.retain(|known| *known != taker);
-            self.drop_route_if_unused(key);
+    /// Removes a taker; gives its place among the takers.
+    pub(crate) fn release(&mut self, key: RouteKey, taker: Taker) -> Option<usize> {
+        let takers = &mut self.routes.get_mut(key.0)?.takers;
+        let place = takers.iter().position(|known| *known == taker);
+        if let Some(place) = place {
+            takers.remove(place);
         }
+        self.drop_route_if_unused(key);
+        place
     }
 
     /// One route.
@@ -255,7 +261,8 @@ mod tests {
         assert_eq!(rooms.route(route).unwrap().takers, [taker]);
         rooms.withdraw(route);
         assert_eq!(rooms.route_of(room, &track), Some(route), "the taker waits");
-        rooms.release(route, taker);
+        assert_eq!(rooms.release(route, taker), Some(0));
+        assert_eq!(rooms.release(route, taker), None);
         assert_eq!(rooms.route_of(room, &track), None);
     }
 

@@ -164,7 +164,7 @@ impl Worker {
             }
         }
         // Goodbyes that the last commands left.
-        self.drain(Instant::now(), &mut io);
+        while !self.drain(&mut io).0 {}
     }
 
     async fn sleep(
@@ -234,7 +234,7 @@ impl Worker {
         });
         shard.handle_timeout(now);
         io.sweep(now, shard);
-        let (drained, ring_full) = self.drain(now, io);
+        let (drained, ring_full) = self.drain(io);
         Turn { more: more || !drained, drained, ring_full }.checked()
     }
 
@@ -253,19 +253,8 @@ impl Worker {
     }
 
     /// Sends until nothing waits or the slice is over; whether nothing waits, and whether a ring was full.
-    #[allow(clippy::disallowed_methods)] // the budget of a slice is measured here
-    fn drain(&mut self, now: Instant, io: &mut Io) -> (bool, bool) {
-        let mut drained = true;
-        let mut sends = 0;
-        while let Some(transmit) = self.shard.poll_transmit() {
-            io.send(&self.udp, &transmit);
-            sends += 1;
-            if sends % SENDS_PER_LOOK == 0 && now.elapsed() > SLICE {
-                io.counters.slices_cut += 1;
-                drained = false;
-                break;
-            }
-        }
+    fn drain(&mut self, io: &mut Io) -> (bool, bool) {
+        let drained = self.send_slice(io);
         let mut ring_full = false;
         for ring in &mut self.rings.outgoing {
             if !ring.fill(|to| self.shard.poll_relay(to)) {
@@ -275,6 +264,31 @@ impl Worker {
         }
         self.tell_events();
         (drained, ring_full)
+    }
+
+    /// Sends for one slice at most. Whether nothing waits.
+    #[allow(clippy::disallowed_methods)] // the budget of a slice is measured here
+    fn send_slice(&mut self, io: &mut Io) -> bool {
+        // Not from the turn's `now`: however much came in, something leaves.
+        let begun = Instant::now();
+        let mut sends = 0;
+        let cut = 'slice: loop {
+            while let Some(transmit) = self.shard.poll_transmit() {
+                io.send(&self.udp, &transmit);
+                sends += 1;
+                if sends % SENDS_PER_LOOK == 0 && begun.elapsed() > SLICE {
+                    break 'slice true;
+                }
+            }
+            if !self.shard.step() {
+                break false;
+            }
+            if begun.elapsed() > SLICE {
+                break true;
+            }
+        };
+        io.counters.slices_cut += u64::from(cut);
+        !cut
     }
 
     fn tell_events(&mut self) {

@@ -79,8 +79,11 @@ impl Shard {
         if last {
             // Before the room goes: its relayed tracks go with it.
             self.leave_relay(identity.room, &identity.room_id);
+            self.broadcasts.forget(&identity.room_id);
         }
-        self.rooms.leave(identity.room, &identity.id);
+        if let Some(place) = self.rooms.leave(identity.room, &identity.id) {
+            self.broadcasts.member_left(&identity.room_id, place);
+        }
     }
 
     fn check(
@@ -355,7 +358,10 @@ impl Shard {
     fn unsubscribe(&mut self, key: PeerKey, slot: u32) {
         let Some(peer) = self.peer_mut(key) else { return };
         let Some(subscription) = peer.remove_subscription(slot) else { return };
-        self.rooms.release(subscription.route, Taker { peer: key, subscription: slot });
+        let taker = Taker { peer: key, subscription: slot };
+        if let Some(place) = self.rooms.release(subscription.route, taker) {
+            self.fanout.taker_left(subscription.route, place);
+        }
         self.fanout.demands.push(subscription.route);
         self.follow_up();
     }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    DropReason, Event, RoomId, Shard,
+    DropReason, Event, Lane, Shard,
     timer::{Sleeper, Timer},
 };
 use crate::{
-    peer::{Lane, Queued},
     relay::DataMessage,
     room::PeerKey,
     transport::{ChannelId, ChannelOptions},
@@ -88,51 +87,8 @@ impl Shard {
             packet: Bytes::from(spliced),
         };
         self.relay_data(&message);
-        self.deliver_data(
-            &message.room,
-            message.from.as_deref(),
-            lane,
-            &message.destinations,
-            &message.packet,
-        );
+        self.broadcast(message);
         Ok(())
-    }
-
-    /// Sends a data packet to the members of a room that live here.
-    pub(super) fn deliver_data(
-        &mut self,
-        room: &RoomId,
-        from: Option<&str>,
-        lane: Lane,
-        destinations: &[Arc<str>],
-        packet: &[u8],
-    ) {
-        let Some(room_key) = self.rooms.find(room) else { return };
-        for index in 0..self.rooms.members(room_key).len() {
-            let Some(key) = self.rooms.members(room_key).get(index).copied() else { break };
-            let now = self.now;
-            let Some(peer) = self.peer_mut(key) else { continue };
-            let Some(data) = peer.spec.data.as_ref().filter(|data| data.may_receive) else {
-                continue;
-            };
-            let addressed = destinations.is_empty() || destinations.contains(&data.address);
-            if !addressed || from == Some(&*data.address) {
-                continue;
-            }
-            let outcome = peer.data.send(now, &mut peer.transport, lane, packet);
-            let id = peer.identity.id.clone();
-            match outcome {
-                Queued::Yes => self.counters.data_out += 1,
-                Queued::NotOpen => {}
-                Queued::Late => self.counters.drop(DropReason::DataLossyQueue),
-                Queued::Lost => self.counters.drop(DropReason::DataOverflow),
-                Queued::Overflow => {
-                    self.counters.drop(DropReason::DataOverflow);
-                    self.events.push_back(Event::DataOverflow { room: room.clone(), peer: id });
-                }
-            }
-            self.touch(key);
-        }
     }
 
     /// The timer of a reader that stands still.

@@ -1,8 +1,9 @@
 //! From the tracks' caches to everybody who takes them, destination by destination.
 //!
-//! A walk begins by taking what arrived (`fresh`) of all tracks at once and noting per subscriber which of its
-//! subscriptions have something. Then each subscriber is visited once and gets everything in one run. A walk can be cut
-//! after any subscriber: what arrives meanwhile waits for the next one.
+//! A walk has two phases. It gathers: takes what arrived (`fresh`) of each track and notes per subscriber which of its
+//! subscriptions have something. Then each subscriber is visited once and gets everything in one run. Both phases are a
+//! cursor that moves a bounded number of visits per step and may stand still between any two of them: what arrives
+//! meanwhile waits for the next walk, and who leaves meanwhile makes nobody else be passed over.
 
 use std::collections::VecDeque;
 
@@ -23,9 +24,11 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
     /// Tracks with packets for the next walk.
-    dirty: Vec<RouteKey>,
-    /// Tracks of the current walk.
-    walked: Vec<RouteKey>,
+    dirty: VecDeque<RouteKey>,
+    /// Tracks of the current walk whose takers are not gathered yet.
+    walked: VecDeque<RouteKey>,
+    /// The track whose takers are being gathered, and how many of them are.
+    gathering: Option<(RouteKey, usize)>,
     /// Subscribers that are left to visit.
     destinations: VecDeque<PeerKey>,
     /// Subscribers that wait for resends.
@@ -39,103 +42,156 @@ pub(super) struct Fanout {
 }
 
 /// Bytes that wait before a step ends: a few runs, so that a turn can be cut in time.
-const STEP: usize = 32 * 1024;
+pub(super) const STEP: usize = 32 * 1024;
+
+/// Takers gathered and subscriptions served in one step, together: some 10 us. More makes slices longer than they are
+/// meant to be, fewer spends the time on looking at the clock.
+const VISITS: usize = 128;
 
 impl Fanout {
     pub(super) fn is_idle(&self) -> bool {
-        self.dirty.is_empty() && self.destinations.is_empty() && self.resends.is_empty()
+        self.dirty.is_empty()
+            && !self.is_gathering()
+            && self.destinations.is_empty()
+            && self.resends.is_empty()
     }
 
     pub(super) fn mark(&mut self, route: RouteKey) {
-        self.dirty.push(route);
+        self.dirty.push_back(route);
     }
 
     /// The track of a route is gone: another may take its place before the next walk, and is marked by itself.
     pub(super) fn forget(&mut self, route: RouteKey) {
         self.dirty.retain(|marked| *marked != route);
+        self.walked.retain(|marked| *marked != route);
+        self.gathering = self.gathering.filter(|(gathered, _)| *gathered != route);
+    }
+
+    /// The taker at this place of a route's list is gone, and those behind it moved up.
+    pub(super) fn taker_left(&mut self, route: RouteKey, place: usize) {
+        if let Some((gathered, done)) = &mut self.gathering
+            && *gathered == route
+            && place < *done
+        {
+            *done -= 1;
+        }
     }
 
     pub(super) fn resend(&mut self, peer: PeerKey) {
         self.resends.push_back(peer);
     }
+
+    fn is_gathering(&self) -> bool {
+        self.gathering.is_some() || !self.walked.is_empty()
+    }
 }
 
 impl Shard {
-    /// One step of the walk. False when there is nothing left to do.
+    /// One step of the walk. False when there was nothing to do.
     pub(super) fn step_fanout(&mut self) -> bool {
         if self.fanout.is_idle() {
             return false;
         }
-        while let Some(key) = self.fanout.resends.pop_front() {
-            self.serve_resends(key);
-            if self.outbox.pending() >= STEP {
-                return true;
-            }
-        }
-        if self.fanout.destinations.is_empty() {
-            self.begin_walk();
-        }
-        while let Some(key) = self.fanout.destinations.pop_front() {
-            self.serve(key);
-            if self.outbox.pending() >= STEP {
+        let mut visits = VISITS;
+        while visits > 0 && self.outbox.pending() < STEP {
+            let made = if let Some(key) = self.fanout.resends.pop_front() {
+                self.serve_resends(key);
+                1
+            } else if self.fanout.is_gathering() {
+                self.gather(visits)
+            } else if let Some(key) = self.fanout.destinations.pop_front() {
+                self.serve(key, visits)
+            } else if !self.fanout.dirty.is_empty() {
+                std::mem::swap(&mut self.fanout.dirty, &mut self.fanout.walked);
+                0
+            } else {
                 break;
-            }
+            };
+            self.counters.visits += made as u64;
+            visits = visits.saturating_sub(made);
         }
         true
     }
 
-    /// Takes what arrived and finds out who gets it.
-    fn begin_walk(&mut self) {
-        std::mem::swap(&mut self.fanout.dirty, &mut self.fanout.walked);
-        for index in 0..self.fanout.walked.len() {
-            let route = self.fanout.walked[index];
-            let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else {
-                continue;
-            };
-            track.dirty = false;
-            std::mem::swap(&mut track.fresh, &mut track.batch);
-            track.fresh.clear();
-            let takers = self.rooms.route(route).map_or(&[][..], |known| &known.takers);
-            for taker in takers {
-                let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
-                if peer.pending.is_empty() {
-                    self.fanout.destinations.push_back(taker.peer);
-                }
-                peer.pending.push((route, taker.subscription));
-            }
-            self.relay_batch(route);
-            self.settle_track(route);
+    /// Notes who gets what arrived of one track: at most `limit` of its takers. Returns how many visits that was; a track
+    /// counts as one.
+    fn gather(&mut self, limit: usize) -> usize {
+        let begun = self.fanout.gathering.take();
+        let Some((route, done)) = begun.or_else(|| Some((self.fanout.walked.pop_front()?, 0)))
+        else {
+            return 0;
+        };
+        if begun.is_none() {
+            self.take_batch(route);
         }
-        self.fanout.walked.clear();
+        let Self { rooms, peers, fanout, .. } = self;
+        let takers = rooms.route(route).map_or(&[][..], |known| &known.takers);
+        let rest = takers.get(done..).unwrap_or(&[]);
+        let (part, later) = rest.split_at(rest.len().min(limit));
+        for taker in part {
+            let peer = peers.get_mut(taker.peer.index());
+            let Some(peer) = peer.filter(|peer| peer.identity.key == taker.peer) else { continue };
+            if peer.pending.is_empty() {
+                fanout.destinations.push_back(taker.peer);
+            }
+            peer.pending.push_back((route, taker.subscription));
+        }
+        if !later.is_empty() {
+            fanout.gathering = Some((route, done + part.len()));
+        }
+        part.len() + usize::from(begun.is_none())
     }
 
-    /// One subscriber gets everything of the walk.
-    fn serve(&mut self, key: PeerKey) {
+    /// Takes what arrived of a track into the walk, and gives it to other shards.
+    fn take_batch(&mut self, route: RouteKey) {
+        let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        track.dirty = false;
+        std::mem::swap(&mut track.fresh, &mut track.batch);
+        track.fresh.clear();
+        self.relay_batch(route);
+        self.settle_track(route);
+    }
+
+    /// One subscriber gets everything of the walk, `limit` subscriptions of it at once; it comes again for the rest. Returns
+    /// how many subscriptions were looked at.
+    fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
-            return;
+            return 1;
         };
         let mut pending = std::mem::take(&mut peer.pending);
+        let mut served = 0;
         outbox.close_run();
-        if let Some((subscriptions, spec, mut link)) = peer.sending(send_time, outbox, counters) {
-            for (route, slot) in pending.iter().copied() {
-                let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
-                let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
-                let demanded = subscription.demanded();
-                let (published, batch) = (&track.published, &track.batch);
-                subscription.forward(now, published, batch, spec, &mut link);
-                if let Some(encoding) = subscription.wants_keyframe() {
-                    fanout.keyframes.push((route, encoding));
-                }
-                if subscription.demanded() != demanded {
-                    fanout.demands.push(route);
+        match peer.sending(send_time, outbox, counters) {
+            None => pending.clear(),
+            Some((subscriptions, spec, mut link)) => {
+                while served < limit
+                    && link.waiting() < STEP
+                    && let Some((route, slot)) = pending.pop_front()
+                {
+                    served += 1;
+                    let track = tracks.get(route.0).and_then(Option::as_ref);
+                    let Some(track) = track else { continue };
+                    let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
+                    let demanded = subscription.demanded();
+                    let (published, batch) = (&track.published, &track.batch);
+                    subscription.forward(now, published, batch, spec, &mut link);
+                    if let Some(encoding) = subscription.wants_keyframe() {
+                        fanout.keyframes.push((route, encoding));
+                    }
+                    if subscription.demanded() != demanded {
+                        fanout.demands.push(route);
+                    }
                 }
             }
         }
-        pending.clear();
+        if !pending.is_empty() {
+            fanout.destinations.push_front(key);
+        }
         peer.pending = pending;
         self.follow_up();
+        served.max(1)
     }
 
     /// Sends again what a subscriber asked for.
@@ -277,5 +333,20 @@ mod tests {
         fanout.forget(RouteKey(1));
         fanout.mark(RouteKey(1));
         assert_eq!(fanout.dirty, [RouteKey(2), RouteKey(1)]);
+        std::mem::swap(&mut fanout.dirty, &mut fanout.walked);
+        fanout.gathering = Some((RouteKey(3), 5));
+        fanout.forget(RouteKey(2));
+        fanout.forget(RouteKey(3));
+        assert_eq!((fanout.walked, fanout.gathering), ([RouteKey(1)].into(), None));
+    }
+
+    #[test]
+    fn who_leaves_moves_the_cursor_only_where_it_has_passed() {
+        let mut fanout = Fanout { gathering: Some((RouteKey(1), 5)), ..Fanout::default() };
+        fanout.taker_left(RouteKey(2), 0);
+        fanout.taker_left(RouteKey(1), 5);
+        assert_eq!(fanout.gathering, Some((RouteKey(1), 5)));
+        fanout.taker_left(RouteKey(1), 4);
+        assert_eq!(fanout.gathering, Some((RouteKey(1), 4)));
     }
 }

@@ -4,11 +4,13 @@
 //! socket.
 //!
 //! **Drain rule.** Feed any number of inputs (`handle_*`, all with one `now` that never goes back). Then call
-//! [`Shard::poll_transmit`] until `None`, [`Shard::poll_relay`] per other shard until `None` or until the way there is
-//! full, and [`Shard::poll_event`] until `None`; only then does [`Shard::poll_timeout`] say when to come back. Fan-out
-//! happens inside `poll_transmit`, in bounded steps: a turn may be cut between two calls and inputs be fed in between.
+//! [`Shard::poll_transmit`] until `None` and [`Shard::step`], again and again until that says `false`;
+//! [`Shard::poll_relay`] per other shard until `None` or until the way there is full, and [`Shard::poll_event`] until
+//! `None`; only then does [`Shard::poll_timeout`] say when to come back. All fan-out happens in steps, each a bounded
+//! amount of work: a turn may be cut between any two calls and inputs be fed in between.
 
 mod apply;
+mod broadcast;
 mod command;
 mod config;
 mod data;
@@ -45,6 +47,7 @@ pub use crate::{
 };
 
 use self::{
+    broadcast::Broadcasts,
     fanout::Fanout,
     index::Index,
     relay::Relays,
@@ -53,6 +56,7 @@ use self::{
 };
 use crate::{
     peer::{Lane, Outbox, Peer},
+    relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
     transport::{FailReason, TransportEvent},
@@ -74,6 +78,7 @@ pub struct Shard {
     /// By route.
     tracks: Vec<Option<Track>>,
     fanout: Fanout,
+    broadcasts: Broadcasts,
     timers: TimerQueue,
     outbox: Outbox,
     /// Peers whose transports have something to take: data was sent to them.
@@ -104,6 +109,7 @@ impl Shard {
             index: Index::default(),
             tracks: Vec::new(),
             fanout: Fanout::default(),
+            broadcasts: Broadcasts::default(),
             timers: TimerQueue::default(),
             outbox: Outbox::default(),
             touched: VecDeque::new(),
@@ -146,8 +152,7 @@ impl Shard {
                 Reply::Done
             }
             Command::SendData { room, packet, reliable, destinations } => {
-                let lane = if reliable { Lane::Reliable } else { Lane::Lossy };
-                self.deliver_data(&room, None, lane, &destinations, &packet);
+                self.broadcast(DataMessage { room, from: None, reliable, destinations, packet });
                 Reply::Done
             }
         }
@@ -170,18 +175,17 @@ impl Shard {
         }
     }
 
-    /// The next datagrams to send.
+    /// Does a bounded part of what waits to be fanned out: some readers of data, some peers' transports, some subscribers
+    /// of media. `false` when there was nothing.
+    pub fn step(&mut self) -> bool {
+        let handed = self.step_broadcasts();
+        let settled = self.settle_touched();
+        let walked = self.step_fanout();
+        handed || settled || walked
+    }
+
+    /// The next datagrams to send. See the drain rule.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        while self.outbox.is_empty() {
-            if let Some(key) = self.touched.pop_front() {
-                if let Some(peer) = self.peer_mut(key) {
-                    peer.touched = false;
-                    self.settle(key);
-                }
-            } else if !self.step_fanout() {
-                break;
-            }
-        }
         self.outbox.pop()
     }
 
@@ -200,8 +204,9 @@ impl Shard {
 
     /// When to call [`Self::handle_timeout`] at the latest. See the drain rule.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let drained = self.outbox.is_empty() && self.touched.is_empty() && self.events.is_empty();
-        debug_assert!(drained, "drain rule");
+        let sent = self.outbox.is_empty() && self.touched.is_empty() && self.events.is_empty();
+        let fanned_out = self.fanout.is_idle() && self.broadcasts.is_idle();
+        debug_assert!(sent && fanned_out, "drain rule");
         self.timers.next()
     }
 
@@ -324,6 +329,21 @@ impl Shard {
             TransportEvent::Failed(_) => self.lose_peer(key, LostReason::DtlsFailed),
             TransportEvent::Closed => self.lose_peer(key, LostReason::Closed),
         }
+    }
+
+    /// Settles peers that data was sent to, as many as fit a step. False when there were none.
+    fn settle_touched(&mut self) -> bool {
+        let mut any = false;
+        while self.outbox.pending() < fanout::STEP
+            && let Some(key) = self.touched.pop_front()
+        {
+            any = true;
+            if let Some(peer) = self.peer_mut(key) {
+                peer.touched = false;
+                self.settle(key);
+            }
+        }
+        any
     }
 
     /// Has a peer settled before the turn ends.

@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     ingress::{PublishedTrack, TrackSource},
-    peer::Lane,
     relay::{DataMessage, Lane as RelayLane, LaneFull, Nacked, RelayPacket},
     room::{RoomKey, RouteKey, Source},
     rtp::TrackId,
@@ -226,11 +225,7 @@ impl Shard {
         match message {
             RelayMessage::Enter { room, answer } => self.shard_entered(from, room, answer),
             RelayMessage::Leave { room } => self.shard_left(from, &room),
-            RelayMessage::Data(data) => {
-                let lane = if data.reliable { Lane::Reliable } else { Lane::Lossy };
-                let from = data.from.as_deref();
-                self.deliver_data(&data.room, from, lane, &data.destinations, &data.packet);
-            }
+            RelayMessage::Data(data) => self.broadcast(data),
             RelayMessage::DataLost { room } => self.data_lost(&room),
             RelayMessage::Publish { route, room, track, kind, encodings } => {
                 let published =
@@ -433,7 +428,7 @@ impl Shard {
         }
     }
 
-    fn data_lost(&mut self, room: &RoomId) {
+    pub(super) fn data_lost(&mut self, room: &RoomId) {
         let Some(room_key) = self.rooms.find(room) else { return };
         for index in 0..self.rooms.members(room_key).len() {
             let Some(key) = self.rooms.members(room_key).get(index).copied() else { break };

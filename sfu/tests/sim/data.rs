@@ -5,7 +5,7 @@ use chappe_sfu::shard::{Command, DropReason, Event, Reply};
 use super::world::{SECOND, World};
 
 /// A user packet with this text, and perhaps destinations (fields of livekit.DataPacket).
-fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
+pub(crate) fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
     let field = |bytes: &[u8]| {
         // Lengths as varints of two bytes.
         let len = [bytes.len() as u8 | 0x80, (bytes.len() >> 7) as u8];
@@ -23,6 +23,11 @@ fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// How many messages with this text a client has.
+pub(crate) fn texts(world: &World, client: usize, text: &str) -> usize {
+    world.clients[client].messages.iter().filter(|(_, bytes)| contains(bytes, text)).count()
 }
 
 fn room_of(count: usize, shards: u16) -> World {
@@ -48,10 +53,7 @@ fn everybody_gets_what_is_for_them(shards: u16) {
     world.send_data(1, "_reliable", &packet("to one", &["PA_3"]));
     world.run_for(SECOND);
 
-    let texts = |client: usize, text: &str| {
-        let messages = world.clients[client].messages.iter();
-        messages.filter(|(_, bytes)| contains(bytes, text)).count()
-    };
+    let texts = |client: usize, text: &str| texts(&world, client, text);
     assert_eq!(
         [0, 1, 2].map(|client| texts(client, "to all")),
         [0, 1, 1],

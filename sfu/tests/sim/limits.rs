@@ -103,7 +103,7 @@ fn noise_from_strangers_and_members_is_dropped() {
         let path = FiveTuple { protocol: Protocol::Udp, local: node_address(0), remote };
         let now = world.now;
         world.shards[0].handle_datagram(now, path, &mut noise);
-        while world.shards[0].poll_transmit().is_some() {}
+        while world.shards[0].poll_transmit().is_some() || world.shards[0].step() {}
     }
     for reason in [
         DropReason::UnknownPath,

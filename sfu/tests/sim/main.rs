@@ -7,6 +7,7 @@ mod world;
 
 mod churn;
 mod data;
+mod fanout;
 mod forwarding;
 mod limits;
 mod relay;

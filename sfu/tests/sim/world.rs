@@ -32,6 +32,8 @@ struct Flight {
     bytes: Vec<u8>,
 }
 
+pub(crate) type AtCuts = Box<dyn FnMut(Instant, &mut Shard)>;
+
 /// A ring between two shards.
 #[derive(Default)]
 struct Ring(VecDeque<RelayMessage>);
@@ -49,6 +51,10 @@ pub(crate) struct World {
     pub(crate) ring_capacity: usize,
     /// Of messages that crossed a ring, by kind.
     pub(crate) relayed_media: u64,
+    /// Subscribers and readers that a shard looked at in its longest step.
+    pub(crate) most_visits: u64,
+    /// Runs between any two steps of a shard: where a slice may be cut and inputs be fed.
+    pub(crate) at_cuts: Option<AtCuts>,
     pub(crate) runs: u64,
     pub(crate) sent: u64,
     context: TransportContext,
@@ -71,7 +77,7 @@ impl World {
                 id: ShardId(id),
                 shards,
                 node_generation: 7,
-                max_peers: 100,
+                max_peers: 2_000,
                 limits: DefaultLimits::default(),
                 epoch: now,
             };
@@ -86,6 +92,8 @@ impl World {
             events: Vec::new(),
             ring_capacity: 256,
             relayed_media: 0,
+            most_visits: 0,
+            at_cuts: None,
             runs: 0,
             sent: 0,
             rings: (0..shards).map(|_| (0..shards).map(|_| Ring::default()).collect()).collect(),
@@ -312,12 +320,23 @@ impl World {
 
     fn drain_transmits(&mut self, shard: usize) {
         let mut sent = Vec::new();
-        while let Some(transmit) = self.shards[shard].poll_transmit() {
-            let remote = transmit.path.remote;
-            let segment = transmit.segment.unwrap_or(transmit.bytes.len());
-            self.runs += 1;
-            for bytes in transmit.bytes.chunks(segment) {
-                sent.push((remote, bytes.to_vec()));
+        loop {
+            while let Some(transmit) = self.shards[shard].poll_transmit() {
+                let remote = transmit.path.remote;
+                let segment = transmit.segment.unwrap_or(transmit.bytes.len());
+                self.runs += 1;
+                for bytes in transmit.bytes.chunks(segment) {
+                    sent.push((remote, bytes.to_vec()));
+                }
+            }
+            let before = self.shards[shard].counters().visits;
+            if !self.shards[shard].step() {
+                break;
+            }
+            self.most_visits = self.most_visits.max(self.shards[shard].counters().visits - before);
+            if let Some(mut cut) = self.at_cuts.take() {
+                cut(self.now, &mut self.shards[shard]);
+                self.at_cuts = Some(cut);
             }
         }
         for (remote, bytes) in sent {
