@@ -8,6 +8,7 @@
 //! main -> control -> runtime -> shard -> peer -> { ingress, forward, egress, bwe, transport } -> { relay, cache } -> wire -> rtp
 //! ```
 
+pub mod bwe;
 pub mod cache;
 pub mod config;
 pub mod control;

@@ -6,8 +6,10 @@
 
 mod allocator;
 mod format_table;
+mod pacer;
 mod records;
 mod stream;
 
 pub use allocator::{BitrateAllocator, Claim};
+pub use pacer::Pacer;
 pub use stream::{EgressConfig, EgressStream, Resend, WriteError, Written};

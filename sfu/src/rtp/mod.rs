@@ -5,10 +5,12 @@
 
 mod codec;
 mod id;
+mod probe;
 mod seq;
 mod unit;
 
 pub use codec::{Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, PayloadMeaning};
 pub use id::{Mid, Pt, Rid, Ssrc, TrackId};
+pub use probe::{Probe, ProbeId};
 pub use seq::{MediaTime, RtpTs32, Seq16, SeqExtender, SeqNo, TimeExtender};
 pub use unit::{Bitrate, DataSize};

@@ -1,0 +1,308 @@
+//! The rate by the delay: up while the path takes it, down to what arrived when a queue grows
+//! (draft-ietf-rmcat-gcc-02 section 5.5; the near-maximum rule by a link-capacity estimate is libwebrtc's).
+
+use std::time::Duration;
+
+use super::Usage;
+use crate::rtp::Bitrate;
+
+/// What an update goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Observed {
+    pub(super) now: Duration,
+    pub(super) usage: Usage,
+    /// What arrived lately.
+    pub(super) acknowledged: Option<Bitrate>,
+    pub(super) rtt: Duration,
+    /// How long packets wait in the path, as far as can be told.
+    pub(super) queue: Duration,
+    /// The sender has less to send than it may: what arrives says nothing about the path.
+    pub(super) app_limited: bool,
+}
+
+/// Additive increase, multiplicative decrease.
+#[derive(Debug)]
+pub(super) struct RateControl {
+    rate_bps: f64,
+    phase: Phase,
+    capacity: LinkCapacity,
+    updated_at: Option<Duration>,
+    decreased_at: Option<Duration>,
+    /// The rate before the falls since the last time it was surpassed.
+    peak_bps: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Hold,
+    Increase,
+}
+
+/// What an update did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    Held,
+    Increased,
+    Decreased,
+    /// Increased beyond what the path was known to take: there may be much more.
+    BeyondKnown,
+}
+
+impl RateControl {
+    /// The share of what arrived that is sent after an overuse: the rest drains the queue.
+    const BACKOFF: f64 = 0.85;
+    /// With a long queue the share is smaller: 300 ms are drained in less than a second.
+    const DRAIN_BACKOFF: f64 = 0.7;
+    /// From this queue on it falls from the one towards the other, which it reaches at three times as much.
+    const DRAIN_QUEUE: Duration = Duration::from_millis(80);
+    /// An overuse with less queue than this is jitter: at 2.5 % too much the trendline takes as long to see it.
+    const MIN_QUEUE: Duration = Duration::from_millis(10);
+    /// Growth in a second while the path's capacity is unknown.
+    const GROWTH: f64 = 0.08;
+    /// Growth in a second near the known capacity, at least; the draft's half packet in a response time is less than that
+    /// at high rates.
+    const NEAR_GROWTH: f64 = 0.03;
+    /// The rate grows to this multiple of what arrives and no further: more is not proven.
+    const UNPROVEN: f64 = 1.5;
+    /// And a little more, for rates near zero.
+    const UNPROVEN_BPS: f64 = 10_000.0;
+    /// A packet, in bits: what an increase near the maximum adds in a response time.
+    const PACKET_BITS: f64 = 1_200.0 * 8.0;
+    /// What the response time has beyond the round trip: until feedback is sent and the encoder follows.
+    const RESPONSE_EXTRA: Duration = Duration::from_millis(100);
+    /// Longest step of an increase.
+    const MAX_STEP: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(start: Bitrate) -> Self {
+        Self {
+            rate_bps: start.bps() as f64,
+            phase: Phase::Increase,
+            capacity: LinkCapacity::default(),
+            updated_at: None,
+            decreased_at: None,
+            peak_bps: 0.0,
+        }
+    }
+
+    pub(super) fn rate_bps(&self) -> f64 {
+        self.rate_bps
+    }
+
+    pub(super) fn decreased_at(&self) -> Option<Duration> {
+        self.decreased_at
+    }
+
+    /// The rate before the latest falls.
+    pub(super) fn peak_bps(&self) -> f64 {
+        self.peak_bps
+    }
+
+    /// A probe measured this.
+    pub(super) fn set_rate(&mut self, now: Duration, bps: f64) {
+        if self.capacity.is_below(bps) {
+            self.capacity.forget();
+        }
+        self.rate_bps = bps;
+        self.updated_at = Some(now);
+    }
+
+    /// Keeps the rate within what the owner allows.
+    pub(super) fn clamp(&mut self, min_bps: f64, max_bps: f64) {
+        self.rate_bps = self.rate_bps.clamp(min_bps, max_bps);
+    }
+
+    pub(super) fn update(&mut self, observed: Observed) -> Step {
+        let step = match observed.usage {
+            Usage::Overuse => self.decrease(observed),
+            Usage::Underuse => {
+                self.phase = Phase::Hold;
+                Step::Held
+            }
+            Usage::Normal => match self.phase {
+                Phase::Hold => {
+                    self.phase = Phase::Increase;
+                    Step::Held
+                }
+                Phase::Increase => self.increase(observed),
+            },
+        };
+        self.updated_at = Some(observed.now);
+        step
+    }
+
+    fn increase(&mut self, observed: Observed) -> Step {
+        let Some(acknowledged) = observed.acknowledged else { return Step::Held };
+        let acknowledged = acknowledged.bps() as f64;
+        let since = self.updated_at.map_or(Duration::ZERO, |at| observed.now.saturating_sub(at));
+        let seconds = since.min(Self::MAX_STEP).as_secs_f64();
+        let beyond = self.capacity.is_below(acknowledged);
+        if beyond {
+            self.capacity.forget();
+        }
+        let grown = if self.capacity.is_known() {
+            let response = (observed.rtt + Self::RESPONSE_EXTRA).as_secs_f64();
+            let additive = Self::PACKET_BITS / 2.0 / response;
+            self.rate_bps + additive.max(self.rate_bps * Self::NEAR_GROWTH) * seconds
+        } else {
+            self.rate_bps * (1.0 + Self::GROWTH).powf(seconds) + 1_000.0 * seconds
+        };
+        let proven = acknowledged * Self::UNPROVEN + Self::UNPROVEN_BPS;
+        let before = self.rate_bps;
+        self.rate_bps = grown.min(proven).max(before);
+        match (beyond, self.rate_bps > before) {
+            (true, _) => Step::BeyondKnown,
+            (false, true) => Step::Increased,
+            (false, false) => Step::Held,
+        }
+    }
+
+    fn decrease(&mut self, observed: Observed) -> Step {
+        let Some(acknowledged) = observed.acknowledged else { return Step::Held };
+        let acknowledged = acknowledged.bps() as f64;
+        if observed.queue < Self::MIN_QUEUE {
+            return Step::Held;
+        }
+        let wait = observed.rtt.clamp(Duration::from_millis(10), Duration::from_millis(200));
+        let too_soon = self.decreased_at.is_some_and(|at| observed.now < at + wait);
+        if too_soon && acknowledged >= self.rate_bps / 2.0 {
+            return Step::Held;
+        }
+        let over = observed.queue.as_secs_f64() / Self::DRAIN_QUEUE.as_secs_f64() - 1.0;
+        let drain = (over / 2.0).clamp(0.0, 1.0);
+        let backoff = Self::BACKOFF - (Self::BACKOFF - Self::DRAIN_BACKOFF) * drain;
+        let mut target = acknowledged * backoff;
+        if target > self.rate_bps {
+            // More arrives than we allow ourselves: what was queued before.
+            target = target.min(self.capacity.mean_bps().unwrap_or(target) * backoff);
+        }
+        if self.rate_bps > self.peak_bps || self.decreased_at.is_none() {
+            self.peak_bps = self.rate_bps;
+        }
+        if !observed.app_limited {
+            self.capacity.observe(acknowledged);
+        }
+        self.rate_bps = self.rate_bps.min(target);
+        self.decreased_at = Some(observed.now);
+        self.phase = Phase::Hold;
+        Step::Decreased
+    }
+}
+
+/// What the path took when it was full: mean and spread.
+#[derive(Debug, Default)]
+struct LinkCapacity {
+    /// In kb/s.
+    mean: Option<f64>,
+    /// Variance over the mean, in kb/s.
+    spread: f64,
+}
+
+impl LinkCapacity {
+    /// Weight of a new observation.
+    const WEIGHT: f64 = 0.05;
+    const SPREAD_RANGE: (f64, f64) = (0.4, 2.5);
+
+    fn is_known(&self) -> bool {
+        self.mean.is_some()
+    }
+
+    fn mean_bps(&self) -> Option<f64> {
+        self.mean.map(|mean| mean * 1e3)
+    }
+
+    fn observe(&mut self, bps: f64) {
+        let sample = bps / 1e3;
+        let Some(mean) = self.mean.filter(|mean| sample >= mean - self.deviation(*mean)) else {
+            // The first, or far less than it was: the path changed.
+            *self = Self { mean: Some(sample), spread: Self::SPREAD_RANGE.0 };
+            return;
+        };
+        let mean = (1.0 - Self::WEIGHT) * mean + Self::WEIGHT * sample;
+        let error = mean - sample;
+        let spread =
+            (1.0 - Self::WEIGHT) * self.spread + Self::WEIGHT * error * error / mean.max(1.0);
+        self.spread = spread.clamp(Self::SPREAD_RANGE.0, Self::SPREAD_RANGE.1);
+        self.mean = Some(mean);
+    }
+
+    /// Three standard deviations.
+    fn deviation(&self, mean: f64) -> f64 {
+        3.0 * (self.spread * mean).sqrt()
+    }
+
+    fn is_below(&self, bps: f64) -> bool {
+        self.mean.is_some_and(|mean| bps / 1e3 > mean + self.deviation(mean))
+    }
+
+    fn forget(&mut self) {
+        self.mean = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NORMAL: Observed = Observed {
+        now: Duration::ZERO,
+        usage: Usage::Normal,
+        acknowledged: Some(Bitrate::from_kbps(1_000)),
+        rtt: Duration::from_millis(100),
+        queue: Duration::from_millis(30),
+        app_limited: false,
+    };
+
+    fn kbps(control: &RateControl) -> u64 {
+        (control.rate_bps() / 1e3).round() as u64
+    }
+
+    #[test]
+    fn the_rate_grows_fast_until_the_capacity_is_known_and_slowly_after() {
+        let mut control = RateControl::new(Bitrate::from_kbps(1_000));
+        for n in 0..=10 {
+            control.update(Observed { now: Duration::from_millis(100 * n), ..NORMAL });
+        }
+        assert_eq!(kbps(&control), 1_081, "8 % in a second");
+
+        let now = Duration::from_millis(1_100);
+        let step = control.update(Observed { now, usage: Usage::Overuse, ..NORMAL });
+        assert_eq!((step, kbps(&control)), (Step::Decreased, 850));
+        for n in 0..=11 {
+            let acknowledged = Some(Bitrate::from_kbps(850));
+            let now = now + Duration::from_millis(100 * n);
+            control.update(Observed { now, acknowledged, ..NORMAL });
+        }
+        assert_eq!(kbps(&control), 878, "3 % in a second");
+    }
+
+    #[test]
+    fn a_rate_is_not_believed_beyond_one_and_a_half_times_what_arrives() {
+        let mut control = RateControl::new(Bitrate::from_kbps(1_000));
+        for n in 0..100 {
+            control.update(Observed { now: Duration::from_millis(500 * n), ..NORMAL });
+        }
+        assert_eq!(kbps(&control), 1_510);
+        control.set_rate(Duration::from_secs(50), 3e6);
+        control.update(Observed { now: Duration::from_secs(51), ..NORMAL });
+        assert_eq!(kbps(&control), 3_000, "what a probe proved stays");
+    }
+
+    #[test]
+    fn a_long_queue_is_drained_faster_and_jitter_is_not_obeyed() {
+        struct Case {
+            queue_ms: u64,
+            kbps: u64,
+        }
+        for case in [
+            Case { queue_ms: 5, kbps: 1_000 },
+            Case { queue_ms: 40, kbps: 850 },
+            Case { queue_ms: 160, kbps: 775 },
+            Case { queue_ms: 400, kbps: 700 },
+        ] {
+            let mut control = RateControl::new(Bitrate::from_kbps(1_000));
+            let queue = Duration::from_millis(case.queue_ms);
+            control.update(Observed { usage: Usage::Overuse, queue, ..NORMAL });
+            assert_eq!(kbps(&control), case.kbps, "{} ms", case.queue_ms);
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! What left and what came of it, put together into one rate.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Usage,
+    aimd::{Observed, RateControl, Step},
+    arrival_group::{Arrival, ArrivalGroups},
+    feedback_clock::FeedbackClock,
+    history::History,
+    loss::LossBound,
+    probing::{Outcome, Prober, Situation},
+    throughput::Throughput,
+    trendline::Trendline,
+};
+use crate::{
+    rtp::{Bitrate, DataSize, Probe, ProbeId, Seq16, Ssrc},
+    wire::rtcp::{CongestionFeedback, TransportFeedback},
+};
+
+/// Bounds of the estimate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EstimatorConfig {
+    /// It never falls below: an audio stream with its overhead.
+    pub min: Bitrate,
+    /// Before anything is known.
+    pub start: Bitrate,
+    /// It never grows above.
+    pub max: Bitrate,
+}
+
+impl Default for EstimatorConfig {
+    fn default() -> Self {
+        Self {
+            min: Bitrate::from_kbps(50),
+            start: Bitrate::from_kbps(800),
+            max: Bitrate::from_kbps(30_000),
+        }
+    }
+}
+
+/// What holds the estimate where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Limit {
+    /// Nothing is known yet.
+    Start,
+    /// The delay grows with more, or has not been seen to stand more.
+    Delay,
+    /// More would be lost.
+    Loss,
+    /// The receiver said so, and says nothing better.
+    Remb,
+    /// The receiver fell silent.
+    Silence,
+    /// The configured maximum.
+    Max,
+}
+
+/// A look inside, for telemetry.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct EstimatorStats {
+    /// See [`SendSideEstimator::estimate`].
+    pub estimate: Bitrate,
+    /// See [`SendSideEstimator::acknowledged`].
+    pub acknowledged: Option<Bitrate>,
+    /// What the delay says.
+    pub usage: Usage,
+    /// What holds the estimate.
+    pub limit: Limit,
+    /// How long packets wait in the path beyond the shortest time of late.
+    pub queue: Duration,
+    /// Smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// Fraction of packets lost lately.
+    pub loss: f32,
+    /// Probes asked for.
+    pub probes: u32,
+}
+
+/// Estimates what one transport takes.
+///
+/// After each `handle_*` ask [`Self::estimate`], [`Self::poll_probe`] and [`Self::poll_timeout`]. Costs 5 to 19 KiB.
+#[derive(Debug)]
+pub struct SendSideEstimator {
+    config: EstimatorConfig,
+    /// Times inside count from here.
+    origin: Instant,
+    history: History,
+    clock: FeedbackClock,
+    groups: ArrivalGroups,
+    trendline: Trendline,
+    rate: RateControl,
+    loss: LossBound,
+    prober: Prober,
+    arrived: Throughput,
+    sent: Throughput,
+    path: PathDelay,
+    wanted: Bitrate,
+    /// The receiver's own estimate, until it sends anything better.
+    remb: Option<Bitrate>,
+    feedback_at: Option<Duration>,
+    /// When the rate was last cut because the receiver is silent.
+    silent_at: Option<Duration>,
+    /// When a packet last left, and the first one that left since the latest feedback.
+    sent_at: Option<Duration>,
+    unanswered_since: Option<Duration>,
+    limit: Limit,
+}
+
+/// Round-trip time and queue.
+#[derive(Debug, Default)]
+struct PathDelay {
+    rtt: Option<Duration>,
+    /// Least one-way delays (on clocks with different origins) of this and the last interval, in microseconds.
+    least_us: [Option<i64>; 2],
+    since: Duration,
+    queue: Duration,
+}
+
+/// What one feedback said, while it is read.
+#[derive(Default)]
+struct Digest {
+    /// Of the packet that arrived last: when it left.
+    latest_sent: Option<Duration>,
+    /// Least one-way delay in it, in microseconds.
+    least_us: Option<i64>,
+    /// On the receiver's clock.
+    latest_us: Option<i64>,
+}
+
+impl SendSideEstimator {
+    /// The rate at which packets arrive is taken over this many times 10 ms: a shorter window reacts faster and is less
+    /// exact.
+    const ARRIVED_WINDOW: usize = 20;
+    /// The rate at which they leave: over half a second, so that frames do not matter.
+    const SENT_WINDOW: usize = 50;
+    /// Sending less than this share of the estimate is the application's choice.
+    const APP_LIMITED: f64 = 0.65;
+    /// A queue below this is calm enough for a probe.
+    const CALM_QUEUE: Duration = Duration::from_millis(40);
+    /// How far beyond what is wanted a probe may go: layers change their rate.
+    const USEFUL: f64 = 1.2;
+    /// Without feedback for this long while packets leave, the path is taken to be broken.
+    const SILENCE: Duration = Duration::from_millis(1_500);
+    /// Then the rate is cut by this, each half second.
+    const SILENCE_CUT: f64 = 0.7;
+    const SILENCE_STEP: Duration = Duration::from_millis(500);
+    /// Round-trip time until one is measured.
+    const FIRST_RTT: Duration = Duration::from_millis(200);
+
+    /// Starts at `config.start`.
+    pub fn new(now: Instant, config: EstimatorConfig) -> Self {
+        Self {
+            config,
+            origin: now,
+            history: History::new(),
+            clock: FeedbackClock::default(),
+            groups: ArrivalGroups::default(),
+            trendline: Trendline::new(),
+            rate: RateControl::new(config.start),
+            loss: LossBound::new(),
+            prober: Prober::new(),
+            arrived: Throughput::new(),
+            sent: Throughput::new(),
+            path: PathDelay::default(),
+            wanted: Bitrate::ZERO,
+            remb: None,
+            feedback_at: None,
+            silent_at: None,
+            sent_at: None,
+            unanswered_since: None,
+            limit: Limit::Start,
+        }
+    }
+
+    /// What may be sent now, in all: media, retransmissions, padding.
+    pub fn estimate(&self) -> Bitrate {
+        let (bps, _) = self.bounded();
+        Bitrate::from_bps(bps as u64)
+    }
+
+    /// At which rate packets arrived of late.
+    pub fn acknowledged(&self) -> Option<Bitrate> {
+        self.arrived.rate(Self::ARRIVED_WINDOW)
+    }
+
+    /// Smoothed round-trip time, without the time for which the receiver held feedback back.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.path.rtt
+    }
+
+    /// Fraction of packets lost lately, 0 to 1.
+    pub fn loss(&self) -> f32 {
+        self.loss.recent() as f32
+    }
+
+    /// A look inside.
+    pub fn stats(&self) -> EstimatorStats {
+        EstimatorStats {
+            estimate: self.estimate(),
+            acknowledged: self.acknowledged(),
+            usage: self.trendline.usage(),
+            limit: self.bounded().1,
+            queue: self.path.queue,
+            rtt: self.path.rtt,
+            loss: self.loss(),
+            probes: self.prober.asked(),
+        }
+    }
+
+    /// A packet left with this transport-wide number, which counts up by one from packet to packet.
+    pub fn handle_sent(
+        &mut self,
+        now: Instant,
+        number: u16,
+        size: DataSize,
+        probe: Option<ProbeId>,
+    ) {
+        let now = self.since_origin(now);
+        let size = u16::try_from(size.bytes()).unwrap_or(u16::MAX);
+        self.history.insert(now, number, size, probe);
+        self.sent.add(now.as_micros() as i64, size);
+        self.sent_at = Some(now);
+        self.unanswered_since.get_or_insert(now);
+        if let Some(id) = probe {
+            self.prober.handle_sent(now, id, size);
+        }
+    }
+
+    /// Transport-wide feedback came.
+    pub fn handle_transport_cc(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        let now = self.since_origin(now);
+        let mut digest = Digest::default();
+        for (number, tick) in feedback.arrivals() {
+            let arrived_us = tick.map(|tick| self.clock.extend_tick(tick));
+            self.handle_fate(now, number, arrived_us, &mut digest);
+        }
+        self.conclude(now, &digest);
+    }
+
+    /// Feedback as of RFC 8888 came. It names packets by stream and number: `number_of` gives the transport-wide number
+    /// under which [`Self::handle_sent`] knew them. Its times have a resolution of a millisecond, and ECN marks are not
+    /// used.
+    pub fn handle_congestion_feedback(
+        &mut self,
+        now: Instant,
+        feedback: &CongestionFeedback<'_>,
+        mut number_of: impl FnMut(Ssrc, Seq16) -> Option<u16>,
+    ) {
+        let now = self.since_origin(now);
+        let mut digest = Digest::default();
+        for report in feedback.reports() {
+            let Some(number) = number_of(report.ssrc, report.seq) else { continue };
+            let arrived_us = match report.arrival {
+                None => None,
+                Some(arrival) => match self.clock.extend_report(feedback.timestamp, arrival) {
+                    Some(at) => Some(at),
+                    // It came, nobody knows when.
+                    None => continue,
+                },
+            };
+            self.handle_fate(now, number, arrived_us, &mut digest);
+        }
+        self.conclude(now, &digest);
+    }
+
+    /// The receiver's own estimate came; it counts until the first feedback by packet.
+    pub fn handle_remb(&mut self, now: Instant, bitrate: Bitrate) {
+        if self.feedback_at.is_some() {
+            return;
+        }
+        self.rate.set_rate(self.since_origin(now), bitrate.bps() as f64);
+        self.remb = Some(bitrate);
+        self.limit = Limit::Remb;
+        self.clamp();
+    }
+
+    /// The most that could be used, with everything wanted sent at its best. Nothing is probed for beyond it; zero stops
+    /// probing.
+    pub fn set_wanted(&mut self, now: Instant, wanted: Bitrate) {
+        let estimate = self.estimate();
+        if wanted > self.wanted && wanted > estimate && self.since_origin(now) > Duration::ZERO {
+            self.prober.handle_wanted_rose();
+        }
+        self.wanted = wanted;
+    }
+
+    /// A probe to send now, for the pacer.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
+        let now = self.since_origin(now);
+        // Before anything was sent there is nobody to answer; REMB cannot measure a probe.
+        if self.sent_at.is_none() || self.remb.is_some() || self.silent_at.is_some() {
+            return None;
+        }
+        let starting = self.prober.is_starting();
+        let calm = self.trendline.usage() != Usage::Overuse
+            && (starting || self.path.queue < Self::CALM_QUEUE)
+            && self.loss.recent() < 0.1;
+        let since_fall = self.rate.decreased_at().map(|at| now.saturating_sub(at));
+        let useful = (self.wanted.bps() as f64 * Self::USEFUL).min(self.config.max.bps() as f64);
+        self.prober.poll(Situation {
+            now,
+            estimate_bps: self.bounded().0,
+            useful_bps: useful,
+            app_limited: self.is_app_limited(),
+            calm,
+            peak_bps: self.rate.peak_bps(),
+            since_fall,
+        })
+    }
+
+    /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`], if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let silence = self.silence_deadline();
+        let probe = (self.wanted > self.estimate() && self.sent_at.is_some())
+            .then(|| self.prober.poll_timeout(self.is_app_limited()))
+            .flatten();
+        let due = [silence, probe].into_iter().flatten().min()?;
+        Some(self.origin + due)
+    }
+
+    /// Time passed: a receiver that fell silent costs rate.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.since_origin(now);
+        self.sent.advance(now.as_micros() as i64);
+        if self.silence_deadline().is_some_and(|due| now >= due) {
+            self.silent_at = Some(now);
+            self.rate.set_rate(now, self.rate.rate_bps() * Self::SILENCE_CUT);
+            self.limit = Limit::Silence;
+            self.clamp();
+        }
+    }
+
+    /// Only a receiver that has answered before can be missed, and only while it has something to answer to.
+    fn silence_deadline(&self) -> Option<Duration> {
+        let since = self.feedback_at?.max(self.unanswered_since?);
+        let patience = Self::SILENCE + self.path.rtt.unwrap_or(Self::FIRST_RTT);
+        Some(match self.silent_at {
+            None => since + patience,
+            Some(at) => (at + Self::SILENCE_STEP).max(since + patience),
+        })
+        .filter(|due| self.sent_at.is_some_and(|sent| sent + patience > *due))
+    }
+
+    fn handle_fate(
+        &mut self,
+        now: Duration,
+        number: u16,
+        arrived_us: Option<i64>,
+        digest: &mut Digest,
+    ) {
+        let Some(arrived_us) = arrived_us else {
+            if let Some(packet) = self.history.take_lost(now, number) {
+                self.loss.add_lost(packet.size);
+                if let Some(id) = packet.probe {
+                    self.prober.handle_lost(id);
+                }
+            }
+            return;
+        };
+        let Some(packet) = self.history.take_arrived(now, number) else { return };
+        if packet.was_lost {
+            self.loss.add_found();
+        } else {
+            self.loss.add_arrived(packet.size);
+        }
+        self.arrived.add(arrived_us, packet.size);
+        let delay_us = arrived_us.saturating_sub(packet.sent.as_micros() as i64);
+        digest.least_us = Some(digest.least_us.map_or(delay_us, |least| least.min(delay_us)));
+        if digest.latest_us.is_none_or(|latest| latest <= arrived_us) {
+            digest.latest_us = Some(arrived_us);
+            digest.latest_sent = Some(packet.sent);
+        }
+        if let Some(id) = packet.probe {
+            // A probe makes a queue of its own: its delay is no sign of overuse.
+            self.prober.handle_arrived(id, packet.size, arrived_us);
+            self.groups.reset();
+            return;
+        }
+        if let Some(delta) = self.groups.add(Arrival { sent: packet.sent, arrived_us }) {
+            self.trendline.add(delta);
+        }
+    }
+
+    /// Everything a feedback says has been read: the rate follows.
+    fn conclude(&mut self, now: Duration, digest: &Digest) {
+        if self.feedback_at.is_none_or(|at| now.saturating_sub(at) > Self::SILENCE) {
+            self.trendline.reset();
+            self.groups.reset();
+        }
+        self.remb = None;
+        self.feedback_at = Some(now);
+        self.silent_at = None;
+        self.unanswered_since = None;
+        self.sent.advance(now.as_micros() as i64);
+        self.path.update(now, digest);
+        let acknowledged = self.acknowledged();
+        let app_limited = self.is_app_limited();
+        let step = self.rate.update(Observed {
+            now,
+            usage: self.trendline.usage(),
+            acknowledged,
+            rtt: self.path.rtt.unwrap_or(Self::FIRST_RTT),
+            queue: self.path.queue,
+            app_limited,
+        });
+        match step {
+            Step::Held => {}
+            Step::BeyondKnown => self.prober.expect_more(now),
+            Step::Increased | Step::Decreased => self.limit = Limit::Delay,
+        }
+        if let Some(outcome) = self.prober.poll_outcome(now) {
+            self.apply(now, outcome);
+        }
+        self.clamp();
+        self.loss.update(now, self.rate.rate_bps(), acknowledged.map(|rate| rate.bps() as f64));
+    }
+
+    fn apply(&mut self, now: Duration, outcome: Outcome) {
+        let current = self.rate.rate_bps();
+        let first = self.limit == Limit::Start;
+        let bps = match outcome {
+            Outcome::Passed(bps) => {
+                self.loss.reset();
+                bps.max(current)
+            }
+            // The first one is the best knowledge there is, whatever the start was.
+            Outcome::Saturated(bps) if first => bps,
+            // Others may share the path: a probe's share of a full queue is more than it would keep.
+            Outcome::Saturated(bps) => current.max((bps + current) / 2.0),
+        };
+        self.limit = Limit::Delay;
+        self.rate.set_rate(now, bps);
+    }
+
+    fn clamp(&mut self) {
+        self.rate.clamp(self.config.min.bps() as f64, self.config.max.bps() as f64);
+    }
+
+    fn bounded(&self) -> (f64, Limit) {
+        let (min, max) = (self.config.min.bps() as f64, self.config.max.bps() as f64);
+        let rate = self.rate.rate_bps();
+        match self.loss.bound_bps() {
+            Some(bound) if bound < rate => (bound.max(min), Limit::Loss),
+            _ if rate >= max => (max, Limit::Max),
+            _ => (rate, self.limit),
+        }
+    }
+
+    fn is_app_limited(&self) -> bool {
+        let sent = self.sent.rate(Self::SENT_WINDOW);
+        sent.is_some_and(|sent| (sent.bps() as f64) < self.bounded().0 * Self::APP_LIMITED)
+    }
+
+    fn since_origin(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
+    }
+}
+
+impl PathDelay {
+    /// For how long the least delay counts: a change of route, or of the clocks' drift, is followed in twice this.
+    const INTERVAL: Duration = Duration::from_secs(10);
+    /// Weight of a new round-trip time (RFC 6298).
+    const RTT_WEIGHT: u32 = 8;
+
+    fn update(&mut self, now: Duration, digest: &Digest) {
+        if let Some(sent) = digest.latest_sent {
+            let sample = now.saturating_sub(sent);
+            self.rtt =
+                Some(self.rtt.map_or(sample, |rtt| {
+                    (rtt * (Self::RTT_WEIGHT - 1) + sample) / Self::RTT_WEIGHT
+                }));
+        }
+        let Some(delay_us) = digest.least_us else { return };
+        if now.saturating_sub(self.since) > Self::INTERVAL {
+            self.least_us = [None, self.least_us[0]];
+            self.since = now;
+        }
+        let least = self.least_us[0].get_or_insert(delay_us);
+        *least = (*least).min(delay_us);
+        let base = self.least_us.iter().flatten().min().copied().unwrap_or(delay_us);
+        self.queue = Duration::from_micros(delay_us.saturating_sub(base).max(0) as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests;
