@@ -76,6 +76,7 @@ impl App {
         for one in nodes {
             known.add(one);
         }
+        let links = known.clone();
         let rooms =
             RoomRegistry::start(known, events, Arc::new(MemoryStore::default()), policy(config));
         let stop = CancellationToken::new();
@@ -91,7 +92,12 @@ impl App {
         tasks.spawn(server::serve(listener, tls.clone(), app, stop.clone(), config.drain_timeout));
         if let Some(address) = config.admin {
             let admin = bind(address).await?;
-            let observed = Observed { rooms: rooms.clone(), node: node.clone() };
+            let observed = Observed {
+                rooms: rooms.clone(),
+                signal: sessions.clone(),
+                nodes: links,
+                node: node.clone(),
+            };
             let routes = telemetry::admin_routes(observed);
             tasks.spawn(server::serve(admin, None, routes, stop.clone(), Duration::from_secs(1)));
         }
@@ -162,6 +168,13 @@ async fn start_nodes(config: &Config) -> Result<(Vec<Node>, Option<NodeHandle>),
             .await
             .map_err(|error| format!("media node: {error}"))?;
         return Ok((vec![Node::new("embedded", node.channel())], Some(node)));
+    }
+    let in_clear = config.nodes.iter().filter(|node| node.secret_in_clear()).count();
+    if in_clear > 0 {
+        warn!(
+            nodes = in_clear,
+            "THE NODE API'S SECRET CROSSES THE NETWORK IN CLEAR TEXT: use https node URLs with --node-ca"
+        );
     }
     Ok((config.nodes.iter().map(remote_node).collect::<Result<_, _>>()?, None))
 }

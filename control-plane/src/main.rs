@@ -9,8 +9,8 @@ use chappe::{
     app::App,
     auth::{Grants, Keys},
     config::{Cli, Command, Config, RawConfig, TokenArgs},
-    telemetry,
 };
+use chappe_sfu::telemetry::log;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -76,7 +76,7 @@ fn token(config: &Config, args: &TokenArgs) -> Result<(), String> {
 fn run(config: &Config) -> Result<(), String> {
     // Several crates could bring one: say which before the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    telemetry::start_logging(&config.log_filter, config.log_json)?;
+    log::start(&config.log_filter, config.log_json)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

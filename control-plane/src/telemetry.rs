@@ -1,40 +1,32 @@
-//! Log lines and the admin listener: health, readiness, metrics.
+//! The admin listener: health, readiness, metrics.
 
-use std::io::IsTerminal;
+use std::fmt;
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use chappe_sfu::control::NodeHandle;
-use tracing_subscriber::EnvFilter;
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
-use crate::room::RoomRegistry;
-
-/// Starts logging to standard error. Fails on a malformed filter.
-pub fn start_logging(filter: &str, json: bool) -> Result<(), String> {
-    let parsed =
-        EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if json {
-        log.json().init()
-    } else {
-        log.init()
-    }
-    Ok(())
-}
+use crate::{node::Nodes, room::RoomRegistry, signal::SignalState};
 
 /// What the admin listener tells of.
 #[derive(Clone)]
 pub struct Observed {
     /// Ready when a node is attached.
     pub rooms: RoomRegistry,
+    /// Sessions and joins.
+    pub signal: SignalState,
+    /// Links to media nodes.
+    pub nodes: Nodes,
     /// The embedded node, where there is one.
     pub node: Option<NodeHandle>,
 }
 
-impl std::fmt::Debug for Observed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observed")
             .field("embedded_node", &self.node.is_some())
             .finish_non_exhaustive()
@@ -59,11 +51,45 @@ async fn ready(State(observed): State<Observed>) -> impl IntoResponse {
     }
 }
 
+/// Ends a text of OpenMetrics: once, after everything.
+const END: &str = "# EOF\n";
+
 async fn metrics(State(observed): State<Observed>) -> impl IntoResponse {
-    let text = match &observed.node {
-        Some(node) => node.metrics(),
-        // A control plane beside media nodes: their own listeners tell of media.
-        None => "# EOF\n".to_owned(),
-    };
+    // A control plane beside media nodes: their own listeners tell of media.
+    let of_node = observed.node.as_ref().map(NodeHandle::metrics).unwrap_or_default();
+    let text = of_node.strip_suffix(END).unwrap_or_default().to_owned() + &own_metrics(&observed);
     ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+/// Counters live with what they count; gauges are read now.
+fn own_metrics(observed: &Observed) -> String {
+    let mut registry = Registry::with_prefix("chappe");
+    let gauge = |value: usize| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge
+    };
+    let population = observed.rooms.population();
+    registry.register("rooms", "Rooms now", gauge(population.rooms));
+    registry.register("participants", "Participants in rooms now", gauge(population.participants));
+    registry.register("published_tracks", "Published tracks now", gauge(population.tracks));
+    observed.signal.register_metrics(&mut registry);
+
+    // As many label values as the configuration names nodes.
+    let (attached, peers) = (Family::<_, Gauge>::default(), Family::<_, Gauge>::default());
+    let reconnects = Family::<_, Counter>::default();
+    for node in observed.nodes.all() {
+        let label = [("node", node.name().to_owned())];
+        attached.get_or_create(&label).set(node.is_attached().into());
+        peers.get_or_create(&label).set(i64::try_from(node.peers()).unwrap_or(i64::MAX));
+        reconnects.get_or_create(&label).inc_by(node.reconnects());
+    }
+    let help = "Times that the link to a media node was lost and came back";
+    registry.register("node_reconnects", help, reconnects);
+    registry.register("node_attached", "1 while the events of a media node are watched", attached);
+    registry.register("node_peers", "Peers of this control plane on a media node", peers);
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = text::encode(&mut out, &registry);
+    out
 }

@@ -22,6 +22,6 @@ pub mod room;
 pub mod rtp;
 mod runtime;
 pub mod shard;
-mod telemetry;
+pub mod telemetry;
 pub mod transport;
 pub mod wire;

@@ -1,10 +1,11 @@
 //! `chappe-sfu`: a media node for control planes elsewhere.
 
-use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use chappe_sfu::{
     config::{Args, Config},
     control::{Node, admin_routes},
+    telemetry::log,
 };
 use clap::Parser;
 use tokio::{
@@ -12,7 +13,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// How long control planes have to hang up when the node stops.
 const HANG_UP: Duration = Duration::from_secs(3);
@@ -35,17 +35,7 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     // Several crates could bring one: say which before the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| format!("log filter {:?}: {error}", config.log))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if config.log_json {
-        log.json().init();
-    } else {
-        log.init();
-    }
+    log::start(&config.log, config.log_json)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -65,6 +55,12 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
         let serving = axum::serve(listener, admin_routes(node.clone()))
             .with_graceful_shutdown(stopping.clone().cancelled_owned());
         tokio::spawn(serving.into_future());
+    }
+    if config.api.secret_in_clear() {
+        tracing::warn!(
+            "THE NODE API'S SECRET CROSSES THE NETWORK IN CLEAR TEXT: give --tls-cert and --tls-key, or let --listen \
+             be a loopback address"
+        );
     }
     tracing::info!(
         shards = config.node.shards,

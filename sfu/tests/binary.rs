@@ -1,7 +1,7 @@
 //! `chappe-sfu` as operators start and stop it.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -121,6 +121,22 @@ fn it_refuses_to_be_open_to_everybody() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--secret") && said.contains("mutual"), "{said}");
+}
+
+#[test]
+fn a_secret_in_clear_text_is_warned_of() {
+    let mut child = binary()
+        .args(["--secret", SECRET, "--listen", "0.0.0.0:0", "--admin", "off", "--shards", "1"])
+        .args(["--udp-port", "0", "--tcp-port", "0", "--include-loopback"])
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let warned = lines
+        .take_while(|line| !line.contains("media node is up"))
+        .any(|line| line.contains("WARN") && line.contains("IN CLEAR TEXT"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(warned);
 }
 
 #[test]

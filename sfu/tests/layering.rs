@@ -76,8 +76,11 @@ const CONTROL_PLANE: Layers = Layers {
             importers: &["main", "app", "server", "api", "signal", "room", "config"],
         },
         Rule::OnlyItem { module: "room", path: &["crate", "auth"], item: "Permissions" },
-        // Everybody else knows media nodes by their API only.
-        Rule::OnlyFrom { path: &["chappe_sfu"], importers: &["main", "app", "telemetry", "node"] },
+        // Everybody else knows media nodes by their API only. Configuration of both binaries is checked by the same code.
+        Rule::OnlyFrom {
+            path: &["chappe_sfu"],
+            importers: &["main", "app", "telemetry", "node", "config"],
+        },
     ],
 };
 

@@ -107,6 +107,16 @@ pub struct RemoteNode {
     pub tls: Option<NodeTls>,
 }
 
+impl RemoteNode {
+    /// Whoever listens on the way reads the secret.
+    pub fn secret_in_clear(&self) -> bool {
+        let Ok(url) = self.url.parse::<http::Uri>() else { return false };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        self.secret.is_some() && url.scheme_str() == Some("http") && !here
+    }
+}
+
 /// PEM files for an https node API.
 #[derive(Clone, Debug)]
 pub struct NodeTls {

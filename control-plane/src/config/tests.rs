@@ -196,3 +196,27 @@ fn the_control_form_needs_nodes_and_their_secret() {
     assert!(wrong.contains("chappe.yaml, line 5: node.urls"), "{wrong}");
     assert_eq!(check(&["http://a:7883"], Some("s")).unwrap().nodes.len(), 1);
 }
+
+#[test]
+fn a_secret_that_others_can_read_on_the_way_is_seen() {
+    struct Case {
+        url: &'static str,
+        secret: Option<&'static str>,
+        in_clear: bool,
+    }
+    let cases = [
+        Case { url: "http://media-1:7883", secret: Some("s"), in_clear: true },
+        Case { url: "http://192.0.2.1:7883", secret: Some("s"), in_clear: true },
+        Case { url: "http://[2001:db8::1]:7883", secret: Some("s"), in_clear: true },
+        Case { url: "http://localhost:7883", secret: Some("s"), in_clear: false },
+        Case { url: "http://127.8.0.1:7883", secret: Some("s"), in_clear: false },
+        Case { url: "http://[::1]:7883", secret: Some("s"), in_clear: false },
+        Case { url: "http://media-1:7883", secret: None, in_clear: false },
+        Case { url: "https://media-1:7883", secret: Some("s"), in_clear: false },
+    ];
+    for case in cases {
+        let node =
+            RemoteNode { url: case.url.into(), secret: case.secret.map(Secret::new), tls: None };
+        assert_eq!(node.secret_in_clear(), case.in_clear, "{}", case.url);
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -95,6 +95,8 @@ struct Inner {
     peers: AtomicUsize,
     /// Its events are being watched: it is alive.
     attached: AtomicBool,
+    /// How often that began.
+    attachments: AtomicU64,
 }
 
 impl Node {
@@ -142,6 +144,7 @@ impl Node {
             client,
             peers: AtomicUsize::new(0),
             attached: AtomicBool::new(false),
+            attachments: AtomicU64::new(0),
         }))
     }
 
@@ -169,8 +172,16 @@ impl Node {
         self.0.attached.load(Ordering::Acquire)
     }
 
+    /// How often its link was lost and is there again.
+    #[must_use]
+    pub fn reconnects(&self) -> u64 {
+        self.0.attachments.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
     pub(super) fn set_attached(&self, attached: bool) {
-        self.0.attached.store(attached, Ordering::Release);
+        if !self.0.attached.swap(attached, Ordering::AcqRel) && attached {
+            self.0.attachments.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a peer for placement until the guard is dropped.

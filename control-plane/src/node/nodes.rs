@@ -67,6 +67,12 @@ impl Nodes {
         self.known.iter().map(|node| node.key().clone()).collect()
     }
 
+    /// All nodes.
+    #[must_use]
+    pub fn all(&self) -> Vec<Node> {
+        self.known.iter().map(|node| node.value().clone()).collect()
+    }
+
     /// Is any node alive?
     #[must_use]
     pub fn any_attached(&self) -> bool {

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    handle::{Attachment, Change, Message, NodeNotice, Reply, RoomHandle, Who},
+    handle::{Attachment, Change, Count, Message, NodeNotice, Reply, RoomHandle, Who},
     ids,
     peer::{PeerLink, PeerPlace},
     registry::LiveRooms,
@@ -83,6 +83,7 @@ pub(super) struct Surroundings {
 pub(super) struct RoomActor {
     state: RoomState,
     around: Surroundings,
+    count: Arc<Count>,
     mailbox: mpsc::Receiver<Message>,
     own: mpsc::WeakSender<Message>,
     sessions: HashMap<ParticipantSid, Session>,
@@ -110,6 +111,7 @@ impl RoomActor {
         let actor = Self {
             state,
             around,
+            count: handle.count().clone(),
             mailbox,
             own,
             sessions: HashMap::new(),
@@ -600,6 +602,7 @@ impl RoomActor {
         if self.unsaved && self.saving.is_none() && !self.ended {
             self.save();
         }
+        self.count.set(self.state.participants(), self.state.published_tracks());
     }
 
     fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {

@@ -1,6 +1,9 @@
 //! The way into a room: a cheap handle whose calls become messages to the room's actor.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
@@ -125,11 +128,37 @@ pub struct RoomHandle {
     name: Arc<str>,
     messages: mpsc::Sender<Message>,
     attachment: Attachment,
+    count: Arc<Count>,
+}
+
+/// What a room holds, for who counts: written by its actor.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    participants: AtomicUsize,
+    tracks: AtomicUsize,
+}
+
+impl Count {
+    pub(super) fn set(&self, participants: usize, tracks: usize) {
+        self.participants.store(participants, Ordering::Relaxed);
+        self.tracks.store(tracks, Ordering::Relaxed);
+    }
 }
 
 impl RoomHandle {
     pub(super) fn new(sid: Arc<str>, name: Arc<str>, messages: mpsc::Sender<Message>) -> Self {
-        Self { sid, name, messages, attachment: Attachment::default() }
+        let (attachment, count) = (Attachment::default(), Arc::default());
+        Self { sid, name, messages, attachment, count }
+    }
+
+    pub(super) fn count(&self) -> &Arc<Count> {
+        &self.count
+    }
+
+    /// Participants and published tracks now.
+    pub(super) fn population(&self) -> (usize, usize) {
+        let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        (count(&self.count.participants), count(&self.count.tracks))
     }
 
     /// `RM_` and 12 characters.

@@ -11,6 +11,6 @@ pub(crate) mod tests;
 mod types;
 
 pub use handle::RoomHandle;
-pub use registry::{CreateError, RoomPolicy, RoomRegistry, Shutdown};
+pub use registry::{CreateError, Population, RoomPolicy, RoomRegistry, Shutdown};
 pub(crate) use state::permissions_of;
 pub use types::*;

@@ -71,6 +71,17 @@ pub enum CreateError {
     Unavailable(#[from] JoinError),
 }
 
+/// What rooms hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Population {
+    /// Live rooms.
+    pub rooms: usize,
+    /// Participants in them.
+    pub participants: usize,
+    /// Tracks that these publish.
+    pub tracks: usize,
+}
+
 /// Live rooms, by name for clients and by sid for nodes.
 #[derive(Debug, Default)]
 pub(super) struct LiveRooms {
@@ -227,6 +238,19 @@ impl RoomRegistry {
         // The name is free when this returns.
         let _ = tokio::time::timeout(END_WITHIN, room.closed()).await;
         told
+    }
+
+    /// What all rooms hold now, without asking them.
+    #[must_use]
+    pub fn population(&self) -> Population {
+        let mut all = Population::default();
+        for room in self.0.live.all() {
+            let (participants, tracks) = room.population();
+            all.rooms += 1;
+            all.participants += participants;
+            all.tracks += tracks;
+        }
+        all
     }
 
     /// Is any media node alive?

@@ -1,6 +1,15 @@
 //! The task around one session: executes its effects and brings it what happens. No rules live here.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use livekit_protocol::{self as proto, signal_response::Message};
 use tokio::{
@@ -61,6 +70,8 @@ pub(super) struct Driver {
     running: Option<Running>,
     orphan_until: Option<Instant>,
     ended: bool,
+    /// For who counts sessions.
+    connected: Arc<AtomicBool>,
 }
 
 /// What a driver is made of.
@@ -79,7 +90,12 @@ impl Driver {
     pub(super) fn spawn(state: SignalState, parts: Parts) {
         let (inbox_in, inbox) = mpsc::channel(INBOX);
         let sid = parts.session.sid().clone();
-        let live = LiveSession { inbox: inbox_in, two_peers: parts.two_peers };
+        let connected = Arc::new(AtomicBool::new(true));
+        let live = LiveSession {
+            inbox: inbox_in,
+            two_peers: parts.two_peers,
+            connected: connected.clone(),
+        };
         state.shared.sessions.insert(sid.clone(), live);
         let mut driver = Self {
             state,
@@ -94,6 +110,7 @@ impl Driver {
             running: None,
             orphan_until: None,
             ended: false,
+            connected,
         };
         driver.execute_effects();
         tokio::spawn(driver.run());
@@ -104,6 +121,7 @@ impl Driver {
             self.start_command();
             self.step().await;
             self.execute_effects();
+            self.connected.store(self.connection.is_some(), Ordering::Relaxed);
         }
     }
 
@@ -140,7 +158,10 @@ impl Driver {
                 None => self.lose_room(),
             },
             incoming = recv_incoming(&mut self.connection), if hears_client => match incoming {
-                Some(Incoming::Request(request)) => self.session.handle_request(*request, now()),
+                Some(Incoming::Request(request)) => {
+                    self.state.shared.metrics.requests.inc();
+                    self.session.handle_request(*request, now());
+                }
                 Some(Incoming::Garbage(error)) => self.answer_garbage(error),
                 None => self.lose_signal(),
             },
@@ -214,15 +235,18 @@ impl Driver {
     fn send(&mut self, message: Message) {
         let Some(connection) = self.connection.take() else { return };
         if connection.send(message) {
+            self.state.shared.metrics.responses.inc();
             self.connection = Some(connection);
             return;
         }
+        self.state.shared.metrics.deaf.inc();
         tracing::info!(participant = %self.sid, "client does not read: its WebSocket is closed");
         connection.abort();
         self.session.handle_signal_lost();
     }
 
     fn answer_garbage(&mut self, message: String) {
+        self.state.shared.metrics.garbage.inc();
         self.send(Message::RequestResponse(proto::RequestResponse {
             request_id: 0,
             reason: proto::request_response::Reason::InvalidRequest as i32,

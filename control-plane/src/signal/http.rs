@@ -80,19 +80,22 @@ async fn validate_v1(
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
+    /// Which kind, for the metrics.
+    kind: &'static str,
     reason: String,
 }
 
 impl From<JoinError> for Refusal {
     fn from(error: JoinError) -> Self {
-        let status = match error {
-            JoinError::RoomNotFound => StatusCode::NOT_FOUND,
-            JoinError::RoomFull(_) => StatusCode::FORBIDDEN,
-            JoinError::Invalid(_) => StatusCode::BAD_REQUEST,
-            JoinError::UnknownParticipant => StatusCode::GONE,
-            JoinError::NoNode(_) | JoinError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        let (status, kind) = match error {
+            JoinError::RoomNotFound => (StatusCode::NOT_FOUND, "room_not_found"),
+            JoinError::RoomFull(_) => (StatusCode::FORBIDDEN, "room_full"),
+            JoinError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            JoinError::UnknownParticipant => (StatusCode::GONE, "gone"),
+            JoinError::NoNode(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_node"),
+            JoinError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
         };
-        Self { status, reason: error.to_string() }
+        Self { status, kind, reason: error.to_string() }
     }
 }
 
@@ -121,13 +124,19 @@ fn admit(
     query: &str,
     headers: &HeaderMap,
 ) -> Result<Admitted, Refusal> {
-    let refuse =
-        |error: auth::AuthError| Refusal { status: error.status(), reason: error.to_string() };
+    let refuse = |error: auth::AuthError| Refusal {
+        status: error.status(),
+        kind: "token",
+        reason: error.to_string(),
+    };
     let token = auth::token_of(headers, query).map_err(refuse)?;
     let grants = state.shared.keys.verify(&token, SystemTime::now()).map_err(refuse)?;
     let room = grants.join_room().map_err(refuse)?.to_owned();
-    let params = ConnectParams::from_query(endpoint, query)
-        .map_err(|error| Refusal { status: error.status(), reason: error.to_string() })?;
+    let params = ConnectParams::from_query(endpoint, query).map_err(|error| Refusal {
+        status: error.status(),
+        kind: "invalid",
+        reason: error.to_string(),
+    })?;
     let mut identity = grants.identity.clone();
     let mut permissions = grants.permissions();
     if let Some(suffix) = &params.publish {
@@ -135,7 +144,7 @@ fn admit(
         identity = format!("{identity}#{suffix}");
         if identity.len() > auth::MAX_IDENTITY {
             let reason = format!("identity with its suffix: at most {} bytes", auth::MAX_IDENTITY);
-            return Err(Refusal { status: StatusCode::BAD_REQUEST, reason });
+            return Err(Refusal { status: StatusCode::BAD_REQUEST, kind: "invalid", reason });
         }
         permissions.can_subscribe = false;
     }
@@ -186,26 +195,35 @@ async fn connect(
 ) -> Response {
     let admitted = match admit(&state, endpoint, &query, &headers) {
         Ok(admitted) => admitted,
-        Err(refusal) => return refusal.into_response(),
+        Err(refusal) => return refuse(&state, refusal),
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME),
-        Err(rejection) => return rejection.into_response(),
+        Err(rejection) => {
+            state.shared.metrics.refuse("no_upgrade");
+            return rejection.into_response();
+        }
     };
     // The join must not be torn in the middle when the client goes away: it runs on its own.
     let entered = tokio::spawn(enter(state.clone(), admitted)).await;
     let socket = match entered {
         Ok(Ok(socket)) => socket,
-        Ok(Err(refusal)) => return refusal.into_response(),
+        Ok(Err(refusal)) => return refuse(&state, refusal),
         Err(error) => {
             tracing::error!(%error, "join failed");
             let reason = "internal error".to_owned();
-            return Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason }.into_response();
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return refuse(&state, Refusal { status, kind: "internal", reason });
         }
     };
     let config = state.shared.config.clone();
     // Dropped without having run (a client that left during the upgrade), the socket tells its session by itself.
     upgrade.on_upgrade(move |stream| ws::run(stream, socket, config))
+}
+
+fn refuse(state: &SignalState, refusal: Refusal) -> Response {
+    state.shared.metrics.refuse(refusal.kind);
+    refusal.into_response()
 }
 
 /// Joins or resumes; the session's first message is on its way when this returns.
@@ -236,6 +254,7 @@ async fn join(state: SignalState, admitted: Admitted) -> Result<Socket, Refusal>
     if let Some(offer) = params.offer {
         session.handle_request(request_of(proto::signal_request::Message::Offer(offer)), now);
     }
+    state.shared.metrics.joins.inc();
     Driver::spawn(state, Parts { session, room, grants, connection, events, two_peers });
     Ok(socket)
 }
@@ -268,7 +287,9 @@ fn join_request(admitted: &Admitted) -> JoinRequest {
 async fn resume(state: SignalState, admitted: Admitted, sid: String) -> Socket {
     let sid = ParticipantSid::from(sid);
     let (socket, connection) = ws::pair(&state.shared.config, state.shared.sockets.token());
-    if let Err(connection) = try_resume(&state, admitted, &sid, connection).await {
+    let resumed = try_resume(&state, admitted, &sid, connection).await;
+    state.shared.metrics.resume(if resumed.is_ok() { "resumed" } else { "told_to_join_anew" });
+    if let Err(connection) = resumed {
         tracing::info!(participant = %sid, "cannot resume: told to reconnect");
         let leave = leave_message(
             proto::DisconnectReason::StateMismatch,

@@ -9,6 +9,7 @@
 
 mod driver;
 mod http;
+mod metrics;
 pub mod sdp;
 pub mod session;
 pub mod wire;
@@ -17,10 +18,21 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use dashmap::DashMap;
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +89,7 @@ struct Shared {
     /// Sessions that live in this process, for clients that come back.
     sessions: DashMap<ParticipantSid, LiveSession>,
     ended: Notify,
+    metrics: metrics::SignalMetrics,
     /// WebSockets that may still have something to say.
     sockets: TaskTracker,
 }
@@ -86,6 +99,8 @@ struct Shared {
 struct LiveSession {
     inbox: mpsc::Sender<driver::Attach>,
     two_peers: bool,
+    /// It has a WebSocket now.
+    connected: Arc<AtomicBool>,
 }
 
 impl SignalState {
@@ -98,6 +113,7 @@ impl SignalState {
             config,
             sessions: DashMap::new(),
             ended: Notify::new(),
+            metrics: metrics::SignalMetrics::default(),
             sockets: TaskTracker::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -107,6 +123,21 @@ impl SignalState {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.shared.sessions.len()
+    }
+
+    /// Adds the sessions by state, and what was counted since the start.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let sessions = Family::<[(&str, &str); 1], Gauge>::default();
+        for state in ["connected", "awaiting_resume"] {
+            sessions.get_or_create(&[("state", state)]).set(0);
+        }
+        for session in &self.shared.sessions {
+            let connected = session.connected.load(Ordering::Relaxed);
+            let state = if connected { "connected" } else { "awaiting_resume" };
+            sessions.get_or_create(&[("state", state)]).inc();
+        }
+        registry.register("sessions", "Signalling sessions now, by state", sessions);
+        self.shared.metrics.register(registry);
     }
 
     /// Returns once no session is left and the last words of each are with its client: after

@@ -152,6 +152,13 @@ pub struct ApiConfig {
     pub tls: Option<TlsFiles>,
 }
 
+impl ApiConfig {
+    /// Whoever listens on the way reads the secret.
+    pub fn secret_in_clear(&self) -> bool {
+        self.secret.is_some() && self.tls.is_none() && !self.listen.ip().is_loopback()
+    }
+}
+
 /// PEM files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {

@@ -180,6 +180,26 @@ fn mutual_tls_does_without_a_secret() {
 }
 
 #[test]
+fn a_secret_that_others_can_read_on_the_way_is_seen() {
+    struct Case {
+        yaml: &'static str,
+        in_clear: bool,
+    }
+    let tls = "tls_cert: a.pem, tls_key: b.pem";
+    let cases = [
+        Case { yaml: "", in_clear: true },
+        Case { yaml: "listen: '192.0.2.1:7883'", in_clear: true },
+        Case { yaml: "listen: '127.0.0.1:7883'", in_clear: false },
+        Case { yaml: "listen: '[::1]:7883'", in_clear: false },
+        Case { yaml: tls, in_clear: false },
+    ];
+    for case in cases {
+        let config = checked(&format!("node: {{{}}}", case.yaml), with_secret()).unwrap();
+        assert_eq!(config.api.secret_in_clear(), case.in_clear, "{}", case.yaml);
+    }
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let config = RawConfig::default().check(with_secret()).unwrap();
     assert!(!format!("{config:?}").contains(SECRET));

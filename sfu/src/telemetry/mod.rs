@@ -1,5 +1,7 @@
 //! Counters that one thread writes and others read: plain numbers, copied out by their owner between slices of work.
 
+pub mod log;
+
 use std::{
     fmt,
     sync::{

@@ -139,6 +139,14 @@ impl RoomState {
         }
     }
 
+    pub(super) fn participants(&self) -> usize {
+        self.participants.len()
+    }
+
+    pub(super) fn published_tracks(&self) -> usize {
+        self.participants.values().map(|one| one.published().count()).sum()
+    }
+
     /// Everybody in order of joining.
     pub(super) fn everybody(&self) -> Vec<proto::ParticipantInfo> {
         let mut people: Vec<_> = self.participants.values().collect();

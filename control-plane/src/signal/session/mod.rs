@@ -135,6 +135,27 @@ pub enum RoomCommand {
     Leave(proto::DisconnectReason),
 }
 
+impl RoomCommand {
+    /// For logs.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::ApplyPeer { .. } => "ApplyPeer",
+            Self::AddTrack(_) => "AddTrack",
+            Self::PublishTrack { .. } => "PublishTrack",
+            Self::UnpublishTrack(_) => "UnpublishTrack",
+            Self::MuteTrack { .. } => "MuteTrack",
+            Self::UpdateSubscription { .. } => "UpdateSubscription",
+            Self::NeedCodec { .. } => "NeedCodec",
+            Self::UpdateMetadata { .. } => "UpdateMetadata",
+            Self::SubscriptionPermission(_) => "SubscriptionPermission",
+            Self::UpdateLocalAudioTrack(_) => "UpdateLocalAudioTrack",
+            Self::UpdateLocalVideoTrack(_) => "UpdateLocalVideoTrack",
+            Self::SignalLost => "SignalLost",
+            Self::Leave(_) => "Leave",
+        }
+    }
+}
+
 /// How a room command ended.
 #[derive(Clone, Debug)]
 pub enum Reply {

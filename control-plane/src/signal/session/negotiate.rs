@@ -565,7 +565,9 @@ impl Session {
                 );
             }
             (command, Err(error)) => {
-                tracing::debug!(%error, ?command, participant = %self.facts.sid, "the room refused");
+                // Not the command itself: it holds what the client said.
+                let command = command.name();
+                tracing::debug!(%error, command, participant = %self.facts.sid, "the room refused");
             }
             (_, Ok(())) => {}
         }
