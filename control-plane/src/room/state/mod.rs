@@ -3,6 +3,7 @@
 //! Plain methods are commands; what follows from them is drained with [`RoomState::poll_effect`] after each call, in
 //! order. Deadlines are asked with [`RoomState::poll_timeout`].
 
+mod audience;
 mod media;
 mod participant;
 mod quality;
@@ -38,6 +39,8 @@ const COUNTS_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const MAX_METADATA: usize = 512 * 1024;
 /// Most bytes of all attribute keys and values of a participant.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
+/// Most attributes of a participant.
+const MAX_ATTRIBUTE_COUNT: usize = 1_024;
 /// Longest name of a participant or room, bytes.
 pub(crate) const MAX_NAME: usize = 256;
 
@@ -505,6 +508,10 @@ fn check_profile(
     }
     if size > MAX_ATTRIBUTES {
         return over("attributes", MAX_ATTRIBUTES);
+    }
+    if attributes.len() > MAX_ATTRIBUTE_COUNT {
+        let limit = format!("{} attributes, at most {MAX_ATTRIBUTE_COUNT}", attributes.len());
+        return Err(RequestError::LimitExceeded(limit));
     }
     Ok(())
 }

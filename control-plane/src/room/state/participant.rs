@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
 
-use super::track::Track;
+use super::{audience::Audience, track::Track};
 use crate::{
     auth::Permissions,
     room::{
@@ -57,7 +57,7 @@ pub(super) struct Participant {
     /// Tracks it asked for or turned down by name.
     pub(super) wishes: BTreeMap<TrackSid, bool>,
     /// Who may take its tracks; `None` is everybody.
-    pub(super) audience: Option<proto::SubscriptionPermission>,
+    pub(super) audience: Option<Audience>,
 
     /// Tracks it takes, and their publishers. Follows from the rest.
     #[serde(skip)]
@@ -163,17 +163,7 @@ impl Participant {
 
     /// Does its publisher's audience let `subscriber` take `track`?
     pub(super) fn admits(&self, subscriber: &Participant, track: &TrackSid) -> bool {
-        let Some(audience) = &self.audience else { return true };
-        if audience.all_participants {
-            return true;
-        }
-        audience.track_permissions.iter().any(|rule| {
-            let sid_fits = rule.participant_sid == *subscriber.sid.0;
-            let identity_fits = !rule.participant_identity.is_empty()
-                && rule.participant_identity == subscriber.identity;
-            let track_fits = rule.all_tracks || rule.track_sids.iter().any(|sid| **sid == *track.0);
-            (sid_fits || identity_fits) && track_fits
-        })
+        self.audience.as_ref().is_none_or(|audience| audience.admits(subscriber, track))
     }
 
     /// Does it want `track`, whether it may take it or not?

@@ -19,7 +19,7 @@ const MAX_INFLATED: u64 = 256 << 20;
 const VERSION_LEAP: u32 = 1_000;
 
 /// Changed with every incompatible change: a newer control plane does not guess.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {

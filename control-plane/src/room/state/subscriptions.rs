@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use livekit_protocol as proto;
 
-use super::{Effect, Now, RoomState, participant::Participant, quality::codec_name, track::Track};
+use super::{
+    Effect, Now, RoomState, audience::Audience, participant::Participant, quality::codec_name,
+    track::Track,
+};
 use crate::room::types::*;
 
 /// Most tracks that one participant may name, present or not.
@@ -51,12 +54,10 @@ impl RoomState {
     pub(in crate::room) fn set_audience(
         &mut self,
         sid: &ParticipantSid,
-        audience: proto::SubscriptionPermission,
+        said: proto::SubscriptionPermission,
     ) -> Result<(), RequestError> {
         let publisher = self.participants.get(sid).ok_or(RequestError::Closed)?;
-        if audience.track_permissions.len() > MAX_WISHES {
-            return Err(RequestError::LimitExceeded(format!("{MAX_WISHES} permissions")));
-        }
+        let audience = Audience::new(said)?;
         let tracks: Vec<_> = publisher.published().map(|track| track.sid.clone()).collect();
         let others: Vec<_> =
             self.participants.keys().filter(|other| *other != sid).cloned().collect();

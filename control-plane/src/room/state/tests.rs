@@ -292,6 +292,56 @@ fn what_is_forbidden_meanwhile_is_withdrawn_without_a_session() {
 }
 
 #[test]
+fn an_audience_is_bounded() {
+    struct Case {
+        name: &'static str,
+        rules: Vec<proto::TrackPermission>,
+        refused: Option<&'static str>,
+    }
+    let rule = |sid: String, identity: String, tracks: Vec<String>| proto::TrackPermission {
+        participant_sid: sid,
+        participant_identity: identity,
+        track_sids: tracks,
+        ..Default::default()
+    };
+    let ben = |tracks| rule(String::new(), "ben".to_owned(), tracks);
+    let cases = [
+        Case { name: "as many as fit", rules: vec![ben(vec![]); 4_096], refused: None },
+        Case { name: "too many", rules: vec![ben(vec![]); 4_097], refused: Some("4097") },
+        Case {
+            name: "too many tracks",
+            rules: vec![ben(vec!["TR_x".to_owned(); 4_096])],
+            refused: Some("4097"),
+        },
+        Case {
+            name: "long track",
+            rules: vec![ben(vec!["x".repeat(65)])],
+            refused: Some("a sid over 64 bytes"),
+        },
+        Case {
+            name: "long sid",
+            rules: vec![rule("x".repeat(65), String::new(), vec![])],
+            refused: Some("a sid over 64 bytes"),
+        },
+        Case {
+            name: "long identity",
+            rules: vec![rule(String::new(), "x".repeat(257), vec![])],
+            refused: Some("an identity over 256 bytes"),
+        },
+    ];
+    for case in cases {
+        let mut room = room();
+        let anna = join(&mut room, "anna");
+        let said =
+            proto::SubscriptionPermission { track_permissions: case.rules, ..Default::default() };
+        let error = room.set_audience(&anna, said).err().map(|error| error.to_string());
+        assert_eq!(error.is_some(), case.refused.is_some(), "{}: {error:?}", case.name);
+        let why = case.refused.unwrap_or_default();
+        assert!(error.is_none_or(|error| error.contains(why)), "{}", case.name);
+    }
+}
+
+#[test]
 fn what_participants_may_do() {
     let mut room = room();
     let mut limited = request("anna");

@@ -73,6 +73,24 @@ async fn who_may_not_join_is_told_why_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn a_profile_over_its_bounds_is_refused_before_the_upgrade() {
+    let server = Server::default().await;
+    let many = |count: usize| (0..count).map(|index| (index.to_string(), String::new())).collect();
+    let cases = [
+        ("a long name", server.token_with(|grants| grants.name = "x".repeat(257)), Some(400)),
+        ("a name that fits", server.token_with(|grants| grants.name = "x".repeat(256)), None),
+        ("many attributes", server.token_with(|grants| grants.attributes = many(1_025)), Some(400)),
+        ("attributes that fit", server.token_with(|grants| grants.attributes = many(1_024)), None),
+    ];
+    for (name, token, status) in cases {
+        let refused = Client::connect(&server, &format!("/rtc?access_token={token}")).await.err();
+        assert_eq!(refused.map(|refused| refused.0), status, "{name}");
+    }
+    // Nobody stays of who was refused.
+    server.until_sessions(0).await;
+}
+
+#[tokio::test]
 async fn two_people_publish_and_take_over_one_connection_each() {
     let server = Server::default().await;
     let mut ada = Client::join_v1(&server, "r", "ada").await;

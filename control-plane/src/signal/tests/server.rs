@@ -105,6 +105,12 @@ impl Server {
         keys.mint(&grants, Duration::from_secs(600), SystemTime::now()).expect("token")
     }
 
+    pub(super) fn token_with(&self, change: impl FnOnce(&mut Grants)) -> String {
+        let mut grants = Grants::to_join("r", "ada");
+        change(&mut grants);
+        self.keys.mint(&grants, Duration::from_secs(600), SystemTime::now()).expect("token")
+    }
+
     pub(super) fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
