@@ -214,8 +214,14 @@ impl SsrcBinder {
         self.parked.push_back(ParkedPacket { bytes: packet.into(), received_at: now, ssrc });
     }
 
+    /// A packet from [`Self::poll_replay`] that still has no binding waits for the rest of its time.
+    pub fn park_again(&mut self, packet: ParkedPacket) {
+        // It left a place. All that is tried again goes through here in order, so they stay sorted by age.
+        self.parked.push_back(packet);
+    }
+
     /// A parked packet to be handled as if it arrived at its `received_at`: its SSRC is bound now, or signalling
-    /// changed what it may be bound to. It may be parked again.
+    /// changed what it may be bound to. What still has no binding is to be given to [`Self::park_again`].
     pub fn poll_replay(&mut self) -> Option<ParkedPacket> {
         if let Some(retry) = self.retry.checked_sub(1) {
             self.retry = retry;

@@ -7,9 +7,18 @@ use super::{
 use crate::{
     ingress::{Accepted, Binding, Role, Unbound},
     room::{PeerKey, RouteKey},
-    rtp::DataSize,
+    rtp::{DataSize, Ssrc},
     wire::RtpPacket,
 };
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// It is in its track's cache.
+    Track,
+    /// No track claims this SSRC yet.
+    Nowhere(Ssrc),
+}
 
 impl Shard {
     /// An SRTP packet on a five-tuple of `key`.
@@ -26,8 +35,20 @@ impl Shard {
         }
         let packet = datagram.get(..len).ok_or(DropReason::Malformed)?;
         let outcome = self.ingest(key, packet, true);
+        if let Ok(Place::Nowhere(ssrc)) = outcome {
+            self.park(key, ssrc, packet);
+        }
         self.replay_parked(key);
-        outcome
+        outcome.map(|_| ())
+    }
+
+    /// Keeps a packet that came before its track was signalled.
+    fn park(&mut self, key: PeerKey, ssrc: Ssrc, packet: &[u8]) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.binder.park(now, ssrc, packet);
+        let deadline = peer.binder.poll_timeout();
+        self.timers.set(Sleeper::Peer(key), Timer::Parked, deadline);
     }
 
     /// Takes packets whose SSRC has become known.
@@ -35,14 +56,25 @@ impl Shard {
         loop {
             let Some(peer) = self.peer_mut(key) else { return };
             let Some(parked) = peer.binder.poll_replay() else { break };
-            if let Err(reason) = self.ingest(key, &parked.bytes, false) {
-                self.counters.drop(reason);
+            match self.ingest(key, &parked.bytes, false) {
+                Ok(Place::Track) => {}
+                Ok(Place::Nowhere(_)) => {
+                    if let Some(peer) = self.peer_mut(key) {
+                        peer.binder.park_again(parked);
+                    }
+                }
+                Err(reason) => self.counters.drop(reason),
             }
         }
     }
 
     /// A decrypted packet: to its track's cache and into the next walk.
-    fn ingest(&mut self, key: PeerKey, bytes: &[u8], first_time: bool) -> Result<(), DropReason> {
+    fn ingest(
+        &mut self,
+        key: PeerKey,
+        bytes: &[u8],
+        first_time: bool,
+    ) -> Result<Place, DropReason> {
         let now = self.now;
         let Self { peers, tracks, fanout, counters, timers, .. } = self;
         let peer = peers.get_mut(key.index()).ok_or(DropReason::Closed)?;
@@ -57,15 +89,7 @@ impl Shard {
         let binding = match peer.binder.resolve(header.ssrc, header.pt, &values, codecs) {
             Ok(binding) => binding,
             Err(Unbound::Drop(reason)) => return Err(reason.into()),
-            Err(Unbound::Park) => {
-                // What was parked once and still has no place has none.
-                if !first_time {
-                    return Err(DropReason::UnboundSsrc);
-                }
-                peer.binder.park(now, header.ssrc, bytes);
-                timers.set(Sleeper::Peer(key), Timer::Parked, peer.binder.poll_timeout());
-                return Ok(());
-            }
+            Err(Unbound::Park) => return Ok(Place::Nowhere(header.ssrc)),
         };
         let route = peer.route_of(binding.slot).ok_or(DropReason::UnboundSsrc)?;
         let track =
@@ -84,7 +108,7 @@ impl Shard {
         if accepted.started {
             self.encoding_started(route, accepted);
         }
-        Ok(())
+        Ok(Place::Track)
     }
 
     /// The first packet of an encoding, or of a new stream in it.

@@ -279,3 +279,33 @@ fn a_silent_peer_is_lost_and_a_removed_one_is_gone() {
     assert_eq!(world.shards[0].peers(), 0);
     world.run_for(Duration::from_secs(1));
 }
+
+#[test]
+fn media_that_was_faster_than_signalling_outlives_other_signalling() {
+    let mut world = World::new(1);
+    let (a, b) = (world.client("room", 0), world.client("room", 0));
+    world.clients[a].publish("video", &[Source::Video { packets: 2 }]);
+    let video = world.clients[a].spec.tracks.remove(0);
+    let ssrc = world.clients[b].subscribe("video", MediaKind::Video);
+    world.connect_all();
+    world.run_until("media without a track", 5 * SECOND, |world| {
+        world.count(|counters| counters.datagrams_in) > 0
+            && world.clients[a].senders[0].keyframes > 0
+    });
+    world.run_for(SECOND / 10);
+    // Another track is signalled meanwhile, and goes again.
+    world.clients[a].publish("audio", &[Source::Audio]);
+    world.apply(a);
+    world.run_for(SECOND / 10);
+    world.clients[a].spec.tracks.clear();
+    world.apply(a);
+    world.run_for(SECOND / 10);
+    world.clients[a].spec.tracks.push(video);
+    world.apply(a);
+    world.run_for(SECOND);
+    let first = world.clients[b].packets(ssrc).next().expect("media").tag();
+    assert!(first.keyframe && first.frame == 1_000, "the very first packet: {first:?}");
+    let parts: Vec<_> = world.clients[b].packets(ssrc).map(|packet| packet.seq).collect();
+    assert!(parts.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    assert!(parts.len() > 60, "{} packets", parts.len());
+}

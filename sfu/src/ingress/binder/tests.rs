@@ -153,12 +153,34 @@ fn parked_packets_come_back_once_they_can_be_bound() {
     binder.set_tracks(vec![video(1, "1", &["q", "f"]), audio(2, "2")]);
     let packet = binder.poll_replay().unwrap();
     assert_eq!(&*packet.bytes, b"other");
-    binder.park(packet.received_at, Ssrc(8), &packet.bytes);
+    binder.park_again(packet);
     assert_eq!(binder.poll_replay(), None);
 
     assert_eq!(binder.poll_timeout(), Some(now + ms(510)));
     assert_eq!(binder.handle_timeout(now + ms(509)), 0);
     assert_eq!(binder.handle_timeout(now + ms(510)), 1);
+}
+
+#[test]
+fn what_is_parked_again_keeps_its_order_and_its_time() {
+    let now = start();
+    let mut binder = SsrcBinder::new(16);
+    for (n, at) in [(7, 0), (8, 10), (7, 20)] {
+        binder.park(now + ms(at), Ssrc(n), &[at as u8]);
+    }
+    // Signalling about something else, twice.
+    for slot in [1, 2] {
+        binder.set_tracks(vec![audio(slot, "9")]);
+        let mut tried = Vec::new();
+        while let Some(packet) = binder.poll_replay() {
+            tried.push(packet.bytes[0]);
+            binder.park_again(packet);
+        }
+        assert_eq!(tried, [0, 10, 20]);
+    }
+    assert_eq!(binder.handle_timeout(now + ms(505)), 1, "its time did not begin anew");
+    binder.set_tracks(vec![video(1, "1", &["q", "f"])]);
+    assert_eq!(std::iter::from_fn(|| binder.poll_replay()).count(), 2);
 }
 
 #[test]
