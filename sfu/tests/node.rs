@@ -118,6 +118,55 @@ async fn two_clients_talk_over_ice_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_at_the_wrong_shards_port_gets_its_media_there() {
+    let (node, mut api) = node(config(2)).await;
+    let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
+    let mut bert = Client::join(&mut api, "RM_a", "PA_bert", false, state("bert")).await;
+    let wrong = Some(bert.shard_port);
+    let mut carl = Client::join_at(&mut api, "RM_a", "PA_carl", false, state("carl"), wrong).await;
+    assert_eq!(carl.shard_port, anna.shard_port, "round robin places them");
+    assert_ne!(u32::from(carl.node_address().port()), carl.shard_port);
+    drive(&mut [&mut anna, &mut bert, &mut carl], "all connect", |c| {
+        c.iter().all(|c| c.connected && c.data_ready())
+    })
+    .await;
+    anna.publish(&mut api, "TR_av", true, 1_100).await;
+    carl.publish(&mut api, "TR_cv", true, 2_100).await;
+    carl.subscribe(&mut api, "TR_av", true, 3_100).await;
+    bert.subscribe(&mut api, "TR_cv", true, 4_100).await;
+    carl.say("by the other door", true);
+    drive(&mut [&mut anna, &mut bert, &mut carl], "media and texts both ways", |c| {
+        c[2].received(3_100) > 60
+            && c[1].received(4_100) > 60
+            && c[0].texts.contains(&("carl".into(), "by the other door".into()))
+    })
+    .await;
+    let handed = metric(&node, "chappe_sfu_handed_over_total", "");
+    assert!(handed > 60, "{handed} datagrams were handed over");
+    assert_eq!(metric(&node, "chappe_sfu_handover_drops_total", ""), 0);
+    // The shard that its datagrams come to knows no peer, and what follows finds none.
+    let remove =
+        pb::RemovePeerRequest { room_id: "RM_a".into(), peer_id: "PA_carl".into(), epoch: 1 };
+    api.remove_peer(remove).await.unwrap();
+    let strays = || metric(&node, "chappe_sfu_drops_total", "unknown_path");
+    let before = strays();
+    drive(&mut [&mut anna, &mut bert], "strays are dropped and counted", |_| {
+        carl.send_raw(&[0x80; 100]);
+        strays() > before + 5
+    })
+    .await;
+    let handed = metric(&node, "chappe_sfu_handed_over_total", "");
+    drive(&mut [&mut anna, &mut bert], "more strays", |_| {
+        carl.send_raw(&[0x80; 100]);
+        strays() > before + 50
+    })
+    .await;
+    let after = metric(&node, "chappe_sfu_handed_over_total", "");
+    assert_eq!(after, handed, "the five-tuple is forgotten with its peer");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_peer_is_told_goodbye_and_forgotten() {
     let (node, mut api) = node(config(1)).await;
     let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;

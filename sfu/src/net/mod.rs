@@ -14,4 +14,4 @@ pub(crate) use address::{InterfaceFilter, local_addresses};
 pub(crate) use kernel::udp_kernel_drops;
 pub(crate) use stun::{local_ufrag, public_address};
 pub(crate) use tcp::{Accepted, TcpAcceptor, TcpConnection, TcpWrite};
-pub(crate) use udp::{RecvBatch, Sent, UdpBuffers, UdpPair};
+pub(crate) use udp::{RecvBatch, Sent, UdpBuffers, UdpPair, UdpSender};

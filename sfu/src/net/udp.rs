@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
 };
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
@@ -41,11 +42,14 @@ pub(crate) struct UdpBuffers {
 
 /// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
 #[derive(Debug)]
-pub(crate) struct UdpPair {
-    v4: UdpSocket,
-    v6: Option<UdpSocket>,
+pub(crate) struct UdpPair<S = tokio::net::UdpSocket> {
+    v4: UdpSocket<S>,
+    v6: Option<UdpSocket<S>>,
     port: u16,
 }
+
+/// The same port for another thread, which only sends.
+pub(crate) type UdpSender = UdpPair<std::net::UdpSocket>;
 
 impl UdpPair {
     /// Binds to `port` (0: any free one) on the wildcard addresses of the wanted families. IPv6 is left out silently where the
@@ -66,11 +70,6 @@ impl UdpPair {
             }
         }
         Err(last_error.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
-    }
-
-    /// The port, the same in both families.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     /// Has an IPv6 socket.
@@ -112,6 +111,23 @@ impl UdpPair {
         any
     }
 
+    /// A way for another thread to send from this port.
+    pub(crate) fn sender(&self) -> io::Result<UdpSender> {
+        let v6 = self.v6.as_ref().map(UdpSocket::sender).transpose()?;
+        Ok(UdpPair { v4: self.v4.sender()?, v6, port: self.port })
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        std::iter::once(&self.v4).chain(&self.v6)
+    }
+}
+
+impl<S: AsFd> UdpPair<S> {
+    /// The port, the same in both families.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Sends `bytes`, cut into datagrams of `segment` bytes where given (the last may be shorter), from `local` to
     /// `remote`. Never waits.
     pub(crate) fn send(
@@ -126,10 +142,6 @@ impl UdpPair {
             Some(socket) => socket.send(local, remote, bytes, segment),
             None => Sent::Refused,
         }
-    }
-
-    fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        std::iter::once(&self.v4).chain(&self.v6)
     }
 }
 
@@ -181,8 +193,8 @@ impl std::fmt::Debug for RecvBatch {
 
 /// One socket of one family.
 #[derive(Debug)]
-struct UdpSocket {
-    io: tokio::net::UdpSocket,
+struct UdpSocket<S = tokio::net::UdpSocket> {
+    io: S,
     state: UdpSocketState,
     port: u16,
 }
@@ -222,6 +234,14 @@ impl UdpSocket {
         })
     }
 
+    fn sender(&self) -> io::Result<UdpSocket<std::net::UdpSocket>> {
+        let io = std::net::UdpSocket::from(self.io.as_fd().try_clone_to_owned()?);
+        let state = UdpSocketState::new((&io).into())?;
+        Ok(UdpSocket { io, state, port: self.port })
+    }
+}
+
+impl<S: AsFd> UdpSocket<S> {
     fn send(
         &self,
         local: IpAddr,
@@ -331,6 +351,21 @@ mod tests {
         node.send(local.ip(), remote, b"answer", None);
         let (_, from, _) = receive_until(&client, &mut batch, 1).await.remove(0);
         assert_eq!(from, asked);
+    }
+
+    #[tokio::test]
+    async fn another_thread_sends_from_the_same_port() {
+        let (node, client) =
+            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+        let sender = node.sender().unwrap();
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), client.port());
+        let sent = std::thread::spawn(move || {
+            sender.send([127, 0, 0, 3].into(), asked, &[7; 300], Some(200))
+        });
+        assert_eq!(sent.join().unwrap(), Sent::All);
+        let got = receive_until(&client, &mut RecvBatch::new(), 2).await;
+        let from = SocketAddr::new([127, 0, 0, 3].into(), node.port());
+        assert!(got.iter().all(|(_, remote, _)| *remote == from));
     }
 
     #[tokio::test]

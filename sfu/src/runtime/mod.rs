@@ -8,6 +8,7 @@ mod node;
 mod placement;
 mod ring;
 mod stats;
+mod steering;
 mod tcp_table;
 mod worker;
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     io,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{Arc, OnceLock, mpsc as std_mpsc},
     thread::JoinHandle,
     time::Instant,
 };
@@ -19,12 +19,15 @@ use super::{
     candidates::{Addresses, Candidate},
     ring::{Rings, mesh},
     stats,
+    steering::{self, Handed, Steering},
     worker::{Letter, MailboxError, Output, Then, Worker},
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
-    net::{Accepted, TcpAcceptor, UdpBuffers, UdpPair, local_ufrag, udp_kernel_drops},
-    shard::{Command, Fingerprint, Shard, ShardConfig, ShardId, TransportContext, Ufrag},
+    net::{Accepted, TcpAcceptor, UdpBuffers, UdpPair, UdpSender, local_ufrag, udp_kernel_drops},
+    shard::{
+        Command, Fingerprint, RelayMessage, Shard, ShardConfig, ShardId, TransportContext, Ufrag,
+    },
     telemetry::{Block, Blocks},
     transport,
 };
@@ -97,6 +100,8 @@ pub(crate) struct Runtime {
 struct Ready {
     port: u16,
     has_ipv6: bool,
+    /// For the other shards.
+    sender: UdpSender,
 }
 
 /// What goes into a shard's thread.
@@ -110,7 +115,9 @@ struct Seat {
     core: Option<core_affinity::CoreId>,
     mailbox: mpsc::Receiver<Letter>,
     accepted: mpsc::Receiver<Accepted>,
-    rings: Rings,
+    rings: Rings<RelayMessage>,
+    handover: Rings<Handed>,
+    ports: Arc<OnceLock<Box<[UdpSender]>>>,
     wake: Arc<Notify>,
     outputs: mpsc::UnboundedSender<Output>,
     block: Arc<Block>,
@@ -157,7 +164,11 @@ impl Runtime {
             threads: Vec::new(),
         };
         let mut doors = Vec::new();
-        for (index, rings) in mesh(&wakes, config.ring.max(1)).into_iter().enumerate() {
+        let ports = Arc::new(OnceLock::new());
+        let mut senders = Vec::new();
+        let rings = mesh(&wakes, config.ring.max(1)).into_iter();
+        let handovers = mesh(&wakes, steering::CAPACITY);
+        for (index, (rings, handover)) in rings.zip(handovers).enumerate() {
             let id = ShardId(index as u16);
             let (letters, mailbox) = mpsc::channel(config.mailbox.max(1));
             let (door, accepted) = mpsc::channel(ACCEPTED_WAITING);
@@ -180,6 +191,8 @@ impl Runtime {
                 mailbox,
                 accepted,
                 rings,
+                handover,
+                ports: Arc::clone(&ports),
                 wake: Arc::clone(&wakes[index]),
                 outputs: outputs.clone(),
                 block: Arc::clone(&block),
@@ -190,10 +203,12 @@ impl Runtime {
             let candidates = addresses.candidates(ready.port, ready.has_ipv6, tcp_port);
             runtime.candidates.push(candidates.into());
             runtime.udp_ports.insert(ready.port);
+            senders.push(ready.sender);
             runtime.mailboxes.push(Mailbox(letters));
             runtime.blocks.blocks.push(block);
             doors.push(door);
         }
+        let _ = ports.set(senders.into());
         if let Some(acceptor) = tcp {
             runtime.spawn_acceptor(acceptor, node_generation, doors)?;
         }
@@ -316,12 +331,19 @@ impl Seat {
                 Ok(udp) => udp,
                 Err(error) => return drop(ready.send(Err(error))),
             };
-            let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6() }));
+            let sender = match udp.sender() {
+                Ok(sender) => sender,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6(), sender }));
+            let (own, generation) = (self.config.id, self.config.node_generation);
             let worker = Worker {
                 shard: Shard::new(self.config, self.context, self.seed),
                 udp,
                 mailbox: self.mailbox,
                 rings: self.rings,
+                steering: Steering::new(own, generation, self.handover),
+                ports: self.ports,
                 wake: self.wake,
                 outputs: self.outputs,
                 accepted: self.accepted,

@@ -2,51 +2,68 @@
 
 use std::sync::Arc;
 
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use tokio::sync::Notify;
 
-use crate::shard::{RelayMessage, ShardId};
+use crate::shard::ShardId;
 
 /// Where a shard's messages to another one go in.
-pub(crate) struct RingOut {
+pub(crate) struct RingOut<T> {
     /// The other shard.
     pub(crate) to: ShardId,
-    producer: Producer<RelayMessage>,
+    producer: Producer<T>,
     /// Wakes the other shard's thread. Notifying one that is awake is one atomic operation.
     wake: Arc<Notify>,
+    /// Something was pushed since the other side was woken.
+    unflushed: bool,
 }
 
-impl RingOut {
-    /// Moves what `next` gives into the ring until either ends, then wakes the other side once. `false`: the ring was full.
-    pub(crate) fn fill(&mut self, mut next: impl FnMut(ShardId) -> Option<RelayMessage>) -> bool {
-        let mut any = false;
-        while !self.producer.is_full() {
-            let Some(message) = next(self.to) else { break };
-            any |= self.producer.push(message).is_ok();
+impl<T> RingOut<T> {
+    /// Puts one message in; gives it back when the ring is full. The other side learns of it by [`Self::flush`].
+    pub(crate) fn push(&mut self, message: T) -> Result<(), T> {
+        match self.producer.push(message) {
+            Ok(()) => {
+                self.unflushed = true;
+                Ok(())
+            }
+            Err(PushError::Full(message)) => Err(message),
         }
-        if any {
+    }
+
+    /// Wakes the other side if it has something new.
+    pub(crate) fn flush(&mut self) {
+        if std::mem::take(&mut self.unflushed) {
             self.wake.notify_one();
         }
+    }
+
+    /// Moves what `next` gives into the ring until either ends, then wakes the other side once. `false`: the ring was full.
+    pub(crate) fn fill(&mut self, mut next: impl FnMut(ShardId) -> Option<T>) -> bool {
+        while !self.producer.is_full() {
+            let Some(message) = next(self.to) else { break };
+            let _ = self.push(message);
+        }
+        self.flush();
         !self.producer.is_full()
     }
 }
 
-impl std::fmt::Debug for RingOut {
+impl<T> std::fmt::Debug for RingOut<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RingOut").field("to", &self.to).finish_non_exhaustive()
     }
 }
 
 /// Where another shard's messages come out.
-pub(crate) struct RingIn {
+pub(crate) struct RingIn<T> {
     /// The other shard.
     pub(crate) from: ShardId,
-    consumer: Consumer<RelayMessage>,
+    consumer: Consumer<T>,
 }
 
-impl RingIn {
+impl<T> RingIn<T> {
     /// The next message.
-    pub(crate) fn pop(&mut self) -> Option<RelayMessage> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         self.consumer.pop().ok()
     }
 
@@ -56,24 +73,30 @@ impl RingIn {
     }
 }
 
-impl std::fmt::Debug for RingIn {
+impl<T> std::fmt::Debug for RingIn<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RingIn").field("from", &self.from).finish_non_exhaustive()
     }
 }
 
 /// One shard's ends of all rings.
-#[derive(Debug, Default)]
-pub(crate) struct Rings {
+#[derive(Debug)]
+pub(crate) struct Rings<T> {
     /// To each other shard.
-    pub(crate) outgoing: Vec<RingOut>,
+    pub(crate) outgoing: Vec<RingOut<T>>,
     /// From each other shard.
-    pub(crate) incoming: Vec<RingIn>,
+    pub(crate) incoming: Vec<RingIn<T>>,
+}
+
+impl<T> Default for Rings<T> {
+    fn default() -> Self {
+        Self { outgoing: Vec::new(), incoming: Vec::new() }
+    }
 }
 
 /// Rings between all pairs of shards; `wakes` has one entry per shard.
-pub(crate) fn mesh(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings> {
-    let mut all: Vec<Rings> = wakes.iter().map(|_| Rings::default()).collect();
+pub(crate) fn mesh<T>(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings<T>> {
+    let mut all: Vec<Rings<T>> = wakes.iter().map(|_| Rings::default()).collect();
     for from in 0..wakes.len() {
         for (to, wake) in wakes.iter().enumerate() {
             if from == to {
@@ -81,7 +104,12 @@ pub(crate) fn mesh(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings> {
             }
             let (producer, consumer) = RingBuffer::new(capacity);
             let ids = (ShardId(from as u16), ShardId(to as u16));
-            all[from].outgoing.push(RingOut { to: ids.1, producer, wake: Arc::clone(wake) });
+            all[from].outgoing.push(RingOut {
+                to: ids.1,
+                producer,
+                wake: Arc::clone(wake),
+                unflushed: false,
+            });
             all[to].incoming.push(RingIn { from: ids.0, consumer });
         }
     }
@@ -91,7 +119,7 @@ pub(crate) fn mesh(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::RoomId;
+    use crate::{room::RoomId, shard::RelayMessage};
 
     fn message() -> Option<RelayMessage> {
         Some(RelayMessage::Leave { room: RoomId::new("r") })

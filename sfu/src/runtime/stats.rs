@@ -30,6 +30,10 @@ pub(crate) struct LoopCounters {
     pub(crate) tcp_full: u64,
     /// Fillings that met a full ring.
     pub(crate) rings_full: u64,
+    /// Datagrams handed to the shard that they are for.
+    pub(crate) handed_over: u64,
+    /// Datagrams for another shard that it had no room for.
+    pub(crate) handover_drops: u64,
 }
 
 /// Names of the numbers.
@@ -58,6 +62,8 @@ pub(crate) fn describe() -> Arc<[Description]> {
         counter("tcp_closed", "ICE-TCP connections closed because they carried no peer"),
         counter("tcp_full", "Packets lost because a TCP client did not read"),
         counter("rings_full", "Times a ring to another shard was full"),
+        counter("handed_over", "Datagrams that came to this shard's port for another shard"),
+        counter("handover_drops", "Datagrams for another shard that it had no room for"),
     ];
     all.extend(DropReason::ALL.iter().map(|reason| Description {
         label: Some(("reason", snake_case(&format!("{reason:?}")))),
@@ -95,6 +101,8 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         own.tcp_closed,
         own.tcp_full,
         own.rings_full,
+        own.handed_over,
+        own.handover_drops,
     ]
     .into_iter()
     .chain(DropReason::ALL.into_iter().map(move |reason| c.drops(reason)))

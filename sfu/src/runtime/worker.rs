@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ring::Rings,
     stats::{self, LoopCounters},
+    steering::Steering,
     tcp_table::TcpTable,
 };
 use crate::{
-    net::{Accepted, RecvBatch, Sent, TcpConnection, TcpWrite, UdpPair},
-    shard::{Command, Event, FiveTuple, Protocol, Reply, Shard, Transmit},
+    net::{Accepted, RecvBatch, Sent, TcpConnection, TcpWrite, UdpPair, UdpSender},
+    shard::{Command, Event, FiveTuple, Protocol, RelayMessage, Reply, Shard, Transmit},
     telemetry::Block,
 };
 
@@ -96,7 +97,10 @@ pub(super) struct Worker {
     pub(super) shard: Shard,
     pub(super) udp: UdpPair,
     pub(super) mailbox: mpsc::Receiver<Letter>,
-    pub(super) rings: Rings,
+    pub(super) rings: Rings<RelayMessage>,
+    pub(super) steering: Steering,
+    /// The other shards' ports, for answers to what came to them. Set when all are there.
+    pub(super) ports: Arc<OnceLock<Box<[UdpSender]>>>,
     pub(super) wake: Arc<Notify>,
     pub(super) outputs: mpsc::UnboundedSender<Output>,
     pub(super) accepted: mpsc::Receiver<Accepted>,
@@ -131,7 +135,7 @@ impl Worker {
     #[allow(clippy::disallowed_methods)] // this loop is where the core gets its clock from
     pub(super) async fn run(mut self) {
         let (tcp_sender, mut tcp_packets) = mpsc::channel::<TcpPacket>(256);
-        let mut io = Io::new(tcp_sender);
+        let mut io = Io::new(tcp_sender, Arc::clone(&self.ports));
         let mut batch = RecvBatch::new();
         let mut inbox = Vec::new();
         loop {
@@ -227,11 +231,15 @@ impl Worker {
             self.take_tcp(now, io, packet);
         }
         more |= !tcp.is_empty();
-        let shard = &mut self.shard;
-        more |= self.udp.receive(batch, |local, remote, datagram| {
+        let Self { shard, steering, udp, .. } = self;
+        more |= steering.receive(now, shard);
+        more |= udp.receive(batch, |local, remote, datagram| {
             let path = FiveTuple { protocol: Protocol::Udp, local, remote };
-            shard.handle_datagram(now, path, datagram);
+            steering.deliver(now, shard, path, datagram);
         });
+        steering.flush();
+        (io.counters.handed_over, io.counters.handover_drops) =
+            (steering.handed_over, steering.dropped);
         shard.handle_timeout(now);
         io.sweep(now, shard);
         let (drained, ring_full) = self.drain(io);
@@ -323,12 +331,13 @@ struct Io {
     tcp: TcpTable<TcpConnection>,
     /// Where TCP clients' packets go.
     packets: mpsc::Sender<TcpPacket>,
+    ports: Arc<OnceLock<Box<[UdpSender]>>>,
     counters: LoopCounters,
 }
 
 impl Io {
-    fn new(packets: mpsc::Sender<TcpPacket>) -> Self {
-        Self { tcp: TcpTable::default(), packets, counters: LoopCounters::default() }
+    fn new(packets: mpsc::Sender<TcpPacket>, ports: Arc<OnceLock<Box<[UdpSender]>>>) -> Self {
+        Self { tcp: TcpTable::default(), packets, ports, counters: LoopCounters::default() }
     }
 
     fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {
@@ -336,7 +345,16 @@ impl Io {
         match path.protocol {
             Protocol::Udp => {
                 self.counters.sends += 1;
-                match udp.send(path.local.ip(), path.remote, bytes, segment) {
+                let (local, remote) = (path.local, path.remote);
+                let sent = if local.port() == udp.port() {
+                    udp.send(local.ip(), remote, bytes, segment)
+                } else {
+                    // It came to another shard's port and was handed over.
+                    let ports = self.ports.get().map_or(&[][..], |ports| ports);
+                    let port = ports.iter().find(|port| port.port() == local.port());
+                    port.map_or(Sent::Refused, |port| port.send(local.ip(), remote, bytes, segment))
+                };
+                match sent {
                     Sent::All => {}
                     Sent::Full => self.counters.sends_full += 1,
                     Sent::Refused => self.counters.sends_refused += 1,

@@ -33,6 +33,7 @@ pub use config::{DefaultLimits, ShardConfig};
 pub use timer::Timer;
 pub use ufrag::Ufrag;
 
+pub(crate) use crate::wire::{DatagramClass, classify};
 pub use crate::{
     peer::{
         Counters, DataSpec, DropReason, EncodingSpec, Limits, PeerSpec, SubscriptionSpec,
@@ -60,7 +61,7 @@ use crate::{
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
     transport::{FailReason, TransportEvent},
-    wire::{DatagramClass, classify, rtcp::ReportBlock},
+    wire::rtcp::ReportBlock,
 };
 
 /// One single-threaded owner of peers. See the module for how to drive it.

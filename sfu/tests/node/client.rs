@@ -259,7 +259,19 @@ impl Client {
         room: &str,
         peer: &str,
         tcp: bool,
+        state: pb::PeerState,
+    ) -> Self {
+        Self::join_at(api, room, peer, tcp, state, None).await
+    }
+
+    /// Joins by another port than it is told.
+    pub(crate) async fn join_at(
+        api: &mut Api,
+        room: &str,
+        peer: &str,
+        tcp: bool,
         mut state: pb::PeerState,
+        port: Option<u32>,
     ) -> Self {
         let start = now();
         let mut rtc = Rtc::builder().set_rtp_mode(true).set_stats_interval(None).build(start);
@@ -292,7 +304,8 @@ impl Client {
             .iter()
             .find(|c| c.protocol() == wanted && c.address == "127.0.0.1")
             .expect("a loopback candidate");
-        let remote = SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16);
+        let port = port.unwrap_or(candidate.port) as u16;
+        let remote = SocketAddr::new(candidate.address.parse().unwrap(), port);
         let shard_port = transport
             .candidates
             .iter()

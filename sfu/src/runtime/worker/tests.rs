@@ -31,6 +31,8 @@ fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
         udp: UdpPair::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap(),
         mailbox: mpsc::channel(1).1,
         rings: Rings::default(),
+        steering: Steering::new(ShardId(0), 1, Rings::default()),
+        ports: Arc::default(),
         wake: Arc::default(),
         outputs: mpsc::unbounded_channel().0,
         accepted,
@@ -64,7 +66,7 @@ async fn tcp_clients_get_in_while_the_shard_is_busy_and_strangers_do_not_stay() 
             let (mut worker, door) = worker(start);
             let mut client = connect(&door).await;
             let (sender, mut packets) = mpsc::channel(8);
-            let (mut io, mut batch) = (Io::new(sender), RecvBatch::new());
+            let (mut io, mut batch) = (Io::new(sender, Arc::default()), RecvBatch::new());
             // Turns without a pause in between: the shard never sleeps.
             let mut turn = |io: &mut Io, at: Instant| {
                 worker.turn(at, &mut batch, io, &mut packets, &mut Vec::new());
