@@ -84,10 +84,7 @@ impl Node {
 }
 
 /// Takes what the shards say, in the order they said it.
-async fn read_outputs(
-    mut outputs: mpsc::UnboundedReceiver<Output>,
-    shared: std::sync::Weak<Shared>,
-) {
+async fn read_outputs(mut outputs: mpsc::Receiver<Output>, shared: std::sync::Weak<Shared>) {
     while let Some(output) = outputs.recv().await {
         let Some(shared) = shared.upgrade() else { return };
         match output {

@@ -5,6 +5,7 @@
 
 mod candidates;
 mod node;
+mod outputs;
 mod placement;
 mod ring;
 mod stats;

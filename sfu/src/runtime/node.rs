@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     candidates::{Addresses, Candidate},
+    outputs::{self, Outputs},
     ring::{Rings, mesh},
     stats,
     steering::{self, Handed, Steering},
@@ -119,7 +120,7 @@ struct Seat {
     handover: Rings<Handed>,
     ports: Arc<OnceLock<Box<[UdpSender]>>>,
     wake: Arc<Notify>,
-    outputs: mpsc::UnboundedSender<Output>,
+    outputs: mpsc::Sender<Output>,
     block: Arc<Block>,
     stop: CancellationToken,
 }
@@ -127,9 +128,7 @@ struct Seat {
 impl Runtime {
     /// Binds the ports and starts the threads. Blocks for some milliseconds, or seconds where a STUN server is asked.
     #[allow(clippy::disallowed_methods)] // entropy and the clock enter the core here
-    pub(crate) fn start(
-        config: &NodeConfig,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Output>), StartError> {
+    pub(crate) fn start(config: &NodeConfig) -> Result<(Self, mpsc::Receiver<Output>), StartError> {
         let mut random = rand::rng();
         let addresses =
             Addresses::gather(config, random.random()).map_err(StartError::Addresses)?;
@@ -152,7 +151,7 @@ impl Runtime {
         let count = config.shards.max(1);
         let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
         let descriptions = stats::describe();
-        let (outputs, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(outputs::CAPACITY);
         let cores = cores(config);
         let mut runtime = Self {
             mailboxes: Vec::new(),
@@ -194,7 +193,7 @@ impl Runtime {
                 handover,
                 ports: Arc::clone(&ports),
                 wake: Arc::clone(&wakes[index]),
-                outputs: outputs.clone(),
+                outputs: sender.clone(),
                 block: Arc::clone(&block),
                 stop: runtime.stop.clone(),
             };
@@ -345,7 +344,7 @@ impl Seat {
                 steering: Steering::new(own, generation, self.handover),
                 ports: self.ports,
                 wake: self.wake,
-                outputs: self.outputs,
+                outputs: Outputs::new(self.outputs),
                 accepted: self.accepted,
                 block: self.block,
                 stop: self.stop,
@@ -388,5 +387,43 @@ mod tests {
         assert_eq!(send(), Ok(()));
         drop(reader);
         assert_eq!(send(), Err(MailboxError::Stopped));
+    }
+
+    #[tokio::test]
+    async fn a_control_side_that_does_not_read_is_refused_before_memory_grows() {
+        const MAILBOX: usize = 16;
+        let config = NodeConfig {
+            shards: 1,
+            pin_threads: false,
+            udp_port: 0,
+            tcp_port: None,
+            mailbox: MAILBOX,
+            ..NodeConfig::default()
+        };
+        let (runtime, mut outputs) = Runtime::start(&config).unwrap();
+        let send = || {
+            let command = Command::RemoveRoom { room: RoomId::new("r") };
+            runtime.mailbox(0).unwrap().send(command, |_| ())
+        };
+        // Refused ten times in a row, with time for the shard in between: it takes no more.
+        let (mut taken, mut refused) = (0, 0);
+        while refused < 10 {
+            match send() {
+                Ok(()) => (taken, refused) = (taken + 1, 0),
+                Err(_) => {
+                    refused += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            }
+            assert!(taken < 100_000, "nobody reads");
+        }
+        assert!(taken > outputs::CAPACITY && taken < 3 * outputs::CAPACITY, "{taken} commands");
+        let mut answers = 0;
+        while answers < taken {
+            assert!(matches!(outputs.recv().await, Some(Output::Answer { .. })));
+            answers += 1;
+        }
+        assert_eq!(send(), Ok(()), "there is room again");
+        assert!(outputs.recv().await.is_some());
     }
 }

@@ -34,6 +34,10 @@ pub(crate) struct LoopCounters {
     pub(crate) handed_over: u64,
     /// Datagrams for another shard that it had no room for.
     pub(crate) handover_drops: u64,
+    /// Events and answers that the control side does not take now.
+    pub(crate) outputs_waiting: u64,
+    /// Events that newer ones stand for, because the control side did not take them.
+    pub(crate) events_merged: u64,
 }
 
 /// Names of the numbers.
@@ -42,6 +46,7 @@ pub(crate) fn describe() -> Arc<[Description]> {
     let counter = |name, help| Description { name, help, kind: Kind::Counter, label: None };
     let mut all = vec![
         gauge("peers", "Peers now"),
+        gauge("outputs_waiting", "Events and answers that wait for the control side"),
         gauge("tcp_connections", "ICE-TCP connections now"),
         counter("datagrams_in", "Datagrams received"),
         counter("bytes_in", "Bytes of datagrams received"),
@@ -63,6 +68,7 @@ pub(crate) fn describe() -> Arc<[Description]> {
         counter("tcp_full", "Packets lost because a TCP client did not read"),
         counter("rings_full", "Times a ring to another shard was full"),
         counter("handed_over", "Datagrams that came to this shard's port for another shard"),
+        counter("events_merged", "Events replaced by newer ones while they waited"),
         counter("handover_drops", "Datagrams for another shard that it had no room for"),
     ];
     all.extend(DropReason::ALL.iter().map(|reason| Description {
@@ -81,6 +87,7 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
     let c = *shard.counters();
     [
         shard.peers() as u64,
+        own.outputs_waiting,
         own.tcp_connections,
         c.datagrams_in,
         c.bytes_in,
@@ -102,6 +109,7 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         own.tcp_full,
         own.rings_full,
         own.handed_over,
+        own.events_merged,
         own.handover_drops,
     ]
     .into_iter()

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    outputs::Outputs,
     ring::Rings,
     stats::{self, LoopCounters},
     steering::Steering,
@@ -102,7 +103,7 @@ pub(super) struct Worker {
     /// The other shards' ports, for answers to what came to them. Set when all are there.
     pub(super) ports: Arc<OnceLock<Box<[UdpSender]>>>,
     pub(super) wake: Arc<Notify>,
-    pub(super) outputs: mpsc::UnboundedSender<Output>,
+    pub(super) outputs: Outputs,
     pub(super) accepted: mpsc::Receiver<Accepted>,
     pub(super) block: Arc<Block>,
     pub(super) stop: CancellationToken,
@@ -186,7 +187,10 @@ impl Worker {
             () = self.udp.readable() => Woken::Other,
             () = self.wake.notified() => Woken::Other,
             () = timer => Woken::Other,
-            Some(letter) = self.mailbox.recv() => Woken::Letter(letter),
+            () = self.outputs.ready(), if self.outputs.waiting() > 0 => Woken::Other,
+            Some(letter) = self.mailbox.recv(), if !self.outputs.is_full() => {
+                Woken::Letter(letter)
+            }
             Some(packet) = tcp.recv() => Woken::Tcp(packet),
             Some(accepted) = self.accepted.recv() => Woken::Accepted(accepted),
             () = self.stop.cancelled() => Woken::Stop,
@@ -209,11 +213,15 @@ impl Worker {
                 Input::Accepted(accepted) => io.adopt(now, accepted),
             }
         }
+        self.outputs.flush();
         for _ in 0..COMMANDS_PER_TURN {
+            if self.outputs.is_full() {
+                break;
+            }
             let Ok(letter) = self.mailbox.try_recv() else { break };
             self.take_letter(now, letter);
         }
-        more |= !self.mailbox.is_empty();
+        more |= !self.mailbox.is_empty() && !self.outputs.is_full();
         for ring in &mut self.rings.incoming {
             for _ in 0..MESSAGES_PER_TURN {
                 let Some(message) = ring.pop() else { break };
@@ -249,7 +257,7 @@ impl Worker {
     fn take_letter(&mut self, now: Instant, letter: Letter) {
         let reply = self.shard.handle_command(now, letter.command);
         self.tell_events();
-        let _ = self.outputs.send(Output::Answer { reply, then: letter.then });
+        self.outputs.send(Output::Answer { reply, then: letter.then });
     }
 
     fn take_tcp(&mut self, now: Instant, io: &mut Io, (path, packet): TcpPacket) {
@@ -271,6 +279,8 @@ impl Worker {
             }
         }
         self.tell_events();
+        io.counters.outputs_waiting = self.outputs.waiting() as u64;
+        io.counters.events_merged = self.outputs.merged;
         (drained, ring_full)
     }
 
@@ -301,9 +311,7 @@ impl Worker {
 
     fn tell_events(&mut self) {
         while let Some(event) = self.shard.poll_event() {
-            // Unbounded, but its reader only moves words in memory and waits for nobody, and peers cannot flood it: a
-            // peer connects and is lost once, and streams start anew in an encoding at most twice a second.
-            let _ = self.outputs.send(Output::Event(event));
+            self.outputs.send(Output::Event(event));
         }
     }
 

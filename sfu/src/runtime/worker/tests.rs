@@ -34,7 +34,7 @@ fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
         steering: Steering::new(ShardId(0), 1, Rings::default()),
         ports: Arc::default(),
         wake: Arc::default(),
-        outputs: mpsc::unbounded_channel().0,
+        outputs: Outputs::new(mpsc::channel(1).0),
         accepted,
         block: Arc::new(Block::new(0, stats::describe().len())),
         stop: CancellationToken::new(),
