@@ -119,6 +119,9 @@ pub(super) fn apply_delta(mut state: pb::PeerState, delta: pb::PeerDelta) -> pb:
     if delta.data.is_some() {
         state.data = delta.data;
     }
+    if let Some(cap) = delta.max_egress_bitrate {
+        state.max_egress_bitrate = cap;
+    }
     state
 }
 
@@ -139,6 +142,7 @@ pub(super) fn peer_spec(state: &pb::PeerState) -> Checked<PeerSpec> {
         subscriptions: each("subscriptions", &state.subscriptions, subscription)?,
         data: state.data.as_ref().map(data).transpose().map_err(|e| e.inside("data"))?,
         limits: state.limits.as_ref().map(limits).unwrap_or_default(),
+        max_egress_bitrate: rate(state.max_egress_bitrate),
     })
 }
 
@@ -378,8 +382,12 @@ fn data(data: &pb::Data) -> Checked<DataSpec> {
     })
 }
 
+/// Bits per second, where 0 says nothing.
+fn rate(bits: u64) -> Option<Bitrate> {
+    Some(Bitrate::from_bps(bits)).filter(|_| bits != 0)
+}
+
 fn limits(limits: &pb::Limits) -> Limits {
-    let rate = |bits: u64| Some(Bitrate::from_bps(bits)).filter(|_| bits != 0);
     Limits {
         ingress_bitrate: rate(limits.ingress_bitrate),
         ingress_ssrcs: Some(limits.ingress_ssrcs).filter(|n| *n != 0),
