@@ -463,6 +463,14 @@ pub(super) fn event(event: Event) -> pb::event::Event {
                 max_spatial_layer: max_spatial.map(u32::from),
             })
         }
+        Event::StreamState { room, peer, track, paused } => {
+            pb::event::Event::StreamState(pb::StreamState {
+                room_id: room.to_string(),
+                peer_id: peer.to_string(),
+                track_id: track.to_string(),
+                paused,
+            })
+        }
         Event::DataOverflow { room, peer } => pb::event::Event::DataOverflow(pb::DataOverflow {
             room_id: room.to_string(),
             peer_id: peer.to_string(),

@@ -1,23 +1,9 @@
 //! Which packets of a track a subscriber gets.
 
 use crate::{
-    cache::{EncodingSet, FormatId, PacketMeta},
+    cache::{EncodingSet, FormatId, Layers, PacketMeta},
     rtp::MediaKind,
 };
-
-/// Quality that a subscriber may get at most.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layers {
-    /// Index of an encoding, lowest quality first.
-    pub spatial: u8,
-    /// Temporal layer within it.
-    pub temporal: u8,
-}
-
-impl Layers {
-    /// No bound.
-    pub const MAX: Self = Self { spatial: u8::MAX, temporal: u8::MAX };
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,7 +11,8 @@ mod layer_selector;
 mod renumber;
 mod rtp_rewriter;
 
+pub use crate::cache::Layers;
 pub use codec_rewriter::CodecRewriter;
 pub use forwarder::Forwarder;
-pub use layer_selector::{Decision, LayerSelector, Layers};
+pub use layer_selector::{Decision, LayerSelector};
 pub use rtp_rewriter::RtpRewriter;

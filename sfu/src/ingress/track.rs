@@ -10,7 +10,10 @@ use super::{
     stream::Placed,
 };
 use crate::{
-    cache::{CachedPacket, EncodingSet, FormatId, Formats, PacketMeta, SenderClock, Timing},
+    cache::{
+        CachedPacket, EncodingSet, FormatId, Formats, LadderStep, Layers, PacketMeta, SenderClock,
+        Timing,
+    },
     rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
         AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
@@ -41,6 +44,7 @@ pub struct PublishedTrack {
     clocks: Vec<Option<SenderClock>>,
     muted: bool,
     relayed_live: Option<EncodingSet>,
+    relayed_ladder: Option<Vec<LadderStep>>,
     audio: AudioActivity,
     /// Format of the packet before, by the publisher's payload type: packets of one type come in runs.
     last_format: Option<(u8, FormatId)>,
@@ -71,6 +75,7 @@ impl PublishedTrack {
             clocks: vec![None; encodings],
             muted: false,
             relayed_live: None,
+            relayed_ladder: None,
             audio: AudioActivity::default(),
             last_format: None,
         }
@@ -343,6 +348,24 @@ impl PublishedTrack {
         self.encodings
             .get_mut(usize::from(encoding))
             .map_or(Bitrate::ZERO, |encoding| encoding.rate.rate(now))
+    }
+
+    /// Appends the steps that a subscriber can be put on, lowest first, each with the bitrate of all packets that it then
+    /// gets. Encodings without packets are left out.
+    pub fn ladder(&mut self, now: Instant, steps: &mut Vec<LadderStep>) {
+        if let Some(ladder) = &self.relayed_ladder {
+            steps.extend(ladder);
+            return;
+        }
+        for encoding in self.live().iter() {
+            let bitrate = self.bitrate(now, encoding);
+            steps.push(LadderStep { layers: Layers { spatial: encoding, temporal: 0 }, bitrate });
+        }
+    }
+
+    /// What the publisher's shard measured, where the source is a relay: not all encodings cross it.
+    pub fn set_ladder(&mut self, steps: &[LadderStep]) {
+        self.relayed_ladder = Some(steps.to_vec());
     }
 
     /// The loudest packet since the last call.

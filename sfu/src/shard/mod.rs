@@ -13,6 +13,7 @@ mod apply;
 mod broadcast;
 mod command;
 mod config;
+mod congestion;
 mod data;
 mod fanout;
 mod index;
@@ -56,7 +57,7 @@ use self::{
     track::Track,
 };
 use crate::{
-    peer::{Lane, Outbox, Peer},
+    peer::{Lane, Outbox, Peer, Sharing},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
@@ -92,6 +93,8 @@ pub struct Shard {
     spare: Vec<Vec<u8>>,
     /// For reports.
     blocks: Vec<ReportBlock>,
+    /// For sharing out estimates.
+    sharing: Sharing,
     counters: Counters,
 }
 
@@ -118,6 +121,7 @@ impl Shard {
             events: VecDeque::new(),
             spare: Vec::new(),
             blocks: Vec::new(),
+            sharing: Sharing::default(),
             counters: Counters::default(),
         }
     }
@@ -387,6 +391,9 @@ impl Shard {
             Timer::DataStall => self.check_stall(key),
             Timer::Reports => self.send_reports(key),
             Timer::TwccFeedback => self.send_twcc(key),
+            Timer::Estimator => self.wake_estimator(key),
+            Timer::PacerRelease => self.wake_pacer(key),
+            Timer::Allocation => self.allocate(key),
             Timer::Parked => {
                 let dropped = peer.binder.handle_timeout(now);
                 let deadline = peer.binder.poll_timeout();
