@@ -368,7 +368,7 @@ impl Room {
         }
     }
 
-    /// True when the packet opened a stream.
+    /// True when packets may have waited for this one.
     fn forward(&mut self, encoding: u8, seq: SeqNo) -> bool {
         let Some(packet) = self.track.packet(encoding, seq) else { return false };
         let Some(rewritten) = self.forwarder.forward(packet.meta, &self.track.timing()) else {
@@ -381,7 +381,7 @@ impl Room {
         self.passed.push(encoding);
         self.passed.dedup();
         self.downlink.send(self.now, &mut self.dice, out[..written.len].to_vec());
-        rewritten.opens
+        rewritten.awaited
     }
 
     fn ask_publisher(&mut self) {

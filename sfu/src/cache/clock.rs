@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FormatId, Formats, PacketMeta};
+use super::{DecodeTargets, FormatId, Formats, PacketMeta};
 use crate::{rtp::MediaTime, wire::NtpTime};
 
 /// The latest sender report of an encoding. All streams of one sender share the NTP clock: that is what keeps lips
@@ -41,13 +41,15 @@ impl SenderClock {
     }
 }
 
-/// What rewriters need to know of a track's time, besides the packets.
+/// What rewriters need to know of a track, besides the packets: above all its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing<'a> {
     /// For the clock rates.
     pub formats: &'a Formats,
     /// By encoding; `None` until its first sender report.
     pub clocks: &'a [Option<SenderClock>],
+    /// By encoding.
+    pub decode_targets: &'a [DecodeTargets],
 }
 
 impl Timing<'_> {

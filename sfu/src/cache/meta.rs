@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::FormatId;
+use super::{FormatId, LayerFacts};
 use crate::{
     rtp::{MediaTime, SeqNo},
     wire::{AbsCaptureTime, AudioLevel, PlayoutDelay, VideoOrientation},
@@ -31,6 +31,8 @@ pub struct PacketMeta {
     pub frame: FrameFacts,
     /// Fields of the payload descriptor that have to stay continuous for a subscriber.
     pub codec: CodecFields,
+    /// The dependency descriptor's number of the frame, as it came.
+    pub frame_number: Option<u16>,
     /// RED only: where the payload of the primary block begins; 0 otherwise.
     pub red_primary: u16,
     /// Passed on.
@@ -48,7 +50,7 @@ pub struct PacketMeta {
 pub struct FrameFacts {
     /// First packet of a frame (of a spatial layer's frame with SVC).
     pub start: bool,
-    /// Last packet of a picture.
+    /// Last packet of a frame (of a spatial layer's frame with SVC). That of a picture has the marker bit.
     pub end: bool,
     /// Belongs to a frame that needs no other.
     pub keyframe: bool,
@@ -56,8 +58,11 @@ pub struct FrameFacts {
     pub spatial: u8,
     /// Temporal layer; 0 where the format does not tell.
     pub temporal: u8,
-    /// From this frame on, this temporal layer can be decoded without older frames of it.
-    pub temporal_switch: bool,
+    /// Who needs the frame, and what it needs; `None` where neither the dependency descriptor nor the payload tells.
+    pub layers: Option<LayerFacts>,
+    /// Its layers will be known once the structure of its dependency descriptor is there, which is on its way: the
+    /// packet overtook it.
+    pub overtook: bool,
 }
 
 /// Fields of a payload descriptor that are rewritten per subscriber.

@@ -16,7 +16,7 @@ pub(crate) mod test_packets;
 pub(crate) use clock::ticks_in;
 pub use clock::{SenderClock, Timing};
 pub use format::{FormatId, Formats};
-pub use layers::{LadderStep, Layers};
+pub use layers::{DecodeTargets, LadderStep, LayerFacts, LayerSet, LayerUses, Layers};
 pub use meta::{
     CachedPacket, CodecFields, EncodingSet, FrameFacts, PacketMeta, Vp8Fields, Vp9Fields,
 };

@@ -107,6 +107,19 @@ impl PacketCache {
         Some(CachedPacket { meta: &slot.meta, dependency_descriptor, payload })
     }
 
+    /// What is known about a packet that is still there, and its dependency descriptor: to complete what could not be
+    /// read when it came.
+    pub fn revise(&mut self, seq: SeqNo) -> Option<(&mut PacketMeta, &[u8])> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let alive = |slot: &Slot| slot.meta.seq == seq && self.is_alive(slot);
+        let index = seq.0 as usize & mask;
+        self.slots[index].as_ref().filter(|slot| alive(slot))?;
+        let slot = self.slots[index].as_mut()?;
+        let start = (slot.at % self.bytes.len() as u64) as usize;
+        let descriptor = self.bytes.get(start..start + usize::from(slot.descriptor_len))?;
+        Some((&mut slot.meta, descriptor))
+    }
+
     /// Whether [`Self::get`] would find it.
     pub fn contains(&self, seq: SeqNo) -> bool {
         self.get(seq).is_some()

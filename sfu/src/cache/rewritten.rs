@@ -1,6 +1,9 @@
 //! What changes in a packet on its way to one subscriber: decided in `forward`, applied in `egress`.
 
-use crate::rtp::{MediaTime, SeqNo};
+use crate::{
+    rtp::{MediaTime, SeqNo},
+    wire::DescriptorPatch,
+};
 
 /// The numbers that one subscriber sees on a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,10 +12,17 @@ pub struct Rewritten {
     pub seq: SeqNo,
     /// Timestamp at egress.
     pub time: MediaTime,
+    /// Marker bit: the last packet of a picture as this subscriber gets it.
+    pub marker: bool,
     /// Changes to the payload.
     pub patch: CodecPatch,
+    /// Changes to the dependency descriptor.
+    pub descriptor: Option<DescriptorPatch>,
     /// First packet of a stream: after a pause, of another encoding or another source.
     pub opens: bool,
+    /// Packets with higher numbers that are here already may have waited for this one: they have to be tried again. It
+    /// opens a stream, or brings the structure by which others are read.
+    pub awaited: bool,
 }
 
 /// At most four bytes of a payload to overwrite; applied while the payload is copied.

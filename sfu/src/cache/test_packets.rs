@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CodecFields, FormatId, FrameFacts, PacketMeta};
-use crate::rtp::{Codec, CodecKind, MediaTime, Pt, SeqNo};
+use super::{
+    CodecFields, FormatId, FrameFacts, LayerFacts, LayerSet, LayerUses, Layers, PacketMeta,
+};
+use crate::{
+    rtp::{Codec, CodecKind, MediaTime, Pt, SeqNo},
+    wire::Indication,
+};
 
 /// A moment to count from.
 #[allow(clippy::disallowed_methods)] // any instant will do
@@ -28,6 +33,7 @@ pub(crate) fn meta(encoding: u8, seq: u64, time: u64, received_at: Instant) -> P
         padding: false,
         frame: FrameFacts { start: true, ..FrameFacts::default() },
         codec: CodecFields::None,
+        frame_number: None,
         red_primary: 0,
         audio_level: None,
         video_orientation: None,
@@ -38,6 +44,36 @@ pub(crate) fn meta(encoding: u8, seq: u64, time: u64, received_at: Instant) -> P
 
 pub(crate) fn keyframe(mut meta: PacketMeta) -> PacketMeta {
     meta.frame.keyframe = true;
+    meta
+}
+
+/// In a temporal layer, as VP8 has them; a sync frame needs nothing but the frame in `sync`.
+pub(crate) fn vp8_layer(
+    mut meta: PacketMeta,
+    frame: u64,
+    temporal: u8,
+    sync: Option<u64>,
+) -> PacketMeta {
+    let mut uses = LayerUses::default();
+    let mut targets = LayerSet::EMPTY;
+    for target in (0..Layers::GRID).map(|temporal| Layers { spatial: 0, temporal }) {
+        targets = targets.with(target);
+        if target.temporal == temporal && sync.is_some() {
+            uses.set(target, Indication::Switch);
+        } else if target.temporal >= temporal {
+            uses.set(target, Indication::Required);
+        }
+    }
+    meta.frame.temporal = temporal;
+    meta.frame.layers = Some(LayerFacts {
+        frame,
+        needs: sync.map_or(0, |base| 1 << (frame - base - 1)),
+        needs_more: sync.is_none(),
+        uses,
+        targets,
+        nested: true,
+        has_structure: false,
+    });
     meta
 }
 

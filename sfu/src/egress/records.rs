@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cache::CodecPatch,
-    rtp::{MediaTime, RtpTs32, SeqNo},
+    cache::{CodecPatch, PacketMeta, Rewritten},
+    rtp::{RtpTs32, SeqNo},
+    wire::DescriptorPatch,
 };
 
 /// A ring of small records by egress sequence number. It starts small and doubles while a record younger than
@@ -28,7 +29,9 @@ pub(super) struct Record {
     pub(super) time: RtpTs32,
     pub(super) ingress_seq: SeqNo,
     pub(super) patch: CodecPatch,
+    pub(super) descriptor: Option<DescriptorPatch>,
     pub(super) encoding: u8,
+    pub(super) marker: bool,
 }
 
 impl Records {
@@ -42,24 +45,19 @@ impl Records {
         Self { slots: Vec::new(), origin }
     }
 
-    pub(super) fn insert(
-        &mut self,
-        now: Instant,
-        seq: SeqNo,
-        time: MediaTime,
-        ingress_seq: SeqNo,
-        encoding: u8,
-        patch: CodecPatch,
-    ) {
+    pub(super) fn insert(&mut self, now: Instant, meta: &PacketMeta, rewritten: &Rewritten) {
         let sent_ms = self.millis(now);
+        let seq = rewritten.seq;
         let record = Record {
             seq: seq.0 as u32,
             sent_ms,
             resent_ms: None,
-            time: time.ts32(),
-            ingress_seq,
-            patch,
-            encoding,
+            time: rewritten.time.ts32(),
+            ingress_seq: meta.seq,
+            patch: rewritten.patch,
+            descriptor: rewritten.descriptor,
+            encoding: meta.encoding,
+            marker: rewritten.marker,
         };
         if self.slots.is_empty() {
             self.slots.resize(Self::FIRST, Record::EMPTY);
@@ -123,6 +121,8 @@ impl Record {
         time: RtpTs32(0),
         ingress_seq: SeqNo(0),
         patch: CodecPatch::NONE,
+        descriptor: None,
         encoding: 0,
+        marker: false,
     };
 }

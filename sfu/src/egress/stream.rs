@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     format_table::{FormatTable, Mapping, PayloadMapping},
-    records::{Record, Records},
+    records::Records,
 };
 use crate::{
     cache::{
@@ -16,7 +16,7 @@ use crate::{
     },
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
-        AbsSendTime, ExtensionValues, RtpHeaderFields, compact_to_duration,
+        AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, compact_to_duration,
         rtcp::{ReportBlock, SenderInfo},
     },
 };
@@ -51,10 +51,9 @@ pub struct EgressStream {
     highest: Option<SeqNo>,
     sent: SeqWindow,
     rtx_seq: SeqNo,
+    descriptors_left_out: u32,
     records: Records,
     resends: VecDeque<Resend>,
-    /// How far behind the highest the last padding was.
-    padded: u64,
     /// Sender reports by the middle 32 bits of their NTP time, the latest last.
     reports: [Option<(u32, Instant)>; 4],
     rtt: Option<Duration>,
@@ -71,19 +70,9 @@ pub struct Resend {
     pub ingress_seq: SeqNo,
     seq: SeqNo,
     time: RtpTs32,
+    marker: bool,
     patch: CodecPatch,
-}
-
-impl Record {
-    fn resend(&self, seq: SeqNo) -> Resend {
-        Resend {
-            encoding: self.encoding,
-            ingress_seq: self.ingress_seq,
-            seq,
-            time: self.time,
-            patch: self.patch,
-        }
-    }
+    descriptor: Option<DescriptorPatch>,
 }
 
 /// A packet that was written.
@@ -123,11 +112,6 @@ pub enum WriteError {
 const MID_PACKETS: u8 = 32;
 /// Waiting resends at most. A subscriber that misses more is better served by a keyframe.
 const MAX_RESENDS: usize = 256;
-/// Of the first byte of an RTP header.
-const PADDING_BIT: u8 = 0x20;
-/// Padding repeats this many of the latest packets in turn. More of them repair more of what may be lost, fewer are
-/// surer to be in the cache.
-const PADDING_PACKETS: u64 = 16;
 /// Nobody's round trip is shorter where it matters; without a bound a fast asker would get a flood.
 const MIN_RESEND_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -147,9 +131,9 @@ impl EgressStream {
             highest: None,
             sent: SeqWindow::default(),
             rtx_seq: first_rtx_seq,
+            descriptors_left_out: 0,
             records: Records::new(now),
             resends: VecDeque::new(),
-            padded: 0,
             reports: [None; 4],
             rtt: None,
             fraction_lost: 0,
@@ -190,15 +174,17 @@ impl EgressStream {
         let names_mid = !self.acknowledged || self.mid_left > 0;
         self.mid_left = self.mid_left.saturating_sub(1);
         let fields = RtpHeaderFields {
-            marker: packet.meta.marker,
+            marker: rewritten.marker,
             pt: mapping.pt,
             seq: rewritten.seq.seq16(),
             timestamp: rewritten.time.ts32(),
             ssrc: self.ssrc,
         };
         let mid = names_mid.then_some(self.mid);
+        let changes =
+            Changes { original: None, payload: rewritten.patch, descriptor: rewritten.descriptor };
         let (mut written, payload_len) =
-            self.write_packet(&fields, packet, mid, None, rewritten.patch, mapping, out)?;
+            self.write_packet(&fields, packet, mid, changes, mapping, out)?;
         written.seq = rewritten.seq;
         self.sent.insert(rewritten.seq);
 
@@ -206,14 +192,7 @@ impl EgressStream {
         self.octets = self.octets.wrapping_add(payload_len as u32);
         self.highest = Some(self.highest.map_or(rewritten.seq, |seq| seq.max(rewritten.seq)));
         if self.rtx_ssrc.is_some() && self.formats.keeps_records() {
-            self.records.insert(
-                now,
-                rewritten.seq,
-                rewritten.time,
-                packet.meta.seq,
-                packet.meta.encoding,
-                rewritten.patch,
-            );
+            self.records.insert(now, packet.meta, rewritten);
         }
         Ok(written)
     }
@@ -236,23 +215,21 @@ impl EgressStream {
                 continue;
             }
             let Some(record) = self.records.get(seq) else { continue };
-            self.resends.push_back(record.resend(seq));
+            self.resends.push_back(Resend {
+                encoding: record.encoding,
+                ingress_seq: record.ingress_seq,
+                seq,
+                time: record.time,
+                marker: record.marker,
+                patch: record.patch,
+                descriptor: record.descriptor,
+            });
         }
     }
 
     /// The next packet to send again.
     pub fn poll_resend(&mut self) -> Option<Resend> {
         self.resends.pop_front()
-    }
-
-    /// One of the latest packets, another one each time, for whoever needs something to send: see
-    /// [`Self::write_resend`].
-    pub fn latest(&mut self) -> Option<Resend> {
-        self.rtx_ssrc?;
-        let highest = self.highest?;
-        self.padded = (self.padded + 1) % PADDING_PACKETS;
-        let seq = SeqNo(highest.0.checked_sub(self.padded)?);
-        Some(self.records.get(seq)?.resend(seq))
     }
 
     /// Writes a retransmission (RFC 4588) of the packet that the track's cache has for `resend`.
@@ -267,57 +244,22 @@ impl EgressStream {
             return Err(WriteError::Format);
         };
         let fields = RtpHeaderFields {
-            marker: packet.meta.marker,
+            marker: resend.marker,
             pt,
             seq: self.rtx_seq.seq16(),
             timestamp: resend.time,
             ssrc,
         };
-        let original = Some(resend.seq.seq16());
-        let mid = Some(self.mid);
+        let changes = Changes {
+            original: Some(resend.seq.seq16()),
+            payload: resend.patch,
+            descriptor: resend.descriptor,
+        };
         let (mut written, _) =
-            self.write_packet(&fields, packet, mid, original, resend.patch, mapping, out)?;
+            self.write_packet(&fields, packet, Some(self.mid), changes, mapping, out)?;
         written.seq = self.rtx_seq;
         self.rtx_seq = self.rtx_seq.plus(1);
         Ok(written)
-    }
-
-    /// Writes a packet that holds nothing but padding, on the SSRC of the retransmissions: a packet on that of the media
-    /// would take a number from it. At most 255 bytes of `size` become padding (RFC 3550 section 5.1).
-    pub fn write_padding(&mut self, size: usize, out: &mut [u8]) -> Result<Written, WriteError> {
-        let (Some(pt), Some(ssrc)) = (self.formats.padding(), self.rtx_ssrc) else {
-            return Err(WriteError::Format);
-        };
-        // Its time is that of nothing, and no receiver plays it.
-        let timestamp = RtpTs32(0);
-        let seq = self.rtx_seq;
-        let fields = RtpHeaderFields { marker: false, pt, seq: seq.seq16(), timestamp, ssrc };
-        let values = ExtensionValues {
-            mid: Some(self.mid),
-            transport_cc: Some(0),
-            ..ExtensionValues::default()
-        };
-        let header =
-            fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
-        let count = u8::try_from(size.max(1)).unwrap_or(u8::MAX);
-        let len = header.len + usize::from(count);
-        let padding = out.get_mut(header.len..len).ok_or(WriteError::TooLarge)?;
-        padding.fill(0);
-        if let Some(last) = padding.last_mut() {
-            *last = count;
-        }
-        if let Some(first) = out.first_mut() {
-            *first |= PADDING_BIT;
-        }
-        self.rtx_seq = seq.plus(1);
-        Ok(Written {
-            len,
-            header_len: header.len,
-            ssrc,
-            seq,
-            transport_cc: header.transport_cc,
-            abs_send_time: header.abs_send_time,
-        })
     }
 
     /// What the subscriber received; false when the block is about another SSRC.
@@ -390,28 +332,34 @@ impl EgressStream {
         self.jitter
     }
 
+    /// Packets that went without their dependency descriptor since its changes did not fit, modulo 2^32.
+    pub fn descriptors_left_out(&self) -> u32 {
+        self.descriptors_left_out
+    }
+
     /// Packets sent, retransmissions not counted, modulo 2^32.
     pub fn packets(&self) -> u32 {
         self.packets
     }
 
-    #[allow(clippy::too_many_arguments)] // one packet in its parts; a struct for two callers says no more
     fn write_packet(
-        &self,
+        &mut self,
         fields: &RtpHeaderFields,
         packet: CachedPacket<'_>,
         mid: Option<Mid>,
-        original: Option<Seq16>,
-        patch: CodecPatch,
+        changes: Changes,
         mapping: Mapping,
         out: &mut [u8],
     ) -> Result<(Written, usize), WriteError> {
-        let values = self.extension_values(packet.meta, packet.dependency_descriptor, mid);
+        let mut room = [0; MAX_DESCRIPTOR];
+        let descriptor =
+            self.descriptor(packet.dependency_descriptor, changes.descriptor, &mut room);
+        let values = self.extension_values(packet.meta, descriptor, mid);
         let header =
             fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
         let mut rest = out.get_mut(header.len..).ok_or(WriteError::TooLarge)?;
         let mut len = header.len;
-        if let Some(Seq16(original)) = original {
+        if let Some(Seq16(original)) = changes.original {
             let (place, behind) = rest.split_first_chunk_mut().ok_or(WriteError::TooLarge)?;
             *place = original.to_be_bytes();
             rest = behind;
@@ -424,7 +372,7 @@ impl EgressStream {
         let payload = packet.payload.get(skipped..).unwrap_or(&[]);
         let place = rest.get_mut(..payload.len()).ok_or(WriteError::TooLarge)?;
         place.copy_from_slice(payload);
-        patch.apply(place);
+        changes.payload.apply(place);
         if let PayloadMapping::RedBlocks(pt) = mapping.payload {
             rename_red_blocks(place, pt);
         }
@@ -437,6 +385,27 @@ impl EgressStream {
             abs_send_time: header.abs_send_time,
         };
         Ok((written, payload.len()))
+    }
+
+    /// The dependency descriptor as this subscriber gets it; empty where it gets none.
+    fn descriptor<'a>(
+        &mut self,
+        descriptor: &'a [u8],
+        patch: Option<DescriptorPatch>,
+        room: &'a mut [u8; MAX_DESCRIPTOR],
+    ) -> &'a [u8] {
+        if self.extensions.id(Extension::DependencyDescriptor).is_none() {
+            return &[];
+        }
+        let Some(patch) = patch else { return descriptor };
+        // One that carries a mask may become too long for an element: better none than one that is wrong.
+        match patch.apply(descriptor, room) {
+            Ok(len) => room.get(..len).unwrap_or(&[]),
+            Err(_) => {
+                self.descriptors_left_out = self.descriptors_left_out.wrapping_add(1);
+                &[]
+            }
+        }
     }
 
     fn extension_values<'a>(
@@ -460,6 +429,18 @@ impl EgressStream {
         }
     }
 }
+
+/// What differs from the packet in the cache, besides the header.
+#[derive(Clone, Copy, Debug)]
+struct Changes {
+    /// A retransmission begins with the number of the packet that it repeats.
+    original: Option<Seq16>,
+    payload: CodecPatch,
+    descriptor: Option<DescriptorPatch>,
+}
+
+/// What an element of a header extension carries (RFC 8285).
+const MAX_DESCRIPTOR: usize = 255;
 
 /// Before the first answer to a sender report.
 const DEFAULT_RTT: Duration = Duration::from_millis(50);

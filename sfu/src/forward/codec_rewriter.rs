@@ -1,6 +1,6 @@
 //! Continuous fields of payload descriptors for a subscriber.
 
-use super::renumber::Renumber;
+use super::{counter::Counter, renumber::Renumber};
 use crate::cache::{CodecFields, CodecPatch, Vp8Fields, Vp9Fields};
 
 /// Keeps picture ids and the like continuous where one subscriber gets several encodings in turn: VP8 (RFC 7741) and
@@ -165,41 +165,6 @@ fn push_picture_id(patch: &mut CodecPatch, id: u64, long: bool) {
         patch.push(id as u8);
     } else {
         patch.push(id as u8 & 0x7f);
-    }
-}
-
-/// A counter of `BITS` bits from which nothing is skipped: it only moves where streams change.
-#[derive(Debug)]
-struct Counter<const BITS: u32> {
-    offset: u16,
-    /// Highest value given out.
-    highest: Option<u16>,
-}
-
-impl<const BITS: u32> Counter<BITS> {
-    const MASK: u16 = (1 << BITS) - 1;
-
-    fn new<T: Into<u16>>(first: Option<T>) -> Self {
-        Self { offset: 0, highest: first.map(Into::into) }
-    }
-
-    /// The next value given out follows the highest so far.
-    fn start<T: Into<u16>>(&mut self, first: Option<T>) {
-        let Some(first) = first.map(Into::into) else { return };
-        let next = self.highest.map_or(first, |highest| highest.wrapping_add(1));
-        self.offset = next.wrapping_sub(first) & Self::MASK;
-        self.highest = Some(next & Self::MASK);
-    }
-
-    fn map<T: Into<u16> + TryFrom<u16> + Default>(&mut self, value: T) -> T {
-        let out = value.into().wrapping_add(self.offset) & Self::MASK;
-        let ahead = self.highest.is_none_or(|highest| {
-            (1..=Self::MASK / 2).contains(&(out.wrapping_sub(highest) & Self::MASK))
-        });
-        if ahead {
-            self.highest = Some(out);
-        }
-        T::try_from(out).unwrap_or_default()
     }
 }
 

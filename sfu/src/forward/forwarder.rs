@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{CodecRewriter, Decision, LayerSelector, Layers, RtpRewriter};
+use super::{CodecRewriter, Decision, DescriptorRewriter, LayerSelector, Layers, RtpRewriter};
 use crate::{
     cache::{EncodingSet, PacketMeta, Rewritten, SenderClock, Timing},
     rtp::{MediaKind, SeqNo},
@@ -14,6 +14,7 @@ pub struct Forwarder {
     selector: LayerSelector,
     numbers: RtpRewriter,
     codec: CodecRewriter,
+    descriptor: DescriptorRewriter,
 }
 
 impl Forwarder {
@@ -23,6 +24,7 @@ impl Forwarder {
             selector: LayerSelector::new(kind),
             numbers: RtpRewriter::new(first_seq),
             codec: CodecRewriter::new(),
+            descriptor: DescriptorRewriter::default(),
         }
     }
 
@@ -39,22 +41,30 @@ impl Forwarder {
     /// Passes a packet on under new numbers, or drops it.
     pub fn forward(&mut self, meta: &PacketMeta, timing: &Timing<'_>) -> Option<Rewritten> {
         let decision = self.selector.select(meta);
-        match decision {
+        let (marker, opens) = match decision {
             Decision::Ignore => return None,
             Decision::Skip => {
                 self.numbers.skip(meta);
                 self.codec.skip(meta.codec);
                 return None;
             }
-            Decision::Open => {
+            Decision::Open { marker } => {
                 self.numbers.start(meta, timing);
                 self.codec.start(meta.codec);
+                self.descriptor.start(meta);
+                (marker, true)
             }
-            Decision::Pass => {}
-        }
+            Decision::Pass { marker } => (marker, false),
+        };
         let patch = self.codec.rewrite(meta.codec)?;
         let (seq, time) = self.numbers.rewrite(meta)?;
-        Some(Rewritten { seq, time, patch, opens: decision == Decision::Open })
+        let descriptor = match meta.frame_number {
+            Some(_) => self.descriptor.rewrite(meta, self.selector.target_of(meta), timing),
+            None => None,
+        };
+        let has_structure = meta.frame.layers.is_some_and(|layers| layers.has_structure);
+        let awaited = opens || has_structure;
+        Some(Rewritten { seq, time, marker, patch, descriptor, opens, awaited })
     }
 
     /// Which layers pass, and which are wanted.

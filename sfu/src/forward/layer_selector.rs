@@ -1,5 +1,6 @@
 //! Which packets of a track a subscriber gets.
 
+use super::layer_gate::{Gate, LayerGate};
 use crate::{
     cache::{EncodingSet, FormatId, Layers, PacketMeta},
     rtp::MediaKind,
@@ -10,9 +11,15 @@ use crate::{
 pub enum Decision {
     /// It goes to the subscriber, as the first one of a stream: after a pause, of another encoding, or of another
     /// stream in the same encoding.
-    Open,
+    Open {
+        /// Its marker bit.
+        marker: bool,
+    },
     /// It goes to the subscriber.
-    Pass,
+    Pass {
+        /// Its marker bit: set where the layers above are left out.
+        marker: bool,
+    },
     /// Part of what the subscriber gets, left out by choice: its number is closed up.
     Skip,
     /// Nothing that the subscriber gets at the moment.
@@ -23,13 +30,16 @@ pub enum Decision {
 ///
 /// Encodings are switched only at a keyframe of the one to come; until it is there, the old one passes on. The target
 /// is the best encoding that is wanted and alive, so that a publisher who stops one is followed down, and up again.
-/// Whoever estimates bandwidth lowers what is wanted.
+/// Within an encoding that has layers, those up to what is wanted pass, from where they can be decoded on. Whoever
+/// estimates bandwidth lowers what is wanted.
 #[derive(Debug)]
 pub struct LayerSelector {
     kind: MediaKind,
     wanted: Option<Layers>,
     live: EncodingSet,
     state: State,
+    /// Layers within the encoding that passes.
+    gate: LayerGate,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +60,6 @@ struct Current {
     encoding: u8,
     generation: u8,
     format: FormatId,
-    /// Highest temporal layer that passes.
-    temporal: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +71,13 @@ enum Switch {
 impl LayerSelector {
     /// Paused until something is wanted.
     pub fn new(kind: MediaKind) -> Self {
-        Self { kind, wanted: None, live: EncodingSet::EMPTY, state: State::Paused }
+        Self {
+            kind,
+            wanted: None,
+            live: EncodingSet::EMPTY,
+            state: State::Paused,
+            gate: LayerGate::default(),
+        }
     }
 
     /// The highest layers to pass; `None` pauses.
@@ -93,6 +107,20 @@ impl LayerSelector {
         }
     }
 
+    /// The step of the track's ladder that passes: with one encoding its spatial layer, with several the encoding.
+    pub fn current_layers(&self) -> Option<Layers> {
+        let encoding = self.current()?;
+        let target = self.gate.target().unwrap_or(Layers { spatial: 0, temporal: 0 });
+        let several = self.live.highest().is_some_and(|highest| highest > 0) || encoding > 0;
+        let spatial = if several { encoding } else { target.spatial };
+        Some(Layers { spatial, temporal: target.temporal })
+    }
+
+    /// The layers within its encoding by which a packet of the current stream was decided; `None` where it has none.
+    pub fn target_of(&self, meta: &PacketMeta) -> Option<Layers> {
+        self.gate.target_at(meta.frame.layers?.frame)
+    }
+
     /// The encoding that passes or will, at its next keyframe.
     pub fn target(&self) -> Option<u8> {
         match self.state {
@@ -108,7 +136,10 @@ impl LayerSelector {
     pub fn wants_keyframe(&self) -> Option<u8> {
         match self.state {
             _ if self.kind == MediaKind::Audio => None,
-            State::Paused | State::Active { switch: Switch::None, .. } => None,
+            State::Paused => None,
+            State::Active { current, switch: Switch::None } => {
+                self.gate.wants_keyframe(self.wanted?).then_some(current.encoding)
+            }
             State::Starting { target }
             | State::Active { switch: Switch::AtKeyframe(target), .. } => Some(target),
         }
@@ -162,7 +193,7 @@ impl LayerSelector {
         self.enter(meta)
     }
 
-    fn select_current(&mut self, meta: &PacketMeta, mut current: Current) -> Decision {
+    fn select_current(&mut self, meta: &PacketMeta, current: Current) -> Decision {
         if meta.generation != current.generation || meta.format != current.format {
             // Another stream took the encoding's place: its first frames may refer to what nobody has seen. What is
             // left of the old one is of no use any more.
@@ -175,25 +206,20 @@ impl LayerSelector {
                 let same_numbers =
                     self.kind == MediaKind::Audio && meta.generation == current.generation;
                 let decision = self.enter(meta);
-                return if same_numbers { Decision::Pass } else { decision };
+                return match decision {
+                    Decision::Open { marker } if same_numbers => Decision::Pass { marker },
+                    decision => decision,
+                };
             }
             self.state = State::Starting { target: self.best().unwrap_or(meta.encoding) };
             return Decision::Ignore;
         }
-        let bound = self.wanted.map_or(0, |wanted| wanted.temporal);
-        if meta.frame.start && bound != current.temporal {
-            if bound < current.temporal || meta.frame.keyframe {
-                current.temporal = bound;
-            } else if (current.temporal + 1..=bound).contains(&meta.frame.temporal)
-                && meta.frame.temporal_switch
-            {
-                current.temporal = meta.frame.temporal;
-            }
-            if let State::Active { current: kept, .. } = &mut self.state {
-                *kept = current;
-            }
+        let Some(wanted) = self.wanted else { return Decision::Ignore };
+        match self.gate.select(meta, wanted) {
+            Gate::Pass { marker } => Decision::Pass { marker },
+            Gate::Skip => Decision::Skip,
+            Gate::Later => Decision::Ignore,
         }
-        if meta.frame.temporal > current.temporal { Decision::Skip } else { Decision::Pass }
     }
 
     /// A subscriber can begin with this packet.
@@ -202,15 +228,17 @@ impl LayerSelector {
     }
 
     fn enter(&mut self, meta: &PacketMeta) -> Decision {
-        let current = Current {
-            encoding: meta.encoding,
-            generation: meta.generation,
-            format: meta.format,
-            temporal: self.wanted.map_or(0, |wanted| wanted.temporal),
-        };
+        let current =
+            Current { encoding: meta.encoding, generation: meta.generation, format: meta.format };
         self.state = State::Active { current, switch: Switch::None };
         self.aim();
-        Decision::Open
+        let wanted = self.wanted.unwrap_or(Layers { spatial: 0, temporal: 0 });
+        self.gate.open(meta, wanted);
+        match self.gate.select(meta, wanted) {
+            Gate::Pass { marker } => Decision::Open { marker },
+            // Not possible: a gate passes what it was opened with.
+            Gate::Skip | Gate::Later => Decision::Ignore,
+        }
     }
 
     /// The encoding to have.

@@ -1,5 +1,6 @@
 //! Payload descriptors as the facts that selectors and rewriters need.
 
+use super::layers::PayloadLayers;
 use crate::{
     cache::{CodecFields, FrameFacts, Vp8Fields, Vp9Fields},
     rtp::CodecKind,
@@ -11,6 +12,7 @@ use crate::{
 pub(super) struct Described {
     pub(super) frame: FrameFacts,
     pub(super) codec: CodecFields,
+    pub(super) layers: PayloadLayers,
     /// Where the primary block begins; 0 when the format is not RED.
     pub(super) red_primary: u16,
 }
@@ -25,12 +27,14 @@ pub(super) fn describe(kind: CodecKind, marker: bool, bytes: &[u8]) -> Described
     };
     let frame = FrameFacts {
         start: descriptor.starts_frame,
-        end: marker,
+        end: marker || descriptor.ends_frame,
         keyframe: descriptor.keyframe,
         spatial: descriptor.spatial.unwrap_or(0),
         temporal: descriptor.temporal.unwrap_or(0),
-        temporal_switch: descriptor.switch_up,
+        layers: None,
+        overtook: false,
     };
+    let layers = PayloadLayers::new(&descriptor.codec);
     let codec = match descriptor.codec {
         CodecDescriptor::Vp8(vp8) => CodecFields::Vp8(vp8_fields(&vp8)),
         CodecDescriptor::Vp9(vp9) => CodecFields::Vp9(vp9_fields(&vp9, bytes)),
@@ -40,7 +44,7 @@ pub(super) fn describe(kind: CodecKind, marker: bool, bytes: &[u8]) -> Described
         CodecKind::Red => RedBlocks::parse(bytes).map_or(0, |red| red.primary().offset as u16),
         _ => 0,
     };
-    Described { frame, codec, red_primary }
+    Described { frame, codec, layers, red_primary }
 }
 
 fn vp8_fields(vp8: &Vp8Descriptor) -> Vp8Fields {

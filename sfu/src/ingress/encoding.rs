@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DropReason, IngressStream, KeyframeRequester, NackGenerator, RateMeter};
+use super::{
+    DropReason, IngressStream, KeyframeRequester, NackGenerator, RateMeter,
+    layer_rate::LayerMeter,
+    layers::{LayerReader, PayloadLayers},
+};
 use crate::{
-    cache::{PacketCache, PacketMeta},
+    cache::{FrameFacts, PacketCache, PacketMeta},
     rtp::{Codec, MediaKind, Seq16, SeqNo, Ssrc},
     wire::{
         BufferTooSmall, RtpPacket,
@@ -19,6 +23,9 @@ pub(super) struct Encoding {
     pub(super) cache: PacketCache,
     pub(super) keyframe: KeyframeRequester,
     pub(super) rate: RateMeter,
+    pub(super) layers: LayerReader,
+    /// Once the encoding was seen to have layers. Boxed: most have none.
+    pub(super) layer_rates: Option<Box<LayerMeter>>,
     pub(super) last_packet: Option<Instant>,
     /// Feedback that the publisher negotiated for what it sends now.
     pub(super) feedback: NegotiatedFeedback,
@@ -50,6 +57,8 @@ impl Encoding {
             cache: PacketCache::new(),
             keyframe: KeyframeRequester::new(index),
             rate: RateMeter::default(),
+            layers: LayerReader::default(),
+            layer_rates: None,
             last_packet: None,
             feedback: NegotiatedFeedback::default(),
             fir_seq: 0,
@@ -59,6 +68,28 @@ impl Encoding {
             relay_nack: NackGenerator::default(),
             relayed_generation: 0,
             demanded: true,
+        }
+    }
+
+    /// Counts a packet of `bytes`, headers included.
+    pub(super) fn measure(&mut self, now: Instant, bytes: usize, frame: &FrameFacts) {
+        self.rate.add(now, bytes);
+        if frame.layers.is_some() {
+            self.layer_rates.get_or_insert_default().add(now, bytes, frame);
+        }
+    }
+
+    /// A structure came with packet `seq`: what was here before it can be read now.
+    pub(super) fn read_overtaken(&mut self, seq: SeqNo) {
+        let Some(highest) = self.cache.highest() else { return };
+        // No more than a cache holds, whatever the numbers.
+        let last = highest.0.min(seq.0 + PacketCache::MAX_PACKETS as u64);
+        for seq in (seq.0 + 1..=last).map(SeqNo) {
+            let Some((meta, descriptor)) = self.cache.revise(seq) else { continue };
+            if meta.frame.overtook {
+                meta.frame.overtook = false;
+                self.layers.read(seq, descriptor, PayloadLayers::None, &mut meta.frame);
+            }
         }
     }
 
@@ -80,6 +111,7 @@ impl Encoding {
         if same {
             return Ok(false);
         }
+        self.layers.reset();
         let after = self.highest;
         if after.is_some() {
             self.generations = self.generations.wrapping_add(1);

@@ -11,6 +11,8 @@ mod describe;
 mod drop_reason;
 mod encoding;
 mod keyframe;
+mod layer_rate;
+mod layers;
 mod nack;
 mod rate;
 mod reception;

@@ -7,12 +7,13 @@ use super::{
     audio::AudioActivity,
     describe::{Described, describe},
     encoding::Encoding,
+    layers::PayloadLayers,
     stream::Placed,
 };
 use crate::{
     cache::{
-        CachedPacket, EncodingSet, FormatId, Formats, LadderStep, Layers, PacketMeta, SenderClock,
-        Timing,
+        CachedPacket, DecodeTargets, EncodingSet, FormatId, Formats, LadderStep, Layers,
+        PacketMeta, SenderClock, Timing,
     },
     rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
@@ -42,9 +43,12 @@ pub struct PublishedTrack {
     encodings: Vec<Encoding>,
     /// The latest sender report of each.
     clocks: Vec<Option<SenderClock>>,
+    /// Of each, by the structure that came last.
+    decode_targets: Vec<DecodeTargets>,
+    /// What a relay says about bitrates.
+    relayed_ladder: Vec<LadderStep>,
     muted: bool,
     relayed_live: Option<EncodingSet>,
-    relayed_ladder: Option<Vec<LadderStep>>,
     audio: AudioActivity,
     /// Format of the packet before, by the publisher's payload type: packets of one type come in runs.
     last_format: Option<(u8, FormatId)>,
@@ -73,9 +77,10 @@ impl PublishedTrack {
             formats: Formats::default(),
             encodings: (0..encodings).map(|index| Encoding::new(index as u8)).collect(),
             clocks: vec![None; encodings],
+            decode_targets: vec![DecodeTargets::default(); encodings],
+            relayed_ladder: Vec::new(),
             muted: false,
             relayed_live: None,
-            relayed_ladder: None,
             audio: AudioActivity::default(),
             last_format: None,
         }
@@ -131,7 +136,6 @@ impl PublishedTrack {
             }
             placed => placed?,
         };
-        slot.rate.add(now, packet.header.header_len + packet.payload.len());
         self.store(now, encoding, packet, packet.payload, placed, extensions, codec, started)
     }
 
@@ -157,7 +161,6 @@ impl PublishedTrack {
         };
         let original = Seq16(u16::from_be_bytes(*original));
         let placed = stream.handle_rtx(now, &packet.header, original)?;
-        slot.rate.add(now, packet.header.header_len + packet.payload.len());
         self.store(now, encoding, packet, payload, placed, extensions, codec, false)
     }
 
@@ -175,7 +178,17 @@ impl PublishedTrack {
             self.encodings.get_mut(usize::from(meta.encoding)).ok_or(DropReason::NoEncoding)?;
         slot.cache.insert(now, packet)?;
         let started = slot.last_packet.replace(now).is_none();
-        slot.rate.add(now, packet.payload.len());
+        slot.measure(now, packet.payload.len(), &meta.frame);
+        if let Some(layers) = meta.frame.layers.filter(|layers| layers.has_structure) {
+            // Read again rather than carried along: it comes with keyframes only.
+            let (descriptor, mut frame) = (packet.dependency_descriptor, meta.frame);
+            slot.layers.anchor(layers.frame);
+            slot.layers.read(meta.seq, descriptor, PayloadLayers::None, &mut frame);
+            slot.read_overtaken(meta.seq);
+            if let Some(targets) = self.decode_targets.get_mut(usize::from(meta.encoding)) {
+                *targets = slot.layers.decode_targets();
+            }
+        }
         let opens = meta.frame.keyframe && meta.frame.start;
         if opens {
             slot.keyframe.handle_keyframe();
@@ -297,7 +310,11 @@ impl PublishedTrack {
 
     /// Formats and clocks, for rewriters.
     pub fn timing(&self) -> Timing<'_> {
-        Timing { formats: &self.formats, clocks: &self.clocks }
+        Timing {
+            formats: &self.formats,
+            clocks: &self.clocks,
+            decode_targets: &self.decode_targets,
+        }
     }
 
     /// The formats seen so far.
@@ -350,22 +367,43 @@ impl PublishedTrack {
             .map_or(Bitrate::ZERO, |encoding| encoding.rate.rate(now))
     }
 
-    /// Appends the steps that a subscriber can be put on, lowest first, each with the bitrate of all packets that it then
-    /// gets. Encodings without packets are left out.
+    /// Appends the steps that a subscriber can be put on, lowest first, each with the bitrate of all that passes there.
+    /// Formats that tell no layers have one step per encoding; encodings without packets of late have none.
     pub fn ladder(&mut self, now: Instant, steps: &mut Vec<LadderStep>) {
-        if let Some(ladder) = &self.relayed_ladder {
-            steps.extend(ladder);
+        if !self.relayed_ladder.is_empty() {
+            steps.extend_from_slice(&self.relayed_ladder);
             return;
         }
-        for encoding in self.live().iter() {
-            let bitrate = self.bitrate(now, encoding);
-            steps.push(LadderStep { layers: Layers { spatial: encoding, temporal: 0 }, bitrate });
+        let single = self.encodings.len() == 1;
+        for (index, encoding) in (0u8..).zip(&mut self.encodings) {
+            let total = encoding.rate.rate(now);
+            if total == Bitrate::ZERO {
+                continue;
+            }
+            let before = steps.len();
+            let measured = encoding.layer_rates.as_mut().into_iter().flat_map(|it| it.rates(now));
+            steps.extend(measured.map(|(layers, bitrate)| LadderStep { layers, bitrate }));
+            if !single && let Some(top) = steps[before..].last().map(|step| step.layers.spatial) {
+                // The encoding's place on the track's ladder stands for all of its spatial layers that may pass.
+                let spatial = top.min(index);
+                let mut at = 0;
+                steps.retain(|step| {
+                    at += 1;
+                    at <= before || step.layers.spatial == spatial
+                });
+                steps[before..].iter_mut().for_each(|step| step.layers.spatial = index);
+            }
+            if steps.len() == before {
+                let layers = Layers { spatial: if single { 0 } else { index }, temporal: 0 };
+                steps.push(LadderStep { layers, bitrate: total });
+            }
         }
     }
 
-    /// What the publisher's shard measured, where the source is a relay: not all encodings cross it.
+    /// What a relay says about the steps of its track: not all encodings cross it, so that they cannot be measured here.
     pub fn set_ladder(&mut self, steps: &[LadderStep]) {
-        self.relayed_ladder = Some(steps.to_vec());
+        self.relayed_ladder.clear();
+        self.relayed_ladder.extend_from_slice(steps);
     }
 
     /// The loudest packet since the last call.
@@ -422,7 +460,7 @@ impl PublishedTrack {
     ) -> Result<Accepted, DropReason> {
         let format = self.format(codec)?;
         let padding = payload.is_empty();
-        let described = match padding {
+        let mut described = match padding {
             true => Described::default(),
             false => describe(codec.kind, packet.header.marker, payload),
         };
@@ -431,6 +469,21 @@ impl PublishedTrack {
         }
         let slot = &mut self.encodings[usize::from(encoding)];
         slot.last_packet = Some(now);
+        let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
+        let frame_number = match padding {
+            true => None,
+            false => {
+                let (layers, frame) = (described.layers, &mut described.frame);
+                slot.layers.read(placed.seq, dependency_descriptor, layers, frame)
+            }
+        };
+        slot.measure(now, packet.header.header_len + packet.payload.len(), &described.frame);
+        if described.frame.layers.is_some_and(|layers| layers.has_structure)
+            && let Some(targets) = self.decode_targets.get_mut(usize::from(encoding))
+        {
+            *targets = slot.layers.decode_targets();
+            slot.read_overtaken(placed.seq);
+        }
         if described.frame.keyframe && self.kind == MediaKind::Video {
             slot.keyframe.handle_keyframe();
             let begins = begins_with_keyframe(codec.kind);
@@ -449,13 +502,13 @@ impl PublishedTrack {
             padding,
             frame: described.frame,
             codec: described.codec,
+            frame_number,
             red_primary: described.red_primary,
             audio_level: extensions.audio_level,
             video_orientation: extensions.video_orientation,
             playout_delay: extensions.playout_delay,
             abs_capture_time: extensions.abs_capture_time,
         };
-        let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
         if slot.demanded {
             slot.cache.insert(now, CachedPacket { meta: &meta, dependency_descriptor, payload })?;
         }

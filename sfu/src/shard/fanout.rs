@@ -14,8 +14,6 @@ use super::{
     track::Owner,
 };
 use crate::{
-    cache::EncodingSet,
-    peer::Subscription,
     relay::{LaneFull, Nacked, RelayPacket},
     room::{PeerKey, RouteKey},
     rtp::SeqNo,
@@ -35,8 +33,6 @@ pub(super) struct Fanout {
     destinations: VecDeque<PeerKey>,
     /// Subscribers that wait for resends.
     resends: VecDeque<PeerKey>,
-    /// Subscribers whose pacers have room for what waits.
-    releases: VecDeque<PeerKey>,
     /// Keyframes that subscribers wait for.
     pub(super) keyframes: Vec<(RouteKey, u8)>,
     /// Tracks of which something else is wanted now.
@@ -58,7 +54,6 @@ impl Fanout {
             && !self.is_gathering()
             && self.destinations.is_empty()
             && self.resends.is_empty()
-            && self.releases.is_empty()
     }
 
     pub(super) fn mark(&mut self, route: RouteKey) {
@@ -86,20 +81,6 @@ impl Fanout {
         self.resends.push_back(peer);
     }
 
-    pub(super) fn release(&mut self, peer: PeerKey) {
-        self.releases.push_back(peer);
-    }
-
-    /// Keeps what a subscription wants after packets reached it; before, it demanded `demanded`.
-    pub(super) fn note(&mut self, subscription: &Subscription, demanded: EncodingSet) {
-        if let Some(encoding) = subscription.wants_keyframe() {
-            self.keyframes.push((subscription.route, encoding));
-        }
-        if subscription.demanded() != demanded {
-            self.demands.push(subscription.route);
-        }
-    }
-
     fn is_gathering(&self) -> bool {
         self.gathering.is_some() || !self.walked.is_empty()
     }
@@ -116,8 +97,6 @@ impl Shard {
             let made = if let Some(key) = self.fanout.resends.pop_front() {
                 self.serve_resends(key);
                 1
-            } else if let Some(key) = self.fanout.releases.pop_front() {
-                self.serve_release(key, visits)
             } else if self.fanout.is_gathering() {
                 self.gather(visits)
             } else if let Some(key) = self.fanout.destinations.pop_front() {
@@ -177,18 +156,16 @@ impl Shard {
     /// how many subscriptions were looked at.
     fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
         let (now, send_time) = (self.now, self.send_time());
-        let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
+        let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
             return 1;
         };
         let mut pending = std::mem::take(&mut peer.pending);
         let mut served = 0;
         outbox.close_run();
-        let mut waits = false;
-        match peer.sending(now, send_time, outbox, counters) {
+        match peer.sending(send_time, outbox, counters) {
             None => pending.clear(),
             Some((subscriptions, spec, mut link)) => {
-                let waited = link.congestion.is_waiting();
                 while served < limit
                     && link.waiting() < STEP
                     && let Some((route, slot)) = pending.pop_front()
@@ -199,35 +176,34 @@ impl Shard {
                     let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
                     let demanded = subscription.demanded();
                     let (published, batch) = (&track.published, &track.batch);
-                    subscription.forward(slot, published, batch, spec, &mut link);
-                    fanout.note(subscription, demanded);
+                    subscription.forward(now, published, batch, spec, &mut link);
+                    if let Some(encoding) = subscription.wants_keyframe() {
+                        fanout.keyframes.push((route, encoding));
+                    }
+                    if subscription.demanded() != demanded {
+                        fanout.demands.push(route);
+                    }
                 }
-                waits = !waited && link.congestion.is_waiting();
             }
         }
         if !pending.is_empty() {
             fanout.destinations.push_front(key);
         }
         peer.pending = pending;
-        if waits {
-            let release = peer.congestion.poll_release(now);
-            timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
-        }
         self.follow_up();
         served.max(1)
     }
 
     /// Sends again what a subscriber asked for.
     fn serve_resends(&mut self, key: PeerKey) {
-        let (now, send_time) = (self.now, self.send_time());
+        let send_time = self.send_time();
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
             return;
         };
         peer.resending = false;
         outbox.close_run();
-        let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
-        else {
+        let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
             return;
         };
         for (_, subscription) in subscriptions.iter_mut() {

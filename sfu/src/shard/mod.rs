@@ -13,7 +13,6 @@ mod apply;
 mod broadcast;
 mod command;
 mod config;
-mod congestion;
 mod data;
 mod fanout;
 mod index;
@@ -57,7 +56,7 @@ use self::{
     track::Track,
 };
 use crate::{
-    peer::{Lane, Outbox, Peer, Sharing},
+    peer::{Lane, Outbox, Peer},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
@@ -93,8 +92,6 @@ pub struct Shard {
     spare: Vec<Vec<u8>>,
     /// For reports.
     blocks: Vec<ReportBlock>,
-    /// For sharing out estimates.
-    sharing: Sharing,
     counters: Counters,
 }
 
@@ -121,7 +118,6 @@ impl Shard {
             events: VecDeque::new(),
             spare: Vec::new(),
             blocks: Vec::new(),
-            sharing: Sharing::default(),
             counters: Counters::default(),
         }
     }
@@ -391,9 +387,6 @@ impl Shard {
             Timer::DataStall => self.check_stall(key),
             Timer::Reports => self.send_reports(key),
             Timer::TwccFeedback => self.send_twcc(key),
-            Timer::Estimator => self.wake_estimator(key),
-            Timer::PacerRelease => self.wake_pacer(key),
-            Timer::Allocation => self.allocate(key),
             Timer::Parked => {
                 let dropped = peer.binder.handle_timeout(now);
                 let deadline = peer.binder.poll_timeout();

@@ -248,11 +248,6 @@ impl Shard {
                     self.set_live(route, encodings);
                 }
             }
-            RelayMessage::Ladder { route, steps } => {
-                if let Some((_, track)) = self.relayed(from, route) {
-                    track.published.set_ladder(&steps);
-                }
-            }
             RelayMessage::Media(packet) => self.relayed_packet(from, packet),
             RelayMessage::Clock { route, encoding, clock } => {
                 if let Some((_, track)) = self.relayed(from, route) {

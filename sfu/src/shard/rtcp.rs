@@ -70,9 +70,8 @@ impl Shard {
                     self.keyframe_wanted(key, entry.ssrc);
                 }
             }
-            Message::TransportCc(feedback) => self.transport_feedback(key, feedback),
-            Message::Remb(remb) => self.receiver_estimate(key, remb.bitrate),
-            // CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
+            Message::TransportCc(_) => self.counters.transport_feedback += 1,
+            // REMB and CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
             _ => {}
         }
     }
@@ -143,7 +142,7 @@ impl Shard {
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         let (rtt, sender) = (peer.rtt.unwrap_or(UNKNOWN_RTT), peer.feedback_ssrc);
         counters.feedback_out += 1;
-        let Some((_, _, mut link)) = peer.sending(now, send_time, outbox, counters) else { return };
+        let Some((_, _, mut link)) = peer.sending(send_time, outbox, counters) else { return };
         link.send_rtcp(|writer| track.published.poll_feedback(now, rtt, sender, writer));
     }
 
@@ -152,9 +151,7 @@ impl Shard {
         let Self { peers, outbox, counters, timers, .. } = self;
         let Some(peer) = peers.get_mut(key.index()) else { return };
         let sender = peer.feedback_ssrc;
-        let Some((mut link, twcc)) = peer.feedback(now, send_time, outbox, counters) else {
-            return;
-        };
+        let Some((mut link, twcc)) = peer.feedback(send_time, outbox, counters) else { return };
         link.send_rtcp(|writer| twcc.poll_feedback(now, sender, writer));
         timers.set(Sleeper::Peer(key), Timer::TwccFeedback, twcc.poll_timeout());
     }
@@ -173,8 +170,7 @@ impl Shard {
             }
         }
         let (sender, cname, first) = (peer.feedback_ssrc, peer.cname, peer.next_report);
-        let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
-        else {
+        let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
             return;
         };
         // The last receiver report shares its packet with sender reports.

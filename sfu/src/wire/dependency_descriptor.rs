@@ -3,6 +3,10 @@
 //!
 //! The structure comes with a keyframe only. The caller keeps it and gives it back for the packets that follow.
 
+mod patch;
+
+pub use patch::{ActiveTargets, DescriptorPatch};
+
 /// Why bytes are no dependency descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum DescriptorError {
@@ -30,6 +34,42 @@ pub enum Indication {
     Required,
 }
 
+impl Indication {
+    /// From its two bits on the wire; higher ones do not count.
+    pub const fn from_bits(bits: u32) -> Self {
+        match bits & 3 {
+            0 => Self::NotPresent,
+            1 => Self::Discardable,
+            2 => Self::Switch,
+            _ => Self::Required,
+        }
+    }
+
+    /// Its two bits on the wire.
+    pub const fn bits(self) -> u32 {
+        self as u32
+    }
+}
+
+/// The frames that a frame needs, by how many frames back they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameDiffs {
+    /// Bit n: the one n + 1 before.
+    pub near: u64,
+    /// Some are further back than 64.
+    pub far: bool,
+}
+
+impl FrameDiffs {
+    const fn add(&mut self, diff_minus_one: u32) {
+        if diff_minus_one < u64::BITS {
+            self.near |= 1 << diff_minus_one;
+        } else {
+            self.far = true;
+        }
+    }
+}
+
 /// The indications of one frame for up to 32 decode targets, two bits each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Indications(u64);
@@ -37,12 +77,7 @@ pub struct Indications(u64);
 impl Indications {
     /// For one decode target.
     pub const fn of(self, decode_target: u8) -> Indication {
-        match self.0 >> (2 * (decode_target & 31)) & 3 {
-            0 => Indication::NotPresent,
-            1 => Indication::Discardable,
-            2 => Indication::Switch,
-            _ => Indication::Required,
-        }
+        Indication::from_bits((self.0 >> (2 * (decode_target & 31))) as u32)
     }
 
     const fn set(&mut self, decode_target: u8, bits: u32) {
@@ -56,6 +91,7 @@ struct Template {
     spatial: u8,
     temporal: u8,
     indications: Indications,
+    frame_diffs: FrameDiffs,
     chain_diffs: [u8; DependencyStructure::MAX_CHAINS],
 }
 
@@ -118,6 +154,18 @@ impl DependencyStructure {
             })
     }
 
+    /// The decode targets of which all frames are in `decode_target` too, itself included; one bit each.
+    pub fn part_of(&self, decode_target: u8) -> u32 {
+        (0..self.decode_targets)
+            .filter(|part| {
+                self.templates().all(|template| {
+                    template.indications.of(*part) == Indication::NotPresent
+                        || template.indications.of(decode_target) != Indication::NotPresent
+                })
+            })
+            .fold(0, |parts, part| parts | 1 << part)
+    }
+
     fn templates(&self) -> impl Iterator<Item = &Template> {
         self.templates.iter().take(self.template_count.into())
     }
@@ -148,10 +196,9 @@ impl DependencyStructure {
                 template.indications.set(target, bits.read(2)?);
             }
         }
-        for _ in 0..templates {
-            // Frame differences: chains and indications say what a forwarder needs.
+        for template in structure.templates.iter_mut().take(templates.into()) {
             while bits.read(1)? == 1 {
-                bits.read(4)?;
+                template.frame_diffs.add(bits.read(4)?);
             }
         }
         structure.read_chains(bits)?;
@@ -248,6 +295,8 @@ pub struct DependencyDescriptor {
     pub temporal: u8,
     /// What the frame is for each decode target.
     pub indications: Indications,
+    /// The frames that it needs.
+    pub frame_diffs: FrameDiffs,
     /// One bit per decode target that the sender still produces, where it says so.
     pub active_decode_targets: Option<u32>,
     /// A new structure: it replaces the one that the caller keeps. Rare, and large.
@@ -283,11 +332,13 @@ impl DependencyDescriptor {
                 indications.set(target, bits.read(2)?);
             }
         }
+        let mut frame_diffs = template.frame_diffs;
         if flags & 0x02 != 0 {
+            frame_diffs = FrameDiffs::default();
             loop {
                 match bits.read(2)? {
                     0 => break,
-                    size => bits.read(4 * size)?,
+                    size => frame_diffs.add(bits.read(4 * size)?),
                 };
             }
         }
@@ -303,6 +354,7 @@ impl DependencyDescriptor {
             spatial,
             temporal,
             indications,
+            frame_diffs,
             active_decode_targets,
             structure: own,
             chain_diffs,

@@ -18,8 +18,8 @@ pub use cursor::BufferTooSmall;
 pub use data_packet::{DataPacket, DataPacketError};
 pub use demux::{DatagramClass, classify};
 pub use dependency_descriptor::{
-    DependencyDescriptor, DependencyHeader, DependencyStructure, DescriptorError, Indication,
-    Indications,
+    ActiveTargets, DependencyDescriptor, DependencyHeader, DependencyStructure, DescriptorError,
+    DescriptorPatch, FrameDiffs, Indication, Indications,
 };
 pub use extension::{
     AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation,

@@ -113,7 +113,6 @@ impl Client {
             subscriptions: Vec::new(),
             data: None,
             limits: Limits::default(),
-            max_egress_bitrate: None,
         };
         Self {
             rtc,

@@ -22,6 +22,7 @@ fn meta(seq: u64, received_at: Instant) -> PacketMeta {
         padding: false,
         frame: FrameFacts::default(),
         codec: CodecFields::None,
+        frame_number: None,
         red_primary: 0,
         audio_level: None,
         video_orientation: None,

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     cache::test_packets::{codec, meta, ms, start},
     rtp::{CodecKind, MediaTime},
-    wire::{AudioLevel, NtpTime, RtpPacket, duration_to_compact},
+    wire::{ActiveTargets, AudioLevel, NtpTime, RtpPacket, duration_to_compact},
 };
 
 const SSRC: Ssrc = Ssrc(5_000);
@@ -45,7 +45,15 @@ fn video(now: Instant) -> EgressStream {
 }
 
 fn rewritten(seq: u64, time: u64) -> Rewritten {
-    Rewritten { seq: SeqNo(seq), time: MediaTime(time), patch: CodecPatch::NONE, opens: false }
+    Rewritten {
+        seq: SeqNo(seq),
+        time: MediaTime(time),
+        marker: false,
+        patch: CodecPatch::NONE,
+        descriptor: None,
+        opens: false,
+        awaited: false,
+    }
 }
 
 fn cached<'a>(meta: &'a PacketMeta, payload: &'a [u8]) -> CachedPacket<'a> {
@@ -67,11 +75,10 @@ fn headers_are_written_anew_with_what_the_subscriber_negotiated() {
     let now = start();
     let mut stream = video(now);
     let mut meta = meta(0, 1, 1, now);
-    meta.marker = true;
     meta.audio_level = Some(AudioLevel { level: 3, voice: true });
     let mut patch = CodecPatch::new(1);
     patch.push(0xff);
-    let rewritten = Rewritten { patch, ..rewritten(70_000, 1 << 33 | 9) };
+    let rewritten = Rewritten { patch, marker: true, ..rewritten(70_000, 1 << 33 | 9) };
     let mut out = [0xee; 1_500];
     let packet = CachedPacket { dependency_descriptor: &[1, 2], ..cached(&meta, &[7, 8, 9]) };
     let written = stream.write(now, packet, &rewritten, &mut out).unwrap();
@@ -265,4 +272,62 @@ fn red_is_unwrapped_or_its_blocks_renamed() {
     let read = RtpPacket::parse(&out[..written.len]).unwrap();
     assert_eq!(read.header.pt.value(), 64);
     assert_eq!(read.payload, [0x80 | 109, 0, 0, 3, 109, 1, 2, 3, 8, 9]);
+}
+
+#[test]
+fn the_descriptor_and_the_marker_are_the_subscribers_own_and_repeated_so() {
+    struct Case {
+        name: &'static str,
+        active: Option<ActiveTargets>,
+        /// Of the publisher.
+        descriptor: Vec<u8>,
+        expect: Option<Vec<u8>>,
+    }
+    let all_but_one = Some(ActiveTargets { mask: 0b01, count: 2 });
+    let cases = [
+        Case {
+            name: "number only",
+            active: None,
+            descriptor: vec![0xc1, 9, 9],
+            expect: Some(vec![0xc1, 0x12, 0x34]),
+        },
+        Case {
+            name: "a mask grows it",
+            active: all_but_one,
+            descriptor: vec![0xc1, 9, 9],
+            expect: Some(vec![0xc1, 0x12, 0x34, 0b0100_0010]),
+        },
+        Case {
+            name: "no room for the mask",
+            active: all_but_one,
+            descriptor: [vec![0xc1, 9, 9, 0x04], vec![0xff; 251]].concat(),
+            expect: None,
+        },
+    ];
+    for case in cases {
+        let now = start();
+        let list = [(Extension::DependencyDescriptor, 8)];
+        let format = codec(CodecKind::Vp9, 98, Some(99));
+        let mut stream = stream(now, std::slice::from_ref(&format), vec![format.clone()], &list);
+        let meta = meta(0, 1, 1, now);
+        let packet =
+            CachedPacket { dependency_descriptor: &case.descriptor, ..cached(&meta, &[7]) };
+        let descriptor = Some(DescriptorPatch { frame_number: 0x1234, active: case.active });
+        let rewritten = Rewritten { marker: true, descriptor, ..rewritten(5, 6) };
+        let mut out = [0; 1_500];
+        let written = stream.write(now, packet, &rewritten, &mut out).unwrap();
+        let check = |bytes: &[u8]| {
+            let read = RtpPacket::parse(bytes).unwrap();
+            assert!(read.header.marker, "{}", case.name);
+            let found = read.elements().find(|(id, _)| *id == 8).map(|(_, value)| value.to_vec());
+            assert_eq!(found, case.expect, "{}", case.name);
+        };
+        check(&out[..written.len]);
+        stream.handle_nack(now, [Seq16(5)]);
+        let resend = stream.poll_resend().unwrap();
+        let written = stream.write_resend(&resend, packet, &mut out).unwrap();
+        check(&out[..written.len]);
+        let left_out = if case.expect.is_none() { 2 } else { 0 };
+        assert_eq!(stream.descriptors_left_out(), left_out, "{}", case.name);
+    }
 }

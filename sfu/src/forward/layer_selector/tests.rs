@@ -1,7 +1,10 @@
-use Decision::{Ignore, Open, Pass, Skip};
+use Decision::{Ignore, Skip};
 
 use super::*;
-use crate::cache::test_packets::{keyframe, meta, start};
+use crate::cache::test_packets::{keyframe, meta, start, vp8_layer};
+
+const OPEN: Decision = Decision::Open { marker: false };
+const PASS: Decision = Decision::Pass { marker: false };
 
 /// What happens to a selector, in order.
 enum Step {
@@ -40,6 +43,7 @@ use Step::{Demands, Frame, Live, NewStream, Packet, Padding, Pause, Want, WantsK
 fn run(name: &str, kind: MediaKind, steps: &[Step]) {
     let mut selector = LayerSelector::new(kind);
     let now = start();
+    let (mut frames, mut base) = (1, 1);
     for (index, step) in steps.iter().enumerate() {
         let at = format!("{name}, step {index}");
         match step {
@@ -50,14 +54,17 @@ fn run(name: &str, kind: MediaKind, steps: &[Step]) {
             Live(encodings) => selector
                 .set_live(encodings.iter().copied().fold(EncodingSet::EMPTY, EncodingSet::with)),
             Packet { encoding, keyframe: key, expect } => {
-                let packet = meta(*encoding, 1, 1, now);
+                let packet = meta(*encoding, 1, frames, now);
                 let packet = if *key { keyframe(packet) } else { packet };
                 assert_eq!(selector.select(&packet), *expect, "{at}");
             }
             Frame { temporal, sync, expect } => {
-                let mut packet = meta(0, 1, 1, now);
-                packet.frame.temporal = *temporal;
-                packet.frame.temporal_switch = *sync;
+                frames += 1;
+                let packet =
+                    vp8_layer(meta(0, 1, frames, now), frames, *temporal, sync.then_some(base));
+                if *temporal == 0 {
+                    base = frames;
+                }
                 assert_eq!(selector.select(&packet), *expect, "{at}");
             }
             Padding { encoding, expect } => {
@@ -94,16 +101,16 @@ fn video_starts_at_a_keyframe() {
             WantsKeyframe(Some(0)),
             Live(&[0]),
             packet(0, false, Ignore),
-            packet(0, true, Open),
+            packet(0, true, OPEN),
             WantsKeyframe(None),
-            packet(0, false, Pass),
-            packet(0, true, Pass),
+            packet(0, false, PASS),
+            packet(0, true, PASS),
             Pause,
             Demands(&[]),
             packet(0, false, Ignore),
             Want { spatial: 255, temporal: 255 },
             packet(0, false, Ignore),
-            packet(0, true, Open),
+            packet(0, true, OPEN),
         ],
     );
 }
@@ -116,9 +123,9 @@ fn audio_starts_at_once() {
         &[
             Want { spatial: 255, temporal: 255 },
             WantsKeyframe(None),
-            packet(0, false, Open),
-            packet(0, false, Pass),
-            NewStream { generation: 1, keyframe: false, expect: Open },
+            packet(0, false, OPEN),
+            packet(0, false, PASS),
+            NewStream { generation: 1, keyframe: false, expect: OPEN },
             packet(0, false, Ignore),
         ],
     );
@@ -133,24 +140,24 @@ fn encodings_switch_at_a_keyframe_of_the_target_and_keep_the_old_one_until_then(
             Want { spatial: 2, temporal: 255 },
             Live(&[0, 1, 2]),
             WantsKeyframe(Some(2)),
-            packet(0, true, Open),
+            packet(0, true, OPEN),
             WantsKeyframe(Some(2)),
             Demands(&[0, 2]),
             packet(2, false, Ignore),
-            packet(0, false, Pass),
+            packet(0, false, PASS),
             packet(1, true, Ignore),
-            packet(2, true, Open),
+            packet(2, true, OPEN),
             packet(0, true, Ignore),
-            packet(2, false, Pass),
+            packet(2, false, PASS),
             Demands(&[2]),
             Want { spatial: 1, temporal: 255 },
             WantsKeyframe(Some(1)),
-            packet(2, false, Pass),
+            packet(2, false, PASS),
             Want { spatial: 2, temporal: 255 },
             WantsKeyframe(None),
             packet(1, true, Ignore),
             Want { spatial: 0, temporal: 255 },
-            packet(0, true, Open),
+            packet(0, true, OPEN),
             packet(2, true, Ignore),
         ],
     );
@@ -164,14 +171,14 @@ fn a_publisher_who_stops_an_encoding_is_followed_down_and_up_again() {
         &[
             Want { spatial: 2, temporal: 255 },
             Live(&[0, 1, 2]),
-            packet(2, true, Open),
+            packet(2, true, OPEN),
             Live(&[0, 1]),
             WantsKeyframe(Some(1)),
-            packet(1, true, Open),
+            packet(1, true, OPEN),
             Live(&[0, 1, 2]),
             WantsKeyframe(Some(2)),
-            packet(1, false, Pass),
-            packet(2, true, Open),
+            packet(1, false, PASS),
+            packet(2, true, OPEN),
         ],
     );
     run(
@@ -181,9 +188,9 @@ fn a_publisher_who_stops_an_encoding_is_followed_down_and_up_again() {
             Want { spatial: 0, temporal: 255 },
             Live(&[1]),
             WantsKeyframe(Some(1)),
-            packet(1, true, Open),
+            packet(1, true, OPEN),
             Live(&[0, 1]),
-            packet(0, true, Open),
+            packet(0, true, OPEN),
         ],
     );
 }
@@ -195,21 +202,21 @@ fn temporal_layers_drop_at_a_frame_and_rise_at_a_sync_point() {
         MediaKind::Video,
         &[
             Want { spatial: 0, temporal: 255 },
-            packet(0, true, Open),
-            Frame { temporal: 2, sync: false, expect: Pass },
+            packet(0, true, OPEN),
+            Frame { temporal: 2, sync: false, expect: PASS },
             Want { spatial: 0, temporal: 0 },
             Frame { temporal: 2, sync: false, expect: Skip },
-            Frame { temporal: 0, sync: false, expect: Pass },
+            Frame { temporal: 0, sync: false, expect: PASS },
             Frame { temporal: 1, sync: true, expect: Skip },
             Want { spatial: 0, temporal: 1 },
             Frame { temporal: 1, sync: false, expect: Skip },
             Frame { temporal: 2, sync: true, expect: Skip },
-            Frame { temporal: 1, sync: true, expect: Pass },
-            Frame { temporal: 1, sync: false, expect: Pass },
+            Frame { temporal: 1, sync: true, expect: PASS },
+            Frame { temporal: 1, sync: false, expect: PASS },
             Want { spatial: 0, temporal: 2 },
             Frame { temporal: 2, sync: false, expect: Skip },
-            packet(0, true, Pass),
-            Frame { temporal: 2, sync: false, expect: Pass },
+            Frame { temporal: 2, sync: true, expect: PASS },
+            Frame { temporal: 2, sync: false, expect: PASS },
         ],
     );
 }
@@ -222,12 +229,12 @@ fn another_stream_in_the_same_encoding_needs_a_keyframe_of_its_own() {
         &[
             Want { spatial: 0, temporal: 255 },
             Live(&[0]),
-            packet(0, true, Open),
+            packet(0, true, OPEN),
             NewStream { generation: 1, keyframe: false, expect: Ignore },
             WantsKeyframe(Some(0)),
-            NewStream { generation: 1, keyframe: true, expect: Open },
+            NewStream { generation: 1, keyframe: true, expect: OPEN },
             packet(0, false, Ignore),
-            NewStream { generation: 1, keyframe: false, expect: Pass },
+            NewStream { generation: 1, keyframe: false, expect: PASS },
         ],
     );
 }
@@ -240,10 +247,10 @@ fn padding_of_the_publisher_is_closed_up() {
         &[
             Want { spatial: 0, temporal: 0 },
             Padding { encoding: 0, expect: Ignore },
-            packet(0, false, Open),
+            packet(0, false, OPEN),
             Padding { encoding: 0, expect: Skip },
             Padding { encoding: 1, expect: Ignore },
-            packet(0, false, Pass),
+            packet(0, false, PASS),
         ],
     );
 }

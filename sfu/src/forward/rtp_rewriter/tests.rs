@@ -29,7 +29,7 @@ fn rewrite(rewriter: &mut RtpRewriter, meta: &PacketMeta) -> Option<(u64, u64)> 
 #[test]
 fn numbers_go_on_across_switches_and_pauses_and_wrap() {
     let formats = formats();
-    let timing = Timing { formats: &formats, clocks: &[None, None] };
+    let timing = Timing { formats: &formats, clocks: &[None, None], decode_targets: &[] };
     let now = start();
     let mut rewriter = RtpRewriter::new(SeqNo(32_767));
     let low = meta(0, 65_536 * 2 - 1, 1_000_000, now);
@@ -58,7 +58,7 @@ fn a_switch_follows_the_senders_clock_when_both_reports_are_there() {
     let now = start();
     // Encoding 1 counts from elsewhere: its 9,000,000 is the moment of encoding 0's 90,000.
     let clocks = [clock(now, 100, 90_000), clock(now, 100, 9_000_000)];
-    let timing = Timing { formats: &formats, clocks: &clocks };
+    let timing = Timing { formats: &formats, clocks: &clocks, decode_targets: &[] };
     let mut rewriter = RtpRewriter::new(SeqNo(1));
     let low = meta(0, 100, 180_000, now);
     rewriter.start(&low, &timing);
@@ -79,7 +79,7 @@ fn lips_stay_in_sync_across_a_switch() {
     let formats = formats();
     let now = start();
     let clocks = [clock(now, 100, 90_000), clock(now, 100, 9_000_000)];
-    let timing = Timing { formats: &formats, clocks: &clocks };
+    let timing = Timing { formats: &formats, clocks: &clocks, decode_targets: &[] };
     let mut rewriter = RtpRewriter::new(SeqNo(1));
     assert_eq!(rewriter.sender_clock(now, &timing), None, "nothing passed yet");
     let low = meta(0, 100, 180_000, now);
@@ -100,7 +100,7 @@ fn another_publisher_under_the_same_indices_does_not_tear_timestamps() {
     let formats = formats();
     let now = start();
     let clocks = [clock(now, 100, 90_000)];
-    let timing = Timing { formats: &formats, clocks: &clocks };
+    let timing = Timing { formats: &formats, clocks: &clocks, decode_targets: &[] };
     let mut rewriter = RtpRewriter::new(SeqNo(1));
     let first = meta(0, 100, 180_000, now);
     rewriter.start(&first, &timing);
@@ -122,7 +122,7 @@ proptest! {
         packets in prop::collection::vec((0u64..12, 0u8..4, any::<bool>()), 30..300),
     ) {
         let formats = formats();
-        let timing = Timing { formats: &formats, clocks: &[None, None, None] };
+        let timing = Timing { formats: &formats, clocks: &[None, None, None], decode_targets: &[] };
         let now = start();
         let mut rewriter = RtpRewriter::new(SeqNo(100));
         let mut given = BTreeMap::new();

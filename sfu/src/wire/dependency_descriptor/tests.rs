@@ -178,6 +178,7 @@ fn a_frame_takes_what_its_template_says() {
     assert_eq!((later.spatial, later.temporal), (1, 1));
     assert_eq!(later.active_decode_targets, None);
     assert_eq!(later.chain_diff(0), Some(5));
+    assert_eq!(later.frame_diffs, FrameDiffs { near: 0b1, far: false }, "of its template");
     assert_eq!(later.indications.of(0), Indication::Discardable);
 }
 
@@ -206,6 +207,7 @@ fn custom_fields_win_over_the_template() {
         [Indication::Required, Indication::Switch, Indication::Discardable, Indication::NotPresent];
     assert_eq!(indications, expected);
     assert_eq!((read.chain_diff(0), read.chain_diff(1)), (Some(200), None));
+    assert_eq!(read.frame_diffs, FrameDiffs { near: 1 << 5, far: true }, "6 and 701 back");
     for len in 3..bits.bytes.len() {
         let cut = DependencyDescriptor::parse(&bits.bytes[..len], Some(&structure));
         assert!(len == 3 || cut == Err(DescriptorError::Short), "{len}");
@@ -249,6 +251,52 @@ fn structures_out_of_bounds_are_malformed() {
         bits.put(32, 0);
         let read = DependencyDescriptor::parse(&bits.bytes, None);
         assert_eq!(read, Err(DescriptorError::Malformed), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_patch_changes_number_and_mask_and_nothing_else() {
+    let plan = plan();
+    let structure =
+        DependencyDescriptor::parse(&plan.descriptor(0, 7), None).unwrap().structure.unwrap();
+    let mut custom = header(plan.id(1), 9);
+    custom.put(5, 0b01111);
+    custom.put(4, 0b1111);
+    custom.put(8, 0b11_10_01_00);
+    custom.put(2, 1);
+    custom.put(4, 5);
+    custom.put(2, 0);
+    custom.put(16, 0x0304);
+    let mut no_mask = header(plan.id(1), 9);
+    no_mask.put(5, 0b00001);
+    no_mask.put(16, 0x0304);
+    struct Case {
+        name: &'static str,
+        bytes: Vec<u8>,
+    }
+    let cases = [
+        Case { name: "three bytes", bytes: header(plan.id(2), 9).bytes },
+        Case { name: "a structure", bytes: plan.descriptor(0, 9) },
+        Case { name: "all custom", bytes: custom.bytes },
+        Case { name: "custom without a mask", bytes: no_mask.bytes },
+    ];
+    for case in cases {
+        let before = DependencyDescriptor::parse(&case.bytes, Some(&structure)).unwrap();
+        for active in [None, Some(ActiveTargets { mask: 0b0011, count: 4 })] {
+            let mut out = [0xff; 255];
+            let patch = DescriptorPatch { frame_number: 0xabcd, active };
+            let len = patch.apply(&case.bytes, &mut out).unwrap();
+            assert!(len <= case.bytes.len() + DescriptorPatch::MAX_GROWTH, "{}", case.name);
+            let mut expected = before.clone();
+            expected.header.frame_number = 0xabcd;
+            if active.is_some() {
+                expected.active_decode_targets = Some(0b0011);
+            }
+            let after = DependencyDescriptor::parse(&out[..len], Some(&structure));
+            assert_eq!(after.as_ref(), Ok(&expected), "{}", case.name);
+            let short = patch.apply(&case.bytes, &mut out[..len - 1]);
+            assert_eq!(short, Err(DescriptorError::Malformed), "{}", case.name);
+        }
     }
 }
 
@@ -323,6 +371,8 @@ proptest! {
         let plan = plan();
         let structure = DependencyDescriptor::parse(&plan.descriptor(0, 7), None).unwrap().structure;
         let _ = DependencyDescriptor::parse(&bytes, structure.as_ref());
+        let active = Some(ActiveTargets { mask: u32::MAX, count: 32 });
+        let _ = DescriptorPatch { frame_number: 1, active }.apply(&bytes, &mut [0; 255]);
         if bytes.len() > 3 {
             bytes[3] |= 0x80;
         }

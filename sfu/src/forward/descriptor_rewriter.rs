@@ -1,0 +1,69 @@
+//! The dependency descriptor for a subscriber.
+
+use super::counter::Counter;
+use crate::{
+    cache::{Layers, PacketMeta, Timing},
+    wire::{ActiveTargets, DescriptorPatch},
+};
+
+/// Keeps frame numbers continuous where streams change, and tells which decode targets are left where layers are
+/// dropped (RTP Payload Format For AV1, appendix A.8.2: `active_decode_targets_bitmask`).
+///
+/// Within one stream frame numbers keep their distances: frames name what they need by them, and gaps are allowed.
+#[derive(Debug)]
+pub struct DescriptorRewriter {
+    numbers: Counter<16>,
+    /// The mask that the subscriber knows, and from which frame on.
+    told: Option<(u32, u64)>,
+}
+
+impl Default for DescriptorRewriter {
+    fn default() -> Self {
+        Self { numbers: Counter::new(None::<u16>), told: None }
+    }
+}
+
+impl DescriptorRewriter {
+    /// The first packet of a stream: see [`super::Decision::Open`].
+    pub fn start(&mut self, meta: &PacketMeta) {
+        self.numbers.start(meta.frame_number);
+        self.told = None;
+    }
+
+    /// The changes to a packet that passes on `target`; `None` where it has no descriptor.
+    pub fn rewrite(
+        &mut self,
+        meta: &PacketMeta,
+        target: Option<Layers>,
+        timing: &Timing<'_>,
+    ) -> Option<DescriptorPatch> {
+        let frame_number = self.numbers.map(meta.frame_number?);
+        Some(DescriptorPatch { frame_number, active: self.active(meta, target?, timing) })
+    }
+
+    fn active(
+        &mut self,
+        meta: &PacketMeta,
+        target: Layers,
+        timing: &Timing<'_>,
+    ) -> Option<ActiveTargets> {
+        let facts = meta.frame.layers?;
+        if self.told.is_some_and(|(_, from)| facts.frame < from) {
+            return None;
+        }
+        let targets = timing.decode_targets.get(usize::from(meta.encoding))?;
+        let count = targets.count;
+        let all = u32::MAX.checked_shr(u32::BITS.checked_sub(count.into())?)?;
+        let mask = *targets.whole.get(target.cell())? & all;
+        // Without a mask a structure makes all of its decode targets active.
+        let known = match self.told {
+            _ if facts.has_structure => all,
+            Some((mask, _)) => mask,
+            None => all,
+        };
+        if mask != known || facts.has_structure || self.told.is_none() {
+            self.told = Some((mask, facts.frame));
+        }
+        (mask != known).then_some(ActiveTargets { mask, count })
+    }
+}
