@@ -15,6 +15,8 @@ mod command;
 mod config;
 mod data;
 mod fanout;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod index;
 mod media;
 mod relay;
