@@ -505,6 +505,10 @@ impl RoomActor {
                 self.state.data_overflow(&sid, role);
             }
             Event::LayerDemand(event) => self.demanded(vec![event], now),
+            Event::StreamState(event) => {
+                let Some((sid, _)) = ids::peer_of(&event.peer_id) else { return };
+                self.state.stream_states(&sid, [(&*event.track_id, event.paused)]);
+            }
             Event::SpeakersChanged(event) => self.state.speakers(&event.speakers),
             Event::TrackStarted(event) => {
                 let track = event.track.unwrap_or_default().track_id;
@@ -547,6 +551,12 @@ impl RoomActor {
             let (was_connected, was_ready) = (peer.connected, peer.data_ready);
             silent.retain(|other| *other != key);
             self.demanded(snapshot.layer_demands, now);
+            let subscribed = snapshot.state.iter().flat_map(|state| &state.subscriptions);
+            let states = subscribed.map(|subscription| {
+                let track = &subscription.track_id;
+                (&**track, snapshot.paused_track_ids.contains(track))
+            });
+            self.state.stream_states(&key.0, states);
             if snapshot.connected && !was_connected {
                 self.connected(&key.0, key.1);
             }

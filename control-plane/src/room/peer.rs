@@ -288,6 +288,9 @@ fn merge(state: &mut node::PeerState, delta: &node::PeerDelta) {
     if let Some(data) = &delta.data {
         state.data = Some(data.clone());
     }
+    if let Some(cap) = delta.max_egress_bitrate {
+        state.max_egress_bitrate = cap;
+    }
 }
 
 #[cfg(test)]

@@ -246,6 +246,8 @@ pub enum RoomEvent {
     },
     /// Qualities of this participant's track that anybody wants.
     SubscribedQuality(proto::SubscribedQualityUpdate),
+    /// Tracks that have to pause for want of bandwidth to this participant, or go on.
+    StreamStates(proto::StreamStateUpdate),
     /// Who speaks: changes only.
     Speakers(proto::SpeakersChanged),
     /// Permissions changed: a fresh token is due.

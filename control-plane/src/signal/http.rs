@@ -366,6 +366,7 @@ fn facts(sid: ParticipantSid, admitted: &Admitted, now: Instant) -> SessionFacts
         sid,
         identity: admitted.identity.clone(),
         two_peers: !admitted.params.single_peer,
+        syncs_streams: admitted.params.syncs_streams(),
         permissions: admitted.permissions.clone(),
         unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
         started: now,

@@ -119,6 +119,9 @@ pub(super) fn apply_delta(mut state: pb::PeerState, delta: pb::PeerDelta) -> pb:
     if delta.data.is_some() {
         state.data = delta.data;
     }
+    if let Some(cap) = delta.max_egress_bitrate {
+        state.max_egress_bitrate = cap;
+    }
     state
 }
 
@@ -139,6 +142,7 @@ pub(super) fn peer_spec(state: &pb::PeerState) -> Checked<PeerSpec> {
         subscriptions: each("subscriptions", &state.subscriptions, subscription)?,
         data: state.data.as_ref().map(data).transpose().map_err(|e| e.inside("data"))?,
         limits: state.limits.as_ref().map(limits).unwrap_or_default(),
+        max_egress_bitrate: rate(state.max_egress_bitrate),
     })
 }
 
@@ -378,8 +382,12 @@ fn data(data: &pb::Data) -> Checked<DataSpec> {
     })
 }
 
+/// Bits per second, where 0 says nothing.
+fn rate(bits: u64) -> Option<Bitrate> {
+    Some(Bitrate::from_bps(bits)).filter(|_| bits != 0)
+}
+
 fn limits(limits: &pb::Limits) -> Limits {
-    let rate = |bits: u64| Some(Bitrate::from_bps(bits)).filter(|_| bits != 0);
     Limits {
         ingress_bitrate: rate(limits.ingress_bitrate),
         ingress_ssrcs: Some(limits.ingress_ssrcs).filter(|n| *n != 0),
@@ -453,6 +461,14 @@ pub(super) fn event(event: Event) -> pb::event::Event {
                 peer_id: peer.to_string(),
                 track_id: track.to_string(),
                 max_spatial_layer: max_spatial.map(u32::from),
+            })
+        }
+        Event::StreamState { room, peer, track, paused } => {
+            pb::event::Event::StreamState(pb::StreamState {
+                room_id: room.to_string(),
+                peer_id: peer.to_string(),
+                track_id: track.to_string(),
+                paused,
             })
         }
         Event::DataOverflow { room, peer } => pb::event::Event::DataOverflow(pb::DataOverflow {

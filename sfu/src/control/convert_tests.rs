@@ -179,3 +179,24 @@ fn a_delta_changes_what_it_names() {
     assert_eq!(emptied.owner_state, [2], "absent: as it was");
     assert_eq!(apply_delta(emptied.clone(), pb::PeerDelta::default()), emptied);
 }
+
+#[test]
+fn a_cap_on_what_is_sent_is_set_kept_and_taken_away() {
+    struct Case {
+        delta: Option<u64>,
+        cap: Option<u64>,
+    }
+    let mut state = good();
+    assert_eq!(peer_spec(&state).unwrap().max_egress_bitrate, None);
+    let cases = [
+        Case { delta: Some(300_000), cap: Some(300_000) },
+        Case { delta: None, cap: Some(300_000) },
+        Case { delta: Some(0), cap: None },
+    ];
+    for Case { delta, cap } in cases {
+        let delta = pb::PeerDelta { max_egress_bitrate: delta, ..pb::PeerDelta::default() };
+        state = apply_delta(state, delta);
+        let spec = peer_spec(&state).unwrap();
+        assert_eq!(spec.max_egress_bitrate, cap.map(crate::rtp::Bitrate::from_bps));
+    }
+}

@@ -45,6 +45,7 @@ struct Peer {
     data_ready: bool,
     started: Vec<pb::StartedTrack>,
     demands: Vec<pb::LayerDemand>,
+    paused: Vec<String>,
 }
 
 /// What is to be done for an ApplyPeer.
@@ -298,6 +299,9 @@ impl State {
             pb::event::Event::LayerDemand(e) => {
                 self.with_peer(&e.room_id, &e.peer_id, |p| p.demanded(e.clone()))
             }
+            pb::event::Event::StreamState(e) => {
+                self.with_peer(&e.room_id, &e.peer_id, |p| p.paused(&e.track_id, e.paused))
+            }
             pb::event::Event::PeerLost(e) => {
                 let name =
                     PeerName { room: RoomId::new(&e.room_id), peer: PeerId::new(&e.peer_id) };
@@ -330,6 +334,7 @@ impl State {
             data_ready: peer.data_ready,
             started: peer.started.clone(),
             layer_demands: peer.demands.clone(),
+            paused_track_ids: peer.paused_tracks(),
         });
         pb::Snapshot { rooms: rooms.collect(), peers: peers.collect() }
     }
@@ -384,6 +389,7 @@ impl Peer {
             data_ready: false,
             started: Vec::new(),
             demands: Vec::new(),
+            paused: Vec::new(),
         }
     }
 
@@ -412,6 +418,21 @@ impl Peer {
     fn demanded(&mut self, demand: pb::LayerDemand) {
         self.demands.retain(|known| known.track_id != demand.track_id);
         self.demands.push(demand);
+    }
+
+    /// Of those that it still subscribes to.
+    fn paused_tracks(&self) -> Vec<String> {
+        let subscribed = |track: &&String| {
+            self.state.subscriptions.iter().any(|subscription| subscription.track_id == **track)
+        };
+        self.paused.iter().filter(subscribed).cloned().collect()
+    }
+
+    fn paused(&mut self, track_id: &str, paused: bool) {
+        self.paused.retain(|known| known != track_id);
+        if paused {
+            self.paused.push(track_id.to_owned());
+        }
     }
 }
 

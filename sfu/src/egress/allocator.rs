@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::rtp::Bitrate;
 
 /// What one track asks for, and what it got.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claim {
     /// Larger is served first.
     pub priority: u32,
@@ -25,17 +25,6 @@ pub struct Claim {
 impl Claim {
     /// Four encodings of four temporal layers.
     pub const MAX_STEPS: usize = 16;
-
-    /// A track that has nothing yet.
-    pub fn new(priority: u32) -> Self {
-        Self {
-            priority,
-            steps: [Bitrate::ZERO; Self::MAX_STEPS],
-            len: 0,
-            granted: None,
-            lowered_at: None,
-        }
-    }
 
     /// What its steps cost now. `kept` is the step that what was granted has become; the ladder may be another one.
     pub fn set_steps(&mut self, steps: impl IntoIterator<Item = Bitrate>, kept: Option<u8>) {
@@ -58,6 +47,11 @@ impl Claim {
     /// What the highest step costs: all that the track could use.
     pub fn top(&self) -> Bitrate {
         self.steps().last().copied().unwrap_or(Bitrate::ZERO)
+    }
+
+    /// What the lowest step costs.
+    pub fn least(&self) -> Bitrate {
+        self.steps().first().copied().unwrap_or(Bitrate::ZERO)
     }
 
     /// What the granted step costs.

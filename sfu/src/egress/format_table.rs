@@ -10,6 +10,8 @@ use crate::{
 pub(super) struct FormatTable {
     mappings: [Option<Mapping>; Formats::MAX],
     keeps_records: bool,
+    /// Of any format.
+    rtx: Option<Pt>,
 }
 
 /// How one format leaves.
@@ -36,6 +38,7 @@ impl FormatTable {
         for (id, format) in formats.iter() {
             let Some((codec, payload)) = find(format, codecs) else { continue };
             table.keeps_records |= codec.nack && codec.rtx.is_some();
+            table.rtx = table.rtx.or(codec.rtx);
             if let Some(mapping) = table.mappings.get_mut(usize::from(id.0)) {
                 *mapping = Some(Mapping { pt: codec.pt, rtx: codec.rtx, payload });
             }
@@ -45,6 +48,11 @@ impl FormatTable {
 
     pub(super) fn get(&self, id: FormatId) -> Option<Mapping> {
         *self.mappings.get(usize::from(id.0))?
+    }
+
+    /// A payload type for packets on the retransmissions' SSRC that hold nothing.
+    pub(super) const fn padding(&self) -> Option<Pt> {
+        self.rtx
     }
 
     /// Whether anything may be asked for again.

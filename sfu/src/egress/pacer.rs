@@ -15,6 +15,7 @@ pub struct Pacer {
     burst_since: Instant,
     probe: Option<ActiveProbe>,
     resends: Resends,
+    relaxed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,9 @@ impl Pacer {
     /// A burst is what passes in this time: few enough bytes for any queue, enough packets to share a system call
     /// at high rates.
     pub const BURST: Duration = Duration::from_millis(5);
+    /// The same while the path takes far more than there is to send: a whole frame at once, since one system call for
+    /// four packets costs a third of four, and there is no queue that it could fill.
+    pub const RELAXED_BURST: Duration = Duration::from_millis(40);
     /// Over the estimate. Higher takes less of a frame's time, lower makes less of a queue in the path: at 1.5 a frame
     /// waits two thirds of the time to the next here, and a third of that in the path.
     pub const FACTOR: f64 = 1.5;
@@ -65,6 +69,7 @@ impl Pacer {
             burst_since: now,
             probe: None,
             resends: Resends { tokens: Self::RESEND_LEAST, filled_at: now },
+            relaxed: false,
         }
     }
 
@@ -74,14 +79,19 @@ impl Pacer {
         self.change_rate(now, |pacer| pacer.estimate = estimate);
     }
 
+    /// Whether the path takes far more than there is to send.
+    pub fn set_relaxed(&mut self, relaxed: bool) {
+        self.relaxed = relaxed;
+    }
+
     /// The next packet of the queue may leave now.
     pub fn can_send(&self, now: Instant) -> bool {
-        self.busy_until <= now || self.busy_until < self.burst_since + Self::BURST
+        self.busy_until <= now || self.busy_until < self.burst_since + self.burst()
     }
 
     /// When [`Self::can_send`] turns true; `None` while it is.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (self.busy_until >= self.burst_since + Self::BURST).then_some(self.busy_until)
+        (self.busy_until >= self.burst_since + self.burst()).then_some(self.busy_until)
     }
 
     /// A packet of this size left: media, retransmission or padding, asked for or not. Gives the probe that it is
@@ -138,6 +148,11 @@ impl Pacer {
             self.resends.tokens -= size.bytes() as f64;
         }
         affordable
+    }
+
+    /// A probe measures a rate: it is never sent all at once.
+    fn burst(&self) -> Duration {
+        if self.relaxed && self.probe.is_none() { Self::RELAXED_BURST } else { Self::BURST }
     }
 
     fn rate(&self) -> Bitrate {

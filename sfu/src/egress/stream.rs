@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     format_table::{FormatTable, Mapping, PayloadMapping},
-    records::Records,
+    records::{Record, Records},
 };
 use crate::{
     cache::{
@@ -54,6 +54,8 @@ pub struct EgressStream {
     descriptors_left_out: u32,
     records: Records,
     resends: VecDeque<Resend>,
+    /// How far behind the highest the last padding was.
+    padded: u64,
     /// Sender reports by the middle 32 bits of their NTP time, the latest last.
     reports: [Option<(u32, Instant)>; 4],
     rtt: Option<Duration>,
@@ -73,6 +75,20 @@ pub struct Resend {
     marker: bool,
     patch: CodecPatch,
     descriptor: Option<DescriptorPatch>,
+}
+
+impl Record {
+    fn resend(&self, seq: SeqNo) -> Resend {
+        Resend {
+            encoding: self.encoding,
+            ingress_seq: self.ingress_seq,
+            seq,
+            time: self.time,
+            marker: self.marker,
+            patch: self.patch,
+            descriptor: self.descriptor,
+        }
+    }
 }
 
 /// A packet that was written.
@@ -112,6 +128,11 @@ pub enum WriteError {
 const MID_PACKETS: u8 = 32;
 /// Waiting resends at most. A subscriber that misses more is better served by a keyframe.
 const MAX_RESENDS: usize = 256;
+/// Of the first byte of an RTP header.
+const PADDING_BIT: u8 = 0x20;
+/// Padding repeats this many of the latest packets in turn. More of them repair more of what may be lost, fewer are
+/// surer to be in the cache.
+const PADDING_PACKETS: u64 = 16;
 /// Nobody's round trip is shorter where it matters; without a bound a fast asker would get a flood.
 const MIN_RESEND_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -134,6 +155,7 @@ impl EgressStream {
             descriptors_left_out: 0,
             records: Records::new(now),
             resends: VecDeque::new(),
+            padded: 0,
             reports: [None; 4],
             rtt: None,
             fraction_lost: 0,
@@ -215,21 +237,23 @@ impl EgressStream {
                 continue;
             }
             let Some(record) = self.records.get(seq) else { continue };
-            self.resends.push_back(Resend {
-                encoding: record.encoding,
-                ingress_seq: record.ingress_seq,
-                seq,
-                time: record.time,
-                marker: record.marker,
-                patch: record.patch,
-                descriptor: record.descriptor,
-            });
+            self.resends.push_back(record.resend(seq));
         }
     }
 
     /// The next packet to send again.
     pub fn poll_resend(&mut self) -> Option<Resend> {
         self.resends.pop_front()
+    }
+
+    /// One of the latest packets, another one each time, for whoever needs something to send: see
+    /// [`Self::write_resend`].
+    pub fn latest(&mut self) -> Option<Resend> {
+        self.rtx_ssrc?;
+        let highest = self.highest?;
+        self.padded = (self.padded + 1) % PADDING_PACKETS;
+        let seq = SeqNo(highest.0.checked_sub(self.padded)?);
+        Some(self.records.get(seq)?.resend(seq))
     }
 
     /// Writes a retransmission (RFC 4588) of the packet that the track's cache has for `resend`.
@@ -260,6 +284,44 @@ impl EgressStream {
         written.seq = self.rtx_seq;
         self.rtx_seq = self.rtx_seq.plus(1);
         Ok(written)
+    }
+
+    /// Writes a packet that holds nothing but padding, on the SSRC of the retransmissions: a packet on that of the media
+    /// would take a number from it. At most 255 bytes of `size` become padding (RFC 3550 section 5.1).
+    pub fn write_padding(&mut self, size: usize, out: &mut [u8]) -> Result<Written, WriteError> {
+        let (Some(pt), Some(ssrc)) = (self.formats.padding(), self.rtx_ssrc) else {
+            return Err(WriteError::Format);
+        };
+        // Its time is that of nothing, and no receiver plays it.
+        let timestamp = RtpTs32(0);
+        let seq = self.rtx_seq;
+        let fields = RtpHeaderFields { marker: false, pt, seq: seq.seq16(), timestamp, ssrc };
+        let values = ExtensionValues {
+            mid: Some(self.mid),
+            transport_cc: Some(0),
+            ..ExtensionValues::default()
+        };
+        let header =
+            fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
+        let count = u8::try_from(size.max(1)).unwrap_or(u8::MAX);
+        let len = header.len + usize::from(count);
+        let padding = out.get_mut(header.len..len).ok_or(WriteError::TooLarge)?;
+        padding.fill(0);
+        if let Some(last) = padding.last_mut() {
+            *last = count;
+        }
+        if let Some(first) = out.first_mut() {
+            *first |= PADDING_BIT;
+        }
+        self.rtx_seq = seq.plus(1);
+        Ok(Written {
+            len,
+            header_len: header.len,
+            ssrc,
+            seq,
+            transport_cc: header.transport_cc,
+            abs_send_time: header.abs_send_time,
+        })
     }
 
     /// What the subscriber received; false when the block is about another SSRC.

@@ -14,10 +14,9 @@ mod layer_selector;
 mod renumber;
 mod rtp_rewriter;
 
+pub use crate::cache::Layers;
 pub use codec_rewriter::CodecRewriter;
 pub use descriptor_rewriter::DescriptorRewriter;
 pub use forwarder::Forwarder;
 pub use layer_selector::{Decision, LayerSelector};
 pub use rtp_rewriter::RtpRewriter;
-
-pub use crate::cache::Layers;

@@ -12,6 +12,8 @@ pub struct RateMeter {
     at: usize,
     /// Start of the interval that is being filled.
     since: Option<Instant>,
+    /// Intervals that passed since the first byte, as far as they are kept.
+    passed: u8,
 }
 
 const BUCKETS: usize = 11;
@@ -24,12 +26,12 @@ impl RateMeter {
         self.buckets[self.at] = self.buckets[self.at].saturating_add(bytes as u32);
     }
 
-    /// Over the ten intervals before the current one; zero in the first 100 ms.
+    /// Over the ten intervals before the current one, or as many as there were; zero in the first 100 ms.
     pub fn rate(&mut self, now: Instant) -> Bitrate {
         self.advance(now);
         let bytes: u64 = self.buckets.iter().map(|bytes| u64::from(*bytes)).sum();
         let past = bytes - u64::from(self.buckets[self.at]);
-        let span = INTERVAL.as_millis() as u64 * (BUCKETS as u64 - 1);
+        let span = INTERVAL.as_millis() as u64 * u64::from(self.passed.max(1));
         Bitrate::from_bps(past * 8 * 1_000 / span)
     }
 
@@ -44,6 +46,7 @@ impl RateMeter {
             self.buckets[self.at] = 0;
         }
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.passed = (u32::from(self.passed).saturating_add(steps)).min(BUCKETS as u32 - 1) as u8;
         self.since = Some(since + INTERVAL.saturating_mul(steps));
     }
 }
@@ -64,5 +67,16 @@ mod tests {
         assert_eq!(meter.rate(now), Bitrate::from_kbps(800));
         assert_eq!(meter.rate(now + Duration::from_millis(500)), Bitrate::from_kbps(400));
         assert_eq!(meter.rate(now + Duration::from_secs(3_600)), Bitrate::ZERO);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // any instant will do
+    fn a_young_stream_is_measured_over_its_own_life() {
+        let mut meter = RateMeter::default();
+        let start = Instant::now();
+        for n in 0..30 {
+            meter.add(start + Duration::from_millis(10) * n, 1_000);
+        }
+        assert_eq!(meter.rate(start + Duration::from_millis(300)), Bitrate::from_kbps(800));
     }
 }

@@ -71,11 +71,13 @@ pub enum DropReason {
     RelayStale,
     /// A packet that a subscriber has no payload type or no number for.
     Unforwardable,
+    /// Media for a subscriber for whom too much waits for the pacer.
+    Pacer,
 }
 
 impl DropReason {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::UnknownPath,
         Self::UnknownUfrag,
         Self::UnknownProtocol,
@@ -107,6 +109,7 @@ impl DropReason {
         Self::RelayLane,
         Self::RelayStale,
         Self::Unforwardable,
+        Self::Pacer,
     ];
 }
 
@@ -168,6 +171,10 @@ pub struct Counters {
     pub media_bytes_out: u64,
     /// Packets sent again on request.
     pub retransmitted: u64,
+    /// Retransmissions that were asked for and left out: their share of the estimate was used up.
+    pub resends_over_budget: u64,
+    /// Packets sent again to fill a probe for bandwidth.
+    pub probe_padding: u64,
     /// Packets asked for by a subscriber or another shard that were in no cache.
     pub nack_misses: u64,
     /// Times that a publisher was sent NACKs or keyframe requests.

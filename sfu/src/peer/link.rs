@@ -1,8 +1,11 @@
 //! The last step of everything that leaves to a peer: transport-wide number, send time, SRTP.
 
-use super::{Counters, Outbox, outbox::MAX_PACKET};
+use std::time::Instant;
+
+use super::{Congestion, Counters, DropReason, Outbox, congestion::Waiting, outbox::MAX_PACKET};
 use crate::{
     egress::Written,
+    rtp::DataSize,
     transport::{FiveTuple, SrtpEgress},
     wire::{
         AbsSendTime, BufferTooSmall, patch_abs_send_time, patch_transport_cc, rtcp::CompoundWriter,
@@ -16,7 +19,10 @@ pub(crate) struct Link<'a> {
     pub(crate) srtp: &'a mut SrtpEgress,
     /// Transport-wide number of the next packet: one counter per transport.
     pub(crate) next_number: &'a mut u16,
+    pub(crate) congestion: &'a mut Congestion,
     /// Of the slice.
+    pub(crate) now: Instant,
+    /// The same for those without transport-wide numbers.
     pub(crate) send_time: AbsSendTime,
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) counters: &'a mut Counters,
@@ -38,16 +44,26 @@ impl Link<'_> {
     pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {
         let len = written.len + self.srtp.profile().rtp_overhead();
         let packet = self.outbox.space().get_mut(..len)?;
-        if let Some(at) = written.transport_cc {
-            patch_transport_cc(packet, at, *self.next_number);
-            *self.next_number = self.next_number.wrapping_add(1);
-        }
+        let number = written.transport_cc.map(|at| {
+            let number = *self.next_number;
+            patch_transport_cc(packet, at, number);
+            *self.next_number = number.wrapping_add(1);
+            number
+        });
         if let Some(at) = written.abs_send_time {
             patch_abs_send_time(packet, at, self.send_time);
         }
         let len = self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
         self.outbox.commit(self.path, len);
+        self.congestion.handle_sent(self.now, number, DataSize::from_bytes(len as u64));
         Some(len)
+    }
+
+    /// Has a packet wait for the pacer, behind those that wait already.
+    pub(crate) fn defer(&mut self, waiting: Waiting) {
+        if !self.congestion.defer(waiting) {
+            self.counters.drop(DropReason::Pacer);
+        }
     }
 
     /// Sends what `write` writes as RTCP, in as many packets as it takes: `write` is called again while it says that

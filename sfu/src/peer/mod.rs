@@ -1,10 +1,12 @@
 //! One peer: what the control plane wants of it, wired to its transport, its ingress and its egress.
 
+mod congestion;
 mod counters;
 mod data;
 mod limits;
 mod link;
 mod outbox;
+mod sharing;
 mod spec;
 mod subscription;
 
@@ -19,11 +21,13 @@ pub use counters::{Counters, DropReason};
 pub use outbox::Transmit;
 pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, TrackSpec};
 
+pub(crate) use congestion::{Congestion, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::Bucket;
 pub(crate) use link::Link;
 pub(crate) use outbox::Outbox;
-pub(crate) use subscription::{FirstNumbers, Subscription};
+pub(crate) use sharing::Sharing;
+pub(crate) use subscription::{FirstNumbers, Grant, Subscription};
 
 use crate::{
     ingress::{BoundEncoding, BoundTrack, SsrcBinder, TrackSlot, TwccRecorder},
@@ -92,6 +96,9 @@ pub(crate) struct Peer {
     /// Which of its subscriptions have packets in the current walk.
     pub(crate) pending: VecDeque<(RouteKey, u32)>,
     pub(crate) resending: bool,
+    /// It waits for its turn to send what the pacer held back.
+    pub(crate) releasing: bool,
+    pub(crate) congestion: Congestion,
     next_number: u16,
     /// The subscription whose sender report is the first of the next turn.
     pub(crate) next_report: usize,
@@ -133,6 +140,8 @@ impl Peer {
             used: HashMap::new(),
             pending: VecDeque::new(),
             resending: false,
+            releasing: false,
+            congestion: Congestion::new(now),
             next_number: 0,
             next_report: 0,
             feedback_ssrc: birth.feedback_ssrc,
@@ -229,6 +238,7 @@ impl Peer {
         let subscription = self.subscriptions.try_remove(slot as usize)?;
         self.by_ssrc.retain(|_, known| *known != slot);
         self.pending.retain(|(_, known)| *known != slot);
+        self.congestion.forget(slot);
         self.used.extend(subscription.egress.next_numbers().into_iter().flatten());
         Some(subscription)
     }
@@ -257,28 +267,30 @@ impl Peer {
     /// What sending media takes, each borrowed by itself. `None` before the peer is connected.
     pub(crate) fn sending<'a>(
         &'a mut self,
+        now: Instant,
         send_time: AbsSendTime,
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
     ) -> Option<(&'a mut Slab<Subscription>, &'a PeerSpec, Link<'a>)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
-        let next_number = &mut self.next_number;
-        let link = Link { path, srtp, next_number, send_time, outbox, counters };
+        let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
+        let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
         Some((&mut self.subscriptions, &self.spec, link))
     }
 
     /// The same for transport-wide feedback.
     pub(crate) fn feedback<'a>(
         &'a mut self,
+        now: Instant,
         send_time: AbsSendTime,
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
     ) -> Option<(Link<'a>, &'a mut TwccRecorder)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
-        let next_number = &mut self.next_number;
-        let link = Link { path, srtp, next_number, send_time, outbox, counters };
+        let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
+        let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
         Some((link, &mut self.twcc))
     }
 }

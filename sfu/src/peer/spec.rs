@@ -28,6 +28,8 @@ pub struct PeerSpec {
     pub data: Option<DataSpec>,
     /// Caps.
     pub limits: Limits,
+    /// Media and repair to the peer get no more, whatever its path carries.
+    pub max_egress_bitrate: Option<Bitrate>,
 }
 
 /// Media that a peer sends. A track published in two codecs is two tracks here.

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::{DropReason, Link, PeerSpec, SubscriptionSpec};
+use super::{DropReason, Link, PeerSpec, SubscriptionSpec, congestion::Waiting};
 use crate::{
     cache::{CachedPacket, EncodingSet},
-    egress::{EgressConfig, EgressStream, WriteError},
+    egress::{Claim, EgressConfig, EgressStream, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     room::RouteKey,
-    rtp::SeqNo,
+    rtp::{DataSize, MediaKind, SeqNo},
     wire::rtcp::SenderInfo,
 };
 
@@ -26,6 +26,34 @@ pub(crate) struct Subscription {
     first_seq: SeqNo,
     /// Formats of the track that `egress` knows.
     formats: usize,
+    /// What the estimate allows.
+    granted: Grant,
+    /// Its place in the sharing of the estimate.
+    pub(crate) claim: Claim,
+}
+
+/// What the estimate allows of a track.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Grant {
+    /// Nothing is held back.
+    All,
+    /// Layers up to these.
+    UpTo(Layers),
+    /// Not even the lowest fits.
+    Nothing,
+}
+
+impl Grant {
+    fn bound(self, wish: Layers) -> Option<Layers> {
+        match self {
+            Self::All => Some(wish),
+            Self::UpTo(layers) => Some(Layers {
+                spatial: wish.spatial.min(layers.spatial),
+                temporal: wish.temporal.min(layers.temporal),
+            }),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// Where the numbers of a subscription's streams start. Below 2^15 for an SSRC that was never used, so that the receiver
@@ -58,6 +86,8 @@ impl Subscription {
             forwarder: None,
             first_seq: first.media,
             formats: 0,
+            granted: Grant::All,
+            claim: Claim::default(),
         }
     }
 
@@ -129,10 +159,10 @@ impl Subscription {
         self.egress.sender_report(now, &clock)
     }
 
-    /// Sends those packets of a batch that the subscriber gets.
+    /// Sends those packets of a batch that the subscriber gets, as soon as the pacer lets them. `slot` is its own place.
     pub(crate) fn forward(
         &mut self,
-        now: Instant,
+        slot: u32,
         track: &PublishedTrack,
         batch: &[(u8, SeqNo)],
         peer: &PeerSpec,
@@ -144,17 +174,40 @@ impl Subscription {
             self.formats = formats.len();
         }
         for (encoding, seq) in batch.iter().copied() {
-            // Not there: nobody asked for the encoding, or the burst was larger than the cache.
-            let Some(packet) = track.packet(encoding, seq) else { continue };
-            if !self.pass(now, track, packet, link) {
-                continue;
+            self.send(Waiting { slot, encoding, seq }, track, link);
+        }
+    }
+
+    /// Sends one packet if the subscriber gets it, or has it wait for its turn.
+    pub(crate) fn send(&mut self, packet: Waiting, track: &PublishedTrack, link: &mut Link<'_>) {
+        // Audio does not wait: it is little, and late it is worth nothing.
+        let paced = track.kind() == MediaKind::Video;
+        if paced && !link.congestion.may_send(link.now) {
+            if self.demanded().contains(packet.encoding) {
+                link.defer(packet);
             }
-            // What follows may have overtaken it.
-            let highest = track.highest(encoding).map_or(seq.0, |highest| highest.0);
-            for early in seq.0 + 1..=highest {
-                if let Some(packet) = track.packet(encoding, SeqNo(early)) {
-                    self.pass(now, track, packet, link);
+            return;
+        }
+        self.release(packet, track, link);
+    }
+
+    /// Sends a packet whose turn has come, if the subscriber gets it.
+    pub(crate) fn release(&mut self, packet: Waiting, track: &PublishedTrack, link: &mut Link<'_>) {
+        let Waiting { slot, encoding, seq } = packet;
+        // Not there: nobody asked for the encoding, or it waited, or burst, longer than the cache keeps.
+        let Some(packet) = track.packet(encoding, seq) else { return };
+        if !self.pass(track, packet, link) {
+            return;
+        }
+        // What follows may have overtaken it.
+        let highest = track.highest(encoding).map_or(seq.0, |highest| highest.0);
+        for early in (seq.0 + 1..=highest).map(SeqNo) {
+            match track.packet(encoding, early) {
+                Some(packet) if link.congestion.may_send(link.now) => {
+                    self.pass(track, packet, link);
                 }
+                Some(_) => link.defer(Waiting { slot, encoding, seq: early }),
+                None => {}
             }
         }
     }
@@ -162,7 +215,6 @@ impl Subscription {
     /// Sends a packet if the subscriber gets it. Whether others may have waited for it.
     fn pass(
         &mut self,
-        now: Instant,
         track: &PublishedTrack,
         packet: CachedPacket<'_>,
         link: &mut Link<'_>,
@@ -176,7 +228,7 @@ impl Subscription {
         else {
             return false;
         };
-        let written = match self.egress.write(now, packet, &rewritten, link.space()) {
+        let written = match self.egress.write(link.now, packet, &rewritten, link.space()) {
             Ok(written) => written,
             Err(WriteError::Duplicate) => return false,
             Err(_) => {
@@ -208,6 +260,12 @@ impl Subscription {
                 missed(resend.encoding, resend.ingress_seq);
                 continue;
             };
+            let size = DataSize::from_bytes(packet.payload.len() as u64);
+            if !link.congestion.may_resend(link.now, size) {
+                // Whoever still misses it after a round trip asks again.
+                link.counters.resends_over_budget += 1;
+                continue;
+            }
             let written = self.egress.write_resend(&resend, packet, link.space());
             if written.ok().and_then(|written| link.seal(&written)).is_some() {
                 link.counters.retransmitted += 1;
@@ -215,11 +273,48 @@ impl Subscription {
         }
     }
 
-    fn aim(&mut self) {
-        let wanted = (!self.spec.paused).then(|| Layers {
+    /// Sends about `size` bytes that nobody asked for, to fill a probe for bandwidth: one of the latest packets again,
+    /// which may repair a loss, or else nothing but padding. Its size, where the stream has retransmissions at all.
+    pub(crate) fn pad(
+        &mut self,
+        track: &PublishedTrack,
+        size: DataSize,
+        link: &mut Link<'_>,
+    ) -> Option<usize> {
+        let latest = self.egress.latest();
+        let known = latest
+            .and_then(|resend| Some((resend, track.packet(resend.encoding, resend.ingress_seq)?)));
+        let written = match known {
+            Some((resend, packet)) => self.egress.write_resend(&resend, packet, link.space()),
+            None => self.egress.write_padding(size.bytes() as usize, link.space()),
+        };
+        let len = link.seal(&written.ok()?)?;
+        link.counters.probe_padding += 1;
+        Some(len)
+    }
+
+    /// The best that the client wants; `None` while it wants nothing.
+    pub(crate) fn wish(&self) -> Option<Layers> {
+        (!self.spec.paused).then(|| Layers {
             spatial: self.spec.max_spatial.unwrap_or(u8::MAX),
             temporal: self.spec.max_temporal.unwrap_or(u8::MAX),
-        });
+        })
+    }
+
+    /// What the estimate allows.
+    pub(crate) fn grant(&mut self, grant: Grant) {
+        if std::mem::replace(&mut self.granted, grant) != grant {
+            self.aim();
+        }
+    }
+
+    /// What the estimate allows now.
+    pub(crate) fn granted(&self) -> Grant {
+        self.granted
+    }
+
+    fn aim(&mut self) {
+        let wanted = self.wish().and_then(|wish| self.granted.bound(wish));
         if let Some(forwarder) = &mut self.forwarder {
             forwarder.set_wanted(wanted);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    cache::{CachedPacket, EncodingSet, FormatId, PacketMeta, SenderClock},
+    cache::{CachedPacket, EncodingSet, FormatId, LadderStep, PacketMeta, SenderClock},
     room::RoomId,
     rtp::{Codec, MediaKind, SeqNo, TrackId},
 };
@@ -59,6 +59,13 @@ pub enum RelayMessage {
         route: u32,
         /// Which encodings.
         encodings: EncodingSet,
+    },
+    /// What the publisher's shard measured: not all encodings cross.
+    Ladder {
+        /// Which track.
+        route: u32,
+        /// Its choices and their bitrates, lowest first.
+        steps: Box<[LadderStep]>,
     },
     /// A media packet.
     Media(RelayPacket),

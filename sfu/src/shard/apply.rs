@@ -13,7 +13,7 @@ use crate::{
     ingress::{PublishedTrack, TrackSource},
     peer::{Birth, FirstNumbers, Identity, Peer, PeerTrack, Subscription},
     room::{PeerKey, RouteKey, Source, Taker},
-    rtp::{SeqNo, Ssrc},
+    rtp::{Extension, SeqNo, Ssrc},
     transport::IceCredentials,
 };
 
@@ -173,6 +173,8 @@ impl Shard {
         let Some(peer) = self.peer_mut(key) else { return };
         peer.data.set_rate(now, spec.limits.data_rate.unwrap_or(limits.data_rate));
         peer.set_ingress_rate(now, spec.limits.ingress_bitrate.unwrap_or(limits.ingress_bitrate));
+        let controlled = spec.send_extensions.id(Extension::TransportCc).is_some();
+        peer.congestion.configure(controlled, None);
         let before = std::mem::replace(&mut peer.spec, spec.clone());
         let renegotiated =
             before.codecs != spec.codecs || before.send_extensions != spec.send_extensions;
@@ -198,6 +200,7 @@ impl Shard {
         self.replay_parked(key);
         self.open_channels(key);
         self.follow_up();
+        self.reallocate(key);
     }
 
     fn change_tracks(&mut self, key: PeerKey, spec: &PeerSpec) {
@@ -258,6 +261,9 @@ impl Shard {
             let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
             if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {
                 subscription.attach(&track.published, track.live);
+            }
+            if peer.congestion.invalidate() {
+                self.timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(self.now));
             }
         }
         self.tell_demand(route);

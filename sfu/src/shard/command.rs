@@ -145,6 +145,17 @@ pub enum Event {
         /// Highest spatial layer that anybody wants; `None`: nobody wants the track.
         max_spatial: Option<u8>,
     },
+    /// A subscription has to pause because its peer's bandwidth has no room for its lowest layer, or goes on.
+    StreamState {
+        /// Its room.
+        room: RoomId,
+        /// The subscriber.
+        peer: PeerId,
+        /// The track.
+        track: TrackId,
+        /// No packets while true.
+        paused: bool,
+    },
     /// A reliable data reader fell 1 MiB or 5 s behind: it should reconnect. Told once.
     DataOverflow {
         /// Its room.

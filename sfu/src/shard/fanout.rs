@@ -8,12 +8,14 @@
 use std::collections::VecDeque;
 
 use super::{
-    DropReason, RelayMessage, Shard, find_peer,
+    DropReason, RelayMessage, Shard,
     rtcp::UNKNOWN_RTT,
     timer::{Sleeper, Timer},
     track::Owner,
 };
 use crate::{
+    cache::EncodingSet,
+    peer::Subscription,
     relay::{LaneFull, Nacked, RelayPacket},
     room::{PeerKey, RouteKey},
     rtp::SeqNo,
@@ -33,6 +35,8 @@ pub(super) struct Fanout {
     destinations: VecDeque<PeerKey>,
     /// Subscribers that wait for resends.
     resends: VecDeque<PeerKey>,
+    /// Subscribers whose pacers have room for what waits.
+    releases: VecDeque<PeerKey>,
     /// Keyframes that subscribers wait for.
     pub(super) keyframes: Vec<(RouteKey, u8)>,
     /// Tracks of which something else is wanted now.
@@ -54,6 +58,7 @@ impl Fanout {
             && !self.is_gathering()
             && self.destinations.is_empty()
             && self.resends.is_empty()
+            && self.releases.is_empty()
     }
 
     pub(super) fn mark(&mut self, route: RouteKey) {
@@ -81,6 +86,20 @@ impl Fanout {
         self.resends.push_back(peer);
     }
 
+    pub(super) fn release(&mut self, peer: PeerKey) {
+        self.releases.push_back(peer);
+    }
+
+    /// Keeps what a subscription wants after packets reached it; before, it demanded `demanded`.
+    pub(super) fn note(&mut self, subscription: &Subscription, demanded: EncodingSet) {
+        if let Some(encoding) = subscription.wants_keyframe() {
+            self.keyframes.push((subscription.route, encoding));
+        }
+        if subscription.demanded() != demanded {
+            self.demands.push(subscription.route);
+        }
+    }
+
     fn is_gathering(&self) -> bool {
         self.gathering.is_some() || !self.walked.is_empty()
     }
@@ -97,6 +116,8 @@ impl Shard {
             let made = if let Some(key) = self.fanout.resends.pop_front() {
                 self.serve_resends(key);
                 1
+            } else if let Some(key) = self.fanout.releases.pop_front() {
+                self.serve_release(key, visits)
             } else if self.fanout.is_gathering() {
                 self.gather(visits)
             } else if let Some(key) = self.fanout.destinations.pop_front() {
@@ -129,7 +150,8 @@ impl Shard {
         let rest = takers.get(done..).unwrap_or(&[]);
         let (part, later) = rest.split_at(rest.len().min(limit));
         for taker in part {
-            let Some(peer) = find_peer(peers, taker.peer) else { continue };
+            let peer = peers.get_mut(taker.peer.index());
+            let Some(peer) = peer.filter(|peer| peer.identity.key == taker.peer) else { continue };
             if peer.pending.is_empty() {
                 fanout.destinations.push_back(taker.peer);
             }
@@ -155,14 +177,18 @@ impl Shard {
     /// how many subscriptions were looked at.
     fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
         let (now, send_time) = (self.now, self.send_time());
-        let Self { peers, tracks, outbox, counters, fanout, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return 1 };
+        let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
+            return 1;
+        };
         let mut pending = std::mem::take(&mut peer.pending);
         let mut served = 0;
         outbox.close_run();
-        match peer.sending(send_time, outbox, counters) {
+        let mut waits = false;
+        match peer.sending(now, send_time, outbox, counters) {
             None => pending.clear(),
             Some((subscriptions, spec, mut link)) => {
+                let waited = link.congestion.is_waiting();
                 while served < limit
                     && link.waiting() < STEP
                     && let Some((route, slot)) = pending.pop_front()
@@ -173,32 +199,35 @@ impl Shard {
                     let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
                     let demanded = subscription.demanded();
                     let (published, batch) = (&track.published, &track.batch);
-                    subscription.forward(now, published, batch, spec, &mut link);
-                    if let Some(encoding) = subscription.wants_keyframe() {
-                        fanout.keyframes.push((route, encoding));
-                    }
-                    if subscription.demanded() != demanded {
-                        fanout.demands.push(route);
-                    }
+                    subscription.forward(slot, published, batch, spec, &mut link);
+                    fanout.note(subscription, demanded);
                 }
+                waits = !waited && link.congestion.is_waiting();
             }
         }
         if !pending.is_empty() {
             fanout.destinations.push_front(key);
         }
         peer.pending = pending;
+        if waits {
+            let release = peer.congestion.poll_release(now);
+            timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        }
         self.follow_up();
         served.max(1)
     }
 
     /// Sends again what a subscriber asked for.
     fn serve_resends(&mut self, key: PeerKey) {
-        let send_time = self.send_time();
+        let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
+            return;
+        };
         peer.resending = false;
         outbox.close_run();
-        let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
+        let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
+        else {
             return;
         };
         for (_, subscription) in subscriptions.iter_mut() {

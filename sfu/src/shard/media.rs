@@ -1,13 +1,13 @@
 //! Media and feedback of a peer, from the datagram to the cache.
 
 use super::{
-    DropReason, Event, Shard, find_peer,
+    DropReason, Event, Shard,
     timer::{Sleeper, Timer},
 };
 use crate::{
     ingress::{Accepted, Binding, Role, Unbound},
     room::{PeerKey, RouteKey},
-    rtp::{DataSize, Ssrc},
+    rtp::{DataSize, MediaKind, Ssrc},
     wire::RtpPacket,
 };
 
@@ -77,7 +77,7 @@ impl Shard {
     ) -> Result<Place, DropReason> {
         let now = self.now;
         let Self { peers, tracks, fanout, counters, timers, .. } = self;
-        let peer = find_peer(peers, key).ok_or(DropReason::Closed)?;
+        let peer = peers.get_mut(key.index()).ok_or(DropReason::Closed)?;
         let packet = RtpPacket::parse(bytes).map_err(|_| DropReason::Malformed)?;
         let values = packet.extension_values(&peer.spec.receive_extensions);
         let header = packet.header;
@@ -139,15 +139,36 @@ impl Shard {
             return;
         }
         let live = track.published.live();
-        // A single encoding lives or the whole track is silent: nothing to choose.
-        let again = (track.published.encoding_count() > 1).then(|| self.now + LIVE_INTERVAL);
+        // Audio has one encoding that lives, or the whole track is silent: nothing to choose, nothing to share out.
+        let video = track.published.kind() == MediaKind::Video;
+        let again = video.then(|| self.now + LIVE_INTERVAL);
         self.timers.set(Sleeper::Route(route), Timer::Layers, again);
+        if video {
+            self.relay_ladder(route);
+        }
         self.set_live(route, live);
+    }
+
+    /// Tells the other shards what the choices of a track cost: not all of them cross.
+    fn relay_ladder(&mut self, route: RouteKey) {
+        let Self { tracks, relays, now, .. } = self;
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        if track.remotes.is_empty() {
+            return;
+        }
+        let mut steps = Vec::new();
+        track.published.ladder(*now, &mut steps);
+        for remote in &track.remotes {
+            let Some(lane) = relays.lane(remote.shard) else { continue };
+            // One lost is made good by the next.
+            let steps = steps.clone().into();
+            let _ = lane.push_media(super::RelayMessage::Ladder { route: track.number, steps });
+        }
     }
 
     /// Passes on which encodings have packets.
     pub(super) fn set_live(&mut self, route: RouteKey, live: crate::cache::EncodingSet) {
-        let Self { tracks, relays, rooms, peers, fanout, .. } = self;
+        let Self { tracks, relays, rooms, peers, fanout, timers, now, .. } = self;
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         if track.live == live {
             return;
@@ -167,6 +188,9 @@ impl Shard {
             subscription.set_live(live);
             if let Some(encoding) = subscription.wants_keyframe() {
                 fanout.keyframes.push((route, encoding));
+            }
+            if peer.congestion.invalidate() {
+                timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
             }
         }
         fanout.demands.push(route);

@@ -13,10 +13,9 @@ mod apply;
 mod broadcast;
 mod command;
 mod config;
+mod congestion;
 mod data;
 mod fanout;
-#[cfg(fuzzing)]
-mod fuzzing;
 mod index;
 mod media;
 mod relay;
@@ -58,7 +57,7 @@ use self::{
     track::Track,
 };
 use crate::{
-    peer::{Lane, Outbox, Peer},
+    peer::{Lane, Outbox, Peer, Sharing},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
@@ -94,6 +93,8 @@ pub struct Shard {
     spare: Vec<Vec<u8>>,
     /// For reports.
     blocks: Vec<ReportBlock>,
+    /// For sharing out estimates.
+    sharing: Sharing,
     counters: Counters,
 }
 
@@ -120,6 +121,7 @@ impl Shard {
             events: VecDeque::new(),
             spare: Vec::new(),
             blocks: Vec::new(),
+            sharing: Sharing::default(),
             counters: Counters::default(),
         }
     }
@@ -248,7 +250,7 @@ impl Shard {
     }
 
     fn peer_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
-        find_peer(&mut self.peers, key)
+        self.peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
     }
 
     fn route(&mut self, path: FiveTuple, datagram: &mut [u8]) -> Result<(), DropReason> {
@@ -283,7 +285,10 @@ impl Shard {
     /// Takes what a transport has after it was touched: datagrams, events, its deadline.
     fn settle(&mut self, key: PeerKey) {
         loop {
-            let Some(peer) = find_peer(&mut self.peers, key) else { return };
+            let Some(peer) = self.peers.get_mut(key.index()) else { return };
+            if peer.identity.key != key {
+                return;
+            }
             while let Some(path) = peer.transport.poll_transmit(&mut self.scratch) {
                 self.outbox.push(path, &self.scratch);
             }
@@ -386,6 +391,9 @@ impl Shard {
             Timer::DataStall => self.check_stall(key),
             Timer::Reports => self.send_reports(key),
             Timer::TwccFeedback => self.send_twcc(key),
+            Timer::Estimator => self.wake_estimator(key),
+            Timer::PacerRelease => self.wake_pacer(key),
+            Timer::Allocation => self.allocate(key),
             Timer::Parked => {
                 let dropped = peer.binder.handle_timeout(now);
                 let deadline = peer.binder.poll_timeout();
@@ -405,9 +413,4 @@ impl Shard {
             _ => {}
         }
     }
-}
-
-/// The peer with this key, for where other parts of the shard are borrowed as well.
-fn find_peer(peers: &mut Slab<Peer>, key: PeerKey) -> Option<&mut Peer> {
-    peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
 }

@@ -61,12 +61,6 @@ impl Relays {
         self.lane(to)?.pop()
     }
 
-    /// Messages that wait for another shard.
-    #[cfg(fuzzing)]
-    pub(super) fn waiting(&self, to: ShardId) -> usize {
-        self.lanes.get(usize::from(to.0)).map_or(0, RelayLane::len)
-    }
-
     /// The lane to another shard.
     pub(super) fn lane(&mut self, to: ShardId) -> Option<&mut RelayLane> {
         if to == self.own {
@@ -252,6 +246,11 @@ impl Shard {
                 if let Some((route, track)) = self.relayed(from, route) {
                     track.published.set_live(encodings);
                     self.set_live(route, encodings);
+                }
+            }
+            RelayMessage::Ladder { route, steps } => {
+                if let Some((_, track)) = self.relayed(from, route) {
+                    track.published.set_ladder(&steps);
                 }
             }
             RelayMessage::Media(packet) => self.relayed_packet(from, packet),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DropReason, Shard, find_peer,
+    DropReason, Shard,
     timer::{Sleeper, Timer},
 };
 use crate::{
@@ -70,8 +70,9 @@ impl Shard {
                     self.keyframe_wanted(key, entry.ssrc);
                 }
             }
-            Message::TransportCc(_) => self.counters.transport_feedback += 1,
-            // REMB and CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
+            Message::TransportCc(feedback) => self.transport_feedback(key, feedback),
+            Message::Remb(remb) => self.receiver_estimate(key, remb.bitrate),
+            // CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
             _ => {}
         }
     }
@@ -79,7 +80,7 @@ impl Shard {
     fn sender_report(&mut self, key: PeerKey, info: &crate::wire::rtcp::SenderInfo) {
         let now = self.now;
         let Self { peers, tracks, relays, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(peer) = peers.get(key.index()) else { return };
         for route in peer.routes() {
             let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { continue };
             if !track.published.handle_sender_report(now, info) {
@@ -138,20 +139,22 @@ impl Shard {
     pub(super) fn send_track_feedback(&mut self, key: PeerKey, route: RouteKey) {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(peer) = peers.get_mut(key.index()) else { return };
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         let (rtt, sender) = (peer.rtt.unwrap_or(UNKNOWN_RTT), peer.feedback_ssrc);
         counters.feedback_out += 1;
-        let Some((_, _, mut link)) = peer.sending(send_time, outbox, counters) else { return };
+        let Some((_, _, mut link)) = peer.sending(now, send_time, outbox, counters) else { return };
         link.send_rtcp(|writer| track.published.poll_feedback(now, rtt, sender, writer));
     }
 
     pub(super) fn send_twcc(&mut self, key: PeerKey) {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, outbox, counters, timers, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(peer) = peers.get_mut(key.index()) else { return };
         let sender = peer.feedback_ssrc;
-        let Some((mut link, twcc)) = peer.feedback(send_time, outbox, counters) else { return };
+        let Some((mut link, twcc)) = peer.feedback(now, send_time, outbox, counters) else {
+            return;
+        };
         link.send_rtcp(|writer| twcc.poll_feedback(now, sender, writer));
         timers.set(Sleeper::Peer(key), Timer::TwccFeedback, twcc.poll_timeout());
     }
@@ -161,7 +164,7 @@ impl Shard {
         let (now, send_time) = (self.now, self.send_time());
         let next = now + self.report_interval();
         let Self { peers, tracks, outbox, counters, timers, blocks, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(peer) = peers.get_mut(key.index()) else { return };
         timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
         blocks.clear();
         for route in peer.routes() {
@@ -170,7 +173,8 @@ impl Shard {
             }
         }
         let (sender, cname, first) = (peer.feedback_ssrc, peer.cname, peer.next_report);
-        let Some((subscriptions, _, mut link)) = peer.sending(send_time, outbox, counters) else {
+        let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
+        else {
             return;
         };
         // The last receiver report shares its packet with sender reports.

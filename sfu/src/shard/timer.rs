@@ -21,6 +21,12 @@ pub enum Timer {
     Layers,
     /// Transport-wide congestion control feedback towards a publisher.
     TwccFeedback,
+    /// A subscriber's estimate of its bandwidth.
+    Estimator,
+    /// Packets that a subscriber's pacer held back, or a probe of it.
+    PacerRelease,
+    /// A subscriber's estimate is shared out again.
+    Allocation,
     /// Packets without a track that waited long enough.
     Parked,
     /// A data reader that stands still.
@@ -29,12 +35,15 @@ pub enum Timer {
 
 impl Timer {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Transport,
         Self::Reports,
         Self::TrackFeedback,
         Self::Layers,
         Self::TwccFeedback,
+        Self::Estimator,
+        Self::PacerRelease,
+        Self::Allocation,
         Self::Parked,
         Self::DataStall,
     ];

@@ -113,6 +113,7 @@ impl Client {
             subscriptions: Vec::new(),
             data: None,
             limits: Limits::default(),
+            max_egress_bitrate: None,
         };
         Self {
             rtc,

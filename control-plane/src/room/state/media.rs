@@ -56,6 +56,28 @@ impl RoomState {
         self.tell(sid, RoomEvent::DataOverflow(role));
     }
 
+    /// Which tracks a subscriber's bandwidth has room for. Whoever knows it already is told again.
+    pub(in crate::room) fn stream_states<'a>(
+        &mut self,
+        sid: &ParticipantSid,
+        states: impl IntoIterator<Item = (&'a str, bool)>,
+    ) {
+        use proto::StreamState::{Active, Paused};
+        let told = states.into_iter().filter_map(|(node_track_id, paused)| {
+            let track = ids::track_of(node_track_id);
+            let publisher = self.publisher_of(&track)?;
+            Some(proto::StreamStateInfo {
+                participant_sid: publisher.to_string(),
+                track_sid: track.to_string(),
+                state: if paused { Paused } else { Active }.into(),
+            })
+        });
+        let stream_states: Vec<_> = told.collect();
+        if !stream_states.is_empty() {
+            self.tell(sid, RoomEvent::StreamStates(proto::StreamStateUpdate { stream_states }));
+        }
+    }
+
     /// What all subscribers of a track together want changed.
     pub(in crate::room) fn layer_demand(
         &mut self,

@@ -129,7 +129,7 @@ pub struct SendTrack {
     pub kind: MediaKind,
     /// `TR_...`
     pub track_sid: String,
-    /// `PA_...|TR_...`
+    /// `PA_...|TR_...`, or `PA_...|camera` for tracks that are played in step.
     pub stream_id: String,
     /// For example "video/VP8".
     pub mime_type: String,

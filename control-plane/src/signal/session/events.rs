@@ -51,6 +51,7 @@ impl Session {
                 self.demands.insert(update.track_sid.clone(), update.clone());
                 self.send(Message::SubscribedQualityUpdate(update));
             }
+            RoomEvent::StreamStates(update) => self.send(Message::StreamStateUpdate(update)),
             RoomEvent::Speakers(speakers) => self.send(Message::SpeakersChanged(speakers)),
             RoomEvent::Permissions(permissions) => {
                 self.facts.permissions = permissions;

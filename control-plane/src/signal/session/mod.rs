@@ -52,6 +52,8 @@ pub struct SessionFacts {
     pub identity: String,
     /// Two PeerConnections (`/rtc`) instead of one (`/rtc/v1`).
     pub two_peers: bool,
+    /// Its browser plays tracks of one MediaStream in step, and tells them apart by m-line.
+    pub syncs_streams: bool,
     /// What it may do.
     pub permissions: Permissions,
     /// Unix time in milliseconds at `started`.

@@ -151,7 +151,11 @@ impl Session {
             return;
         }
         let peer = self.downlink.as_mut().unwrap_or(&mut self.uplink);
-        let placement = self.subscriptions.place(&mut peer.negotiator, &mut self.ssrcs);
+        let placement = self.subscriptions.place(
+            &mut peer.negotiator,
+            &mut self.ssrcs,
+            self.facts.syncs_streams,
+        );
         let known = |mime_types: &[&str]| {
             let known =
                 mime_types.iter().filter(|mime_type| peer.negotiator.supports(mime_type, None));
@@ -226,6 +230,7 @@ impl Session {
             subscriptions,
             data,
             limits: None,
+            max_egress_bitrate: peer.max_egress_bitrate,
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Peer {
     /// Too long, or too many.
     ignored_candidates: u32,
     pub(super) force_tcp: bool,
+    /// Bits per second, 0 is no cap (a simulated scenario).
+    pub(super) max_egress_bitrate: u64,
 }
 
 impl Peer {
@@ -56,6 +58,7 @@ impl Peer {
             remote_candidates: Vec::new(),
             ignored_candidates: 0,
             force_tcp: false,
+            max_egress_bitrate: 0,
         }
     }
 
@@ -68,6 +71,7 @@ impl Peer {
         let applied = snapshot.state.unwrap_or_default();
         let transport = applied.transport.clone().unwrap_or_default();
         Self {
+            max_egress_bitrate: applied.max_egress_bitrate,
             applied,
             created: true,
             local: snapshot.transport,
@@ -156,6 +160,8 @@ fn delta_between(from: &node::PeerState, to: &node::PeerState) -> Option<node::P
         extensions: (from.extensions != to.extensions)
             .then(|| node::HeaderExtensionList { extensions: to.extensions.clone() }),
         data: if from.data == to.data { None } else { to.data.clone() },
+        max_egress_bitrate: (from.max_egress_bitrate != to.max_egress_bitrate)
+            .then_some(to.max_egress_bitrate),
         ..node::PeerDelta::default()
     };
     delta.put_tracks =

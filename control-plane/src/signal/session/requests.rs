@@ -225,13 +225,28 @@ impl Session {
                 self.send(super::leave_message(DisconnectReason::UnknownReason, Action::Resume));
                 self.close_signal();
             }
-            // Choosing layers by bandwidth is not here yet, so there is nothing to bound.
-            Scenario::SubscriberBandwidth(_) => {}
+            Scenario::SubscriberBandwidth(bits_per_second) => {
+                // 0 ends the scenario; less than nothing is no rate.
+                let Ok(cap) = u64::try_from(bits_per_second) else {
+                    let error = RequestError::Invalid("subscriberBandwidth: below 0".into());
+                    return self.refuse(0, &error, None);
+                };
+                self.cap_downlink(cap);
+            }
             Scenario::DisconnectSignalOnResume(_)
             | Scenario::DisconnectSignalOnResumeNoMessages(_) => {
                 self.cut_on_resume = true;
                 self.close_signal();
             }
+        }
+    }
+
+    fn cap_downlink(&mut self, bits_per_second: u64) {
+        let peer = self.downlink.as_mut().unwrap_or(&mut self.uplink);
+        peer.max_egress_bitrate = bits_per_second;
+        let (role, created) = (peer.role, peer.is_created());
+        if created {
+            self.apply(role);
         }
     }
 }

@@ -90,6 +90,18 @@ impl Subscription {
         }
     }
 
+    /// Browsers play the tracks of one stream in step: a camera with its microphone, a screen with its sound. Others
+    /// have a stream of their own.
+    fn stream_id(&self, sid: &TrackSid, syncs_streams: bool) -> String {
+        use proto::TrackSource::{Camera, Microphone, ScreenShare, ScreenShareAudio};
+        let publisher = &self.publisher;
+        match self.info.source() {
+            Camera | Microphone if syncs_streams => format!("{publisher}|camera"),
+            ScreenShare | ScreenShareAudio if syncs_streams => format!("{publisher}|screen_share"),
+            _ => format!("{publisher}|{sid}"),
+        }
+    }
+
     fn choose(&mut self, negotiator: &Negotiator, ssrcs: &mut SsrcSource) -> bool {
         let supported = self.variants.iter().find_map(|(node_track_id, mime_type)| {
             let mime_type = decodable(mime_type, negotiator)?;
@@ -245,6 +257,7 @@ impl Subscriptions {
         &mut self,
         negotiator: &mut Negotiator,
         ssrcs: &mut SsrcSource,
+        syncs_streams: bool,
     ) -> Placement {
         let mut placement = Placement::default();
         for (sid, subscription) in &mut self.list {
@@ -261,13 +274,14 @@ impl Subscriptions {
                 continue;
             }
             let kind = subscription.kind();
+            let stream_id = subscription.stream_id(sid, syncs_streams);
             let Some(chosen) = subscription.chosen.as_mut().filter(|chosen| !chosen.placed) else {
                 continue;
             };
             let assignment = negotiator.assign(SendTrack {
                 kind,
                 track_sid: sid.to_string(),
-                stream_id: format!("{}|{sid}", subscription.publisher),
+                stream_id,
                 mime_type: chosen.mime_type.clone(),
                 ssrc: chosen.ssrc,
                 rtx_ssrc: chosen.rtx_ssrc,

@@ -90,6 +90,9 @@ impl ConnectError {
     }
 }
 
+/// Version of the wire protocol that knows streams of several tracks.
+const SYNC_STREAMS_SINCE: i32 = 10;
+
 impl ConnectParams {
     /// Reads the query of a request, percent-encoded as it came.
     pub fn from_query(endpoint: Endpoint, query: &str) -> Result<Self, ConnectError> {
@@ -100,6 +103,20 @@ impl ConnectParams {
             (None, Endpoint::RtcV1) => Err(ConnectError::NoJoinRequest),
             (None, Endpoint::Rtc) => Self::from_parameters(&query),
         }
+    }
+
+    /// Whether tracks that belong together may come in one MediaStream, which browsers then play in step.
+    ///
+    /// A client must not need the track's id in its stream id. The JavaScript SDK with one PeerConnection finds it by
+    /// m-line (`mid_to_track_id`); with two it falls back to the id of the MediaStreamTrack, which goes stale on a
+    /// reused m-line. Firefox makes up ids of its own and, as the SDK says, does not synchronise by stream.
+    #[must_use]
+    pub fn syncs_streams(&self) -> bool {
+        self.single_peer
+            && self.client.sdk() == proto::client_info::Sdk::Js
+            && self.client.protocol >= SYNC_STREAMS_SINCE
+            && !self.client.browser.is_empty()
+            && !self.client.browser.eq_ignore_ascii_case("firefox")
     }
 
     fn from_join_request(request: proto::JoinRequest) -> Self {

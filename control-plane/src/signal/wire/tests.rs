@@ -109,6 +109,49 @@ fn a_join_request_is_unwrapped() {
 }
 
 #[test]
+fn who_plays_streams_in_step() {
+    use proto::client_info::Sdk;
+    struct Case {
+        name: &'static str,
+        sdk: Sdk,
+        browser: &'static str,
+        protocol: i32,
+        single_peer: bool,
+        syncs: bool,
+    }
+    let chrome = Case {
+        name: "Chromium",
+        sdk: Sdk::Js,
+        browser: "Chrome",
+        protocol: 16,
+        single_peer: true,
+        syncs: true,
+    };
+    let cases = [
+        Case { name: "Firefox", browser: "Firefox", syncs: false, ..chrome },
+        Case { name: "an old client", protocol: 9, syncs: false, ..chrome },
+        Case { name: "two PeerConnections", single_peer: false, syncs: false, ..chrome },
+        Case { name: "no browser", browser: "", syncs: false, ..chrome },
+        Case { name: "another SDK", sdk: Sdk::Rust, syncs: false, ..chrome },
+        chrome,
+    ];
+    for case in cases {
+        let endpoint = if case.single_peer { Endpoint::RtcV1 } else { Endpoint::Rtc };
+        let client_info = proto::ClientInfo {
+            sdk: case.sdk as i32,
+            browser: case.browser.into(),
+            protocol: case.protocol,
+            ..Default::default()
+        };
+        let request = proto::JoinRequest { client_info: Some(client_info), ..Default::default() };
+        let query = format!("join_request={}", wrap(0, request.encode_to_vec()));
+        let mut params = ConnectParams::from_query(endpoint, &query).unwrap();
+        params.single_peer = case.single_peer;
+        assert_eq!(params.syncs_streams(), case.syncs, "{}", case.name);
+    }
+}
+
+#[test]
 fn a_join_request_can_resume() {
     let request = proto::JoinRequest {
         reconnect: true,

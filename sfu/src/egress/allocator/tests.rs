@@ -8,7 +8,7 @@ fn origin() -> Instant {
 }
 
 fn claim(priority: u32, kbps: &[u64], granted: Option<u8>) -> Claim {
-    let mut claim = Claim::new(priority);
+    let mut claim = Claim { priority, ..Claim::default() };
     claim.set_steps(kbps.iter().copied().map(Bitrate::from_kbps), granted);
     claim
 }
@@ -122,7 +122,7 @@ fn a_paused_track_comes_back_as_soon_as_its_first_step_fits() {
 
 #[test]
 fn a_ladder_that_wavers_never_gets_cheaper_upwards() {
-    let mut claim = Claim::new(1);
+    let mut claim = Claim::default();
     claim.set_steps([300, 200, 900].map(Bitrate::from_kbps), Some(7));
     assert_eq!(claim.steps(), [300, 300, 900].map(Bitrate::from_kbps));
     assert_eq!(claim.granted(), Some(2), "as high as the ladder goes");

@@ -822,6 +822,57 @@ fn switching_to_tcp_closes_the_signal_and_forces_tcp_at_the_node() {
 }
 
 #[test]
+fn tracks_that_belong_together_share_a_stream_where_the_client_plays_it_in_step() {
+    use proto::TrackSource::{Camera, Microphone, ScreenShare, ScreenShareAudio, Unknown};
+    let tracks = [
+        ("TR_mic", Microphone, false, "PA_other|camera"),
+        ("TR_cam", Camera, true, "PA_other|camera"),
+        ("TR_screen", ScreenShare, true, "PA_other|screen_share"),
+        ("TR_sound", ScreenShareAudio, false, "PA_other|screen_share"),
+        ("TR_else", Unknown, true, "PA_other|TR_else"),
+    ];
+    for syncs_streams in [true, false] {
+        let mut world = World::single();
+        world.session.facts.syncs_streams = syncs_streams;
+        for (sid, source, video, _) in tracks {
+            let mut track = track(sid, video);
+            track.info.source = source as i32;
+            world.room(RoomEvent::Subscribe(track));
+        }
+        world.offer();
+        world.settle();
+        let answer = world.inbox.iter().rev().find_map(|message| match message {
+            Response::Answer(answer) => Some(answer),
+            _ => None,
+        });
+        let answer = answer.expect("answer");
+        for (sid, _, _, stream) in tracks {
+            let own = format!("PA_other|{sid}");
+            let stream = if syncs_streams { stream } else { own.as_str() };
+            let line = format!("a=msid:{stream} {sid}\r\n");
+            assert!(answer.sdp.contains(&line), "{line} is missing in\n{}", answer.sdp);
+            assert!(answer.mid_to_track_id.values().any(|track| track == sid));
+        }
+    }
+}
+
+#[test]
+fn a_simulated_bandwidth_caps_the_downlink_until_zero() {
+    for (mut world, role) in
+        [(World::single(), PeerRole::Single), (World::dual(), PeerRole::Subscriber)]
+    {
+        world.offer();
+        world.settle();
+        for (said, cap) in [(250_000, 250_000), (-1, 250_000), (0, 0)] {
+            let scenario = Some(proto::simulate_scenario::Scenario::SubscriberBandwidth(said));
+            world.request(Request::Simulate(proto::SimulateScenario { scenario }));
+            world.settle();
+            assert_eq!(world.node[&role].state.max_egress_bitrate, cap, "after {said}");
+        }
+    }
+}
+
+#[test]
 fn a_speaker_is_simulated_for_its_time() {
     let mut world = World::single();
     world.inbox.clear();

@@ -60,6 +60,7 @@ pub(super) fn facts(two_peers: bool, now: Instant) -> SessionFacts {
         sid: ParticipantSid::from("PA_self".to_owned()),
         identity: "ada".into(),
         two_peers,
+        syncs_streams: false,
         permissions: Permissions::default(),
         unix_ms: 1_700_000_000_000,
         started: now,
@@ -414,6 +415,7 @@ impl NodePeer {
             state.extensions = list.extensions;
         }
         state.data = delta.data.or(state.data.take());
+        state.max_egress_bitrate = delta.max_egress_bitrate.unwrap_or(state.max_egress_bitrate);
         state.tracks.retain(|track| !delta.remove_track_ids.contains(&track.track_id));
         for track in delta.put_tracks {
             state.tracks.retain(|known| known.track_id != track.track_id);

@@ -1,0 +1,144 @@
+//! One round of sharing a peer's estimate out among what it receives.
+
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::{Congestion, Grant, Subscription};
+use crate::{
+    cache::{LadderStep, Layers},
+    egress::{BitrateAllocator, Claim},
+    ingress::PublishedTrack,
+    rtp::{Bitrate, MediaKind},
+};
+
+/// Room for one round, kept for the next peer's.
+#[derive(Debug, Default)]
+pub(crate) struct Sharing {
+    allocator: BitrateAllocator,
+    claims: Vec<Claim>,
+    /// By claim: the subscription, and where its choices end in `choices`.
+    claimants: Vec<(u32, usize)>,
+    choices: Vec<Layers>,
+    ladder: Vec<LadderStep>,
+    audio: Bitrate,
+}
+
+/// What the estimate has to carry of a track before anything of it was measured: 180p, 360p and 720p as browsers send
+/// them. Higher starts more carefully.
+const UNMEASURED: [Bitrate; 3] =
+    [Bitrate::from_kbps(150), Bitrate::from_kbps(500), Bitrate::from_kbps(1_500)];
+
+/// Of an audio track: Opus with RED.
+const UNMEASURED_AUDIO: Bitrate = Bitrate::from_kbps(64);
+
+/// What an untried path is taken to carry, as a multiple of everybody's lowest layer: more than winning it is charged.
+const UNTRIED: f64 = 1.1;
+
+impl Sharing {
+    /// Begins a round.
+    pub(crate) fn begin(&mut self) {
+        self.claims.clear();
+        self.claimants.clear();
+        self.choices.clear();
+        self.audio = Bitrate::ZERO;
+    }
+
+    /// Takes the subscription at `slot` into the round.
+    pub(crate) fn add(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        subscription: &Subscription,
+        track: &mut PublishedTrack,
+    ) {
+        let Some(wish) = subscription.wish() else { return };
+        match track.kind() {
+            MediaKind::Audio => {
+                let measured = track.bitrate(now, 0);
+                let unknown = measured == Bitrate::ZERO;
+                self.audio = self.audio + if unknown { UNMEASURED_AUDIO } else { measured };
+            }
+            MediaKind::Video => {
+                self.ladder.clear();
+                track.ladder(now, &mut self.ladder);
+                self.claim(slot, subscription, wish);
+            }
+        }
+    }
+
+    /// Ends the round: grants each video subscription what fits, and tells `changed` of each one whose grant is another
+    /// now, with the one before. The deadline for the next round.
+    pub(crate) fn settle(
+        &mut self,
+        now: Instant,
+        congestion: &mut Congestion,
+        subscriptions: &mut Slab<Subscription>,
+        mut changed: impl FnMut(&Subscription, Grant),
+    ) -> Instant {
+        let mut budget = congestion.budget().saturating_sub(self.audio);
+        if congestion.is_untried() {
+            // The first picture tells more about the path than a pause does.
+            let least = self.claims.iter().map(Claim::least).sum::<Bitrate>();
+            budget = budget.max(least.mul_f64(UNTRIED));
+        }
+        self.allocator.allocate(now, budget, &mut self.claims);
+        let mut first = 0;
+        for (claim, (slot, end)) in self.claims.iter().zip(&self.claimants) {
+            let choices = self.choices.get(first..*end).unwrap_or(&[]);
+            first = *end;
+            let Some(subscription) = subscriptions.get_mut(*slot as usize) else { continue };
+            subscription.claim = claim.clone();
+            let grant = match claim.granted().and_then(|step| choices.get(usize::from(step))) {
+                Some(layers) => Grant::UpTo(*layers),
+                // Nothing came yet: whatever comes first shall open.
+                None if choices.is_empty() => Grant::All,
+                None => Grant::Nothing,
+            };
+            let before = subscription.granted();
+            subscription.grant(grant);
+            if grant != before {
+                changed(subscription, before);
+            }
+        }
+        let used = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
+        let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
+        congestion.allocated(now, used, wanted)
+    }
+
+    /// What one subscription can have and what it costs.
+    fn claim(&mut self, slot: u32, subscription: &Subscription, wish: Layers) {
+        let within = |step: &&LadderStep| {
+            let layers = step.layers;
+            layers.spatial <= wish.spatial && layers.temporal <= wish.temporal
+        };
+        let mut claim = subscription.claim.clone();
+        claim.priority = subscription.spec.priority;
+        let first = self.choices.len();
+        // Above the wish is better than nothing: a publisher without layers sends one quality to everybody.
+        let lowest = self.ladder.first().filter(|_| !self.ladder.iter().any(|step| within(&step)));
+        let steps = self.ladder.iter().filter(within).chain(lowest);
+        self.choices.extend(steps.clone().map(|step| step.layers));
+        let choices = &self.choices[first..];
+        let kept = match subscription.granted() {
+            Grant::UpTo(layers) => choices
+                .iter()
+                .rposition(|choice| {
+                    (choice.spatial, choice.temporal) <= (layers.spatial, layers.temporal)
+                })
+                .map(|index| index as u8),
+            Grant::All | Grant::Nothing => None,
+        };
+        claim.set_steps(steps.map(price), kept);
+        self.claims.push(claim);
+        self.claimants.push((slot, self.choices.len()));
+    }
+}
+
+fn price(step: &LadderStep) -> Bitrate {
+    if step.bitrate > Bitrate::ZERO {
+        return step.bitrate;
+    }
+    let index = usize::from(step.layers.spatial).min(UNMEASURED.len() - 1);
+    UNMEASURED[index]
+}

@@ -1,0 +1,164 @@
+//! What the feedback of subscribers changes: their estimates, what waits for their pacers, and who gets which layers.
+
+use super::{
+    Event, Shard,
+    fanout::STEP,
+    timer::{Sleeper, Timer},
+};
+use crate::{
+    peer::{Grant, Waiting},
+    room::PeerKey,
+    rtp::Bitrate,
+    wire::rtcp::TransportFeedback,
+};
+
+impl Shard {
+    pub(super) fn transport_feedback(&mut self, key: PeerKey, feedback: &TransportFeedback<'_>) {
+        let now = self.now;
+        self.counters.transport_feedback += 1;
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.congestion.handle_transport_cc(now, feedback);
+        peer.rtt = peer.congestion.estimator().rtt().or(peer.rtt);
+        self.estimate_changed(key);
+    }
+
+    pub(super) fn receiver_estimate(&mut self, key: PeerKey, rate: Bitrate) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.congestion.handle_remb(now, rate);
+        self.estimate_changed(key);
+    }
+
+    pub(super) fn wake_estimator(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.congestion.handle_timeout(now);
+        self.estimate_changed(key);
+    }
+
+    /// The estimate may be another one, a probe may have begun, the pacer may have more room.
+    fn estimate_changed(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let deadline = peer.congestion.poll_timeout();
+        let due = peer.congestion.is_allocation_due(now);
+        let release = peer.congestion.poll_release(now);
+        self.timers.set(Sleeper::Peer(key), Timer::Estimator, deadline);
+        self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        if due {
+            self.allocate(key);
+        }
+    }
+
+    /// Has a peer's estimate shared out anew before the turn after this one.
+    pub(super) fn reallocate(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        if peer.congestion.invalidate() {
+            self.timers.set(Sleeper::Peer(key), Timer::Allocation, Some(now));
+        }
+    }
+
+    /// Shares a peer's estimate out among what it receives.
+    pub(super) fn allocate(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Self { peers, tracks, rooms, fanout, events, sharing, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
+            return;
+        };
+        if !peer.congestion.is_controlled() {
+            return;
+        }
+        sharing.begin();
+        for (slot, subscription) in &peer.subscriptions {
+            let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
+            let Some(track) = track else { continue };
+            sharing.add(now, slot as u32, subscription, &mut track.published);
+        }
+        let identity = &peer.identity;
+        let next = sharing.settle(
+            now,
+            &mut peer.congestion,
+            &mut peer.subscriptions,
+            |subscription, before| {
+                let route = subscription.route;
+                fanout.demands.push(route);
+                if let Some(encoding) = subscription.wants_keyframe() {
+                    fanout.keyframes.push((route, encoding));
+                }
+                let paused = subscription.granted() == Grant::Nothing;
+                if paused == (before == Grant::Nothing) {
+                    return;
+                }
+                let Some(known) = rooms.route(route) else { return };
+                events.push_back(Event::StreamState {
+                    room: identity.room_id.clone(),
+                    peer: identity.id.clone(),
+                    track: known.track.clone(),
+                    paused,
+                });
+            },
+        );
+        self.timers.set(Sleeper::Peer(key), Timer::Allocation, Some(next));
+        let release = self.peer_mut(key).and_then(|peer| peer.congestion.poll_release(now));
+        self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        self.follow_up();
+    }
+
+    /// The pacer of a peer has room again.
+    pub(super) fn wake_pacer(&mut self, key: PeerKey) {
+        let Some(peer) = self.peer_mut(key) else { return };
+        if !std::mem::replace(&mut peer.releasing, true) {
+            self.fanout.release(key);
+        }
+    }
+
+    /// Sends what waited for its turn, at most `limit` packets at once, and what a probe needs beside it. Returns how
+    /// many were looked at.
+    pub(super) fn serve_release(&mut self, key: PeerKey, limit: usize) -> usize {
+        let (now, send_time) = (self.now, self.send_time());
+        let Self { peers, tracks, outbox, counters, fanout, .. } = self;
+        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
+            return 1;
+        };
+        peer.releasing = false;
+        outbox.close_run();
+        let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
+        else {
+            return 1;
+        };
+        let (mut served, mut unable) = (0, false);
+        while served < limit
+            && link.waiting() < STEP
+            && let Some(waiting) = link.congestion.poll_waiting(now)
+        {
+            served += 1;
+            let Waiting { slot, .. } = waiting;
+            let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
+            let route = subscription.route;
+            let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
+            let demanded = subscription.demanded();
+            subscription.release(waiting, &track.published, &mut link);
+            fanout.note(subscription, demanded);
+        }
+        'probe: while link.waiting() < STEP
+            && let Some(missing) = link.congestion.poll_padding(now)
+        {
+            served += 1;
+            for (_, subscription) in subscriptions.iter_mut() {
+                let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
+                let Some(track) = track else { continue };
+                if subscription.pad(&track.published, missing, &mut link).is_some() {
+                    continue 'probe;
+                }
+            }
+            // No stream has retransmissions: media alone has to do.
+            unable = true;
+            break;
+        }
+        let release = link.congestion.poll_release(now).filter(|_| !unable);
+        self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        self.follow_up();
+        served.max(1)
+    }
+}
