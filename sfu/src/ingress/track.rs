@@ -468,6 +468,7 @@ impl PublishedTrack {
             self.audio.add(level);
         }
         let slot = &mut self.encodings[usize::from(encoding)];
+        slot.rate.add(now, packet.header.header_len + packet.payload.len());
         slot.last_packet = Some(now);
         let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
         let frame_number = match padding {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    DropReason, RelayMessage, Shard,
+    DropReason, RelayMessage, Shard, find_peer,
     rtcp::UNKNOWN_RTT,
     timer::{Sleeper, Timer},
     track::Owner,
@@ -150,8 +150,7 @@ impl Shard {
         let rest = takers.get(done..).unwrap_or(&[]);
         let (part, later) = rest.split_at(rest.len().min(limit));
         for taker in part {
-            let peer = peers.get_mut(taker.peer.index());
-            let Some(peer) = peer.filter(|peer| peer.identity.key == taker.peer) else { continue };
+            let Some(peer) = find_peer(peers, taker.peer) else { continue };
             if peer.pending.is_empty() {
                 fanout.destinations.push_back(taker.peer);
             }
@@ -178,9 +177,7 @@ impl Shard {
     fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
-            return 1;
-        };
+        let Some(peer) = find_peer(peers, key) else { return 1 };
         let mut pending = std::mem::take(&mut peer.pending);
         let mut served = 0;
         outbox.close_run();
@@ -221,9 +218,7 @@ impl Shard {
     fn serve_resends(&mut self, key: PeerKey) {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
-            return;
-        };
+        let Some(peer) = find_peer(peers, key) else { return };
         peer.resending = false;
         outbox.close_run();
         let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)

@@ -1,7 +1,7 @@
 //! Media and feedback of a peer, from the datagram to the cache.
 
 use super::{
-    DropReason, Event, Shard,
+    DropReason, Event, Shard, find_peer,
     timer::{Sleeper, Timer},
 };
 use crate::{
@@ -77,7 +77,7 @@ impl Shard {
     ) -> Result<Place, DropReason> {
         let now = self.now;
         let Self { peers, tracks, fanout, counters, timers, .. } = self;
-        let peer = peers.get_mut(key.index()).ok_or(DropReason::Closed)?;
+        let peer = find_peer(peers, key).ok_or(DropReason::Closed)?;
         let packet = RtpPacket::parse(bytes).map_err(|_| DropReason::Malformed)?;
         let values = packet.extension_values(&peer.spec.receive_extensions);
         let header = packet.header;

@@ -250,7 +250,7 @@ impl Shard {
     }
 
     fn peer_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
-        self.peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
+        find_peer(&mut self.peers, key)
     }
 
     fn route(&mut self, path: FiveTuple, datagram: &mut [u8]) -> Result<(), DropReason> {
@@ -285,10 +285,7 @@ impl Shard {
     /// Takes what a transport has after it was touched: datagrams, events, its deadline.
     fn settle(&mut self, key: PeerKey) {
         loop {
-            let Some(peer) = self.peers.get_mut(key.index()) else { return };
-            if peer.identity.key != key {
-                return;
-            }
+            let Some(peer) = find_peer(&mut self.peers, key) else { return };
             while let Some(path) = peer.transport.poll_transmit(&mut self.scratch) {
                 self.outbox.push(path, &self.scratch);
             }
@@ -413,4 +410,9 @@ impl Shard {
             _ => {}
         }
     }
+}
+
+/// The peer with this key, for where other parts of the shard are borrowed as well.
+fn find_peer(peers: &mut Slab<Peer>, key: PeerKey) -> Option<&mut Peer> {
+    peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
 }

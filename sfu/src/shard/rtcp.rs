@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DropReason, Shard,
+    DropReason, Shard, find_peer,
     timer::{Sleeper, Timer},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Shard {
     fn sender_report(&mut self, key: PeerKey, info: &crate::wire::rtcp::SenderInfo) {
         let now = self.now;
         let Self { peers, tracks, relays, .. } = self;
-        let Some(peer) = peers.get(key.index()) else { return };
+        let Some(peer) = find_peer(peers, key) else { return };
         for route in peer.routes() {
             let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { continue };
             if !track.published.handle_sender_report(now, info) {
@@ -139,7 +139,7 @@ impl Shard {
     pub(super) fn send_track_feedback(&mut self, key: PeerKey, route: RouteKey) {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()) else { return };
+        let Some(peer) = find_peer(peers, key) else { return };
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         let (rtt, sender) = (peer.rtt.unwrap_or(UNKNOWN_RTT), peer.feedback_ssrc);
         counters.feedback_out += 1;
@@ -150,7 +150,7 @@ impl Shard {
     pub(super) fn send_twcc(&mut self, key: PeerKey) {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, outbox, counters, timers, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()) else { return };
+        let Some(peer) = find_peer(peers, key) else { return };
         let sender = peer.feedback_ssrc;
         let Some((mut link, twcc)) = peer.feedback(now, send_time, outbox, counters) else {
             return;
@@ -164,7 +164,7 @@ impl Shard {
         let (now, send_time) = (self.now, self.send_time());
         let next = now + self.report_interval();
         let Self { peers, tracks, outbox, counters, timers, blocks, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()) else { return };
+        let Some(peer) = find_peer(peers, key) else { return };
         timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
         blocks.clear();
         for route in peer.routes() {

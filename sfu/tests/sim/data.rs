@@ -21,7 +21,7 @@ pub(crate) fn packet(text: &str, destinations: &[&str]) -> Vec<u8> {
     packet
 }
 
-fn contains(bytes: &[u8], text: &str) -> bool {
+pub(crate) fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 

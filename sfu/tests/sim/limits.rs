@@ -28,6 +28,19 @@ fn a_peer_over_its_cap_is_cut_down_to_it() {
 }
 
 #[test]
+fn feedback_counts_towards_the_cap() {
+    let mut world = World::new(1);
+    let (a, b) = (world.client("room", 0), world.client("room", 0));
+    world.clients[a].publish("video", &[VIDEO]);
+    world.clients[b].subscribe("video", MediaKind::Video);
+    // It sends nothing but reports and transport-wide feedback.
+    world.clients[b].spec.limits.ingress_bitrate = Some(Bitrate::from_kbps(1));
+    world.connect_all();
+    world.run_for(5 * SECOND);
+    assert!(world.drops(DropReason::OverIngressBitrate) > 10, "{:?}", world.all_drops());
+}
+
+#[test]
 fn a_peer_with_too_many_ssrcs_keeps_the_first() {
     let mut world = World::new(1);
     let a = world.client("room", 0);

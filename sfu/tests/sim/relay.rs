@@ -8,6 +8,7 @@ use chappe_sfu::{
 };
 
 use super::{
+    data::{contains, packet},
     media::Source,
     world::{SECOND, World},
 };
@@ -22,6 +23,17 @@ fn two_shards(sources: &[Source]) -> (World, u32) {
     let ssrc = world.clients[b].subscribe("video", MediaKind::Video);
     world.connect_all();
     (world, ssrc)
+}
+
+/// How far apart in seconds, on their publisher's clock, the latest packets of an audio and a video stream are.
+fn apart(world: &World, client: usize, audio: u32, video: u32) -> f64 {
+    let wall = |ssrc, rate: f64| {
+        let packet = world.clients[client].packets(ssrc).last().unwrap();
+        let (ntp, rtp) = packet.report.expect("a sender report");
+        let ahead = f64::from(packet.time.wrapping_sub(rtp as u32) as i32) / rate;
+        ntp.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() + ahead
+    };
+    (wall(audio, 48_000.0) - wall(video, 90_000.0)).abs()
 }
 
 fn stream(world: &World, ssrc: u32) -> Option<u8> {
@@ -154,14 +166,55 @@ fn lips_stay_in_sync_across_shards() {
     let video = world.clients[b].subscribe("video", MediaKind::Video);
     world.connect_all();
     world.run_for(8 * SECOND);
-    let wall = |ssrc, rate: f64| {
-        let packet = world.clients[b].packets(ssrc).last().unwrap();
-        let (ntp, rtp) = packet.report.expect("a sender report");
-        let ahead = f64::from(packet.time.wrapping_sub(rtp as u32) as i32) / rate;
-        ntp.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() + ahead
-    };
-    let (heard, seen) = (wall(audio, 48_000.0), wall(video, 90_000.0));
-    assert!((heard - seen).abs() < 0.06, "{} ms apart", (heard - seen) * 1_000.0);
+    let apart = apart(&world, b, audio, video);
+    assert!(apart < 0.06, "{} ms apart", apart * 1_000.0);
+}
+
+#[test]
+fn whatever_was_asked_while_a_ring_was_full_comes_true() {
+    let mut world = World::new(2);
+    let (a, b, c) = (world.client("room", 0), world.client("room", 1), world.client("room", 1));
+    let layers = [10, 20, 40].map(|packets| Source::Video { packets });
+    world.clients[a].publish("video", &layers);
+    world.clients[a].publish("audio", &[Source::Audio]);
+    let video = world.clients[b].subscribe("video", MediaKind::Video);
+    let audio = world.clients[b].subscribe("audio", MediaKind::Audio);
+    let left = world.clients[c].subscribe("audio", MediaKind::Audio);
+    for client in [a, b, c] {
+        world.clients[client].use_data();
+    }
+    world.connect_all();
+    world.run_until("everything flows", 10 * SECOND, |world| {
+        stream(world, video) == Some(2)
+            && world.clients[b].packets(audio).count() > 10
+            && world.clients[c].packets(left).count() > 10
+            && [a, b, c].iter().all(|client| world.clients[*client].channels.len() == 2)
+    });
+    world.ring_capacity = 0;
+    world.run_until("an overflow", 10 * SECOND, |world| world.drops(DropReason::RelayLane) > 100);
+    // Another layer, no more audio for one, data to the other side.
+    world.clients[b].spec.subscriptions[0].max_spatial = Some(0);
+    world.apply(b);
+    world.clients[c].spec.subscriptions.clear();
+    world.apply(c);
+    for text in ["one", "two", "three"] {
+        world.send_data(a, "_reliable", &packet(text, &[]));
+    }
+    world.run_for(SECOND / 2);
+    let silent = world.clients[c].packets(left).count();
+    world.ring_capacity = 256;
+    world.run_until("the lower layer", 5 * SECOND, |world| stream(world, video) == Some(0));
+    world.run_for(4 * SECOND);
+    assert_eq!(stream(&world, video), Some(0));
+    assert_eq!(world.clients[c].packets(left).count(), silent, "unsubscribed");
+    for client in [b, c] {
+        let messages = &world.clients[client].messages;
+        assert_eq!(messages.len(), 3, "reliable data waited for the ring");
+        let texts = ["one", "two", "three"];
+        assert!(messages.iter().zip(texts).all(|((_, bytes), text)| contains(bytes, text)));
+    }
+    let apart = apart(&world, b, audio, video);
+    assert!(apart < 0.06, "lips are {} ms apart", apart * 1_000.0);
 }
 
 #[test]
