@@ -16,6 +16,8 @@ pub mod egress;
 pub mod forward;
 pub mod ingress;
 mod net;
+#[cfg(fuzzing)]
+pub use net::fuzz_framing;
 pub mod peer;
 pub mod relay;
 pub mod room;

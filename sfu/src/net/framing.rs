@@ -63,6 +63,47 @@ pub(crate) fn push_frame(packet: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// For the fuzzer: however a stream is cut, the same packets come out, and no more is kept than one packet takes.
+#[cfg(fuzzing)]
+pub fn fuzz_framing(cuts: &[u8], stream: &[u8]) {
+    let mut whole = FrameReader::default();
+    whole.push(stream);
+    let mut expected = Vec::new();
+    let end = loop {
+        match whole.poll() {
+            Ok(Some(packet)) => expected.push(packet.to_vec()),
+            Ok(None) => break Ok(whole.into_rest()),
+            Err(error) => break Err(error),
+        }
+    };
+    let (mut pieces, mut seen, mut rest) = (FrameReader::default(), Vec::new(), stream);
+    let mut sizes = cuts.iter().map(|cut| usize::from(*cut) + 1).cycle();
+    let outcome = 'stream: loop {
+        loop {
+            match pieces.poll() {
+                Ok(Some(packet)) => seen.push(packet.to_vec()),
+                Ok(None) => break,
+                Err(error) => break 'stream Err(error),
+            }
+        }
+        assert!(pieces.bytes.len() - pieces.start < 2 + MAX_FRAME);
+        if rest.is_empty() {
+            break Ok(pieces.into_rest());
+        }
+        let (piece, later) = rest.split_at(sizes.next().unwrap_or(1).min(rest.len()));
+        pieces.push(piece);
+        rest = later;
+    };
+    assert_eq!((&seen, &outcome), (&expected, &end));
+    let mut again = Vec::new();
+    assert!(seen.iter().all(|packet| push_frame(packet, &mut again)));
+    let mut reader = FrameReader::default();
+    reader.push(&again);
+    for packet in &expected {
+        assert_eq!(reader.poll().ok().flatten().as_deref(), Some(&packet[..]));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -10,6 +10,9 @@ mod stun;
 mod tcp;
 mod udp;
 
+#[cfg(fuzzing)]
+pub use framing::fuzz_framing;
+
 pub(crate) use address::{InterfaceFilter, local_addresses};
 pub(crate) use kernel::udp_kernel_drops;
 pub(crate) use stun::{local_ufrag, public_address};

@@ -123,6 +123,12 @@ impl Lane {
         self.media.pop_front()
     }
 
+    /// How many messages wait.
+    #[cfg(fuzzing)]
+    pub(crate) fn len(&self) -> usize {
+        self.tables.len() + self.media.len() + self.data.len()
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.media.is_empty() && self.data.is_empty()

@@ -16,6 +16,8 @@ mod config;
 mod congestion;
 mod data;
 mod fanout;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod index;
 mod media;
 mod relay;

@@ -61,6 +61,12 @@ impl Relays {
         self.lane(to)?.pop()
     }
 
+    /// Messages that wait for another shard.
+    #[cfg(fuzzing)]
+    pub(super) fn waiting(&self, to: ShardId) -> usize {
+        self.lanes.get(usize::from(to.0)).map_or(0, RelayLane::len)
+    }
+
     /// The lane to another shard.
     pub(super) fn lane(&mut self, to: ShardId) -> Option<&mut RelayLane> {
         if to == self.own {

@@ -27,6 +27,11 @@ use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
+#[cfg(fuzzing)]
+pub use ice::fuzz_check;
+#[cfg(fuzzing)]
+pub use sctp::fuzz_dcep;
+
 pub use channel::{ChannelError, ChannelOptions, SendError};
 pub use event::{ChannelId, DropReason, FailReason, TransportEvent};
 pub use params::{
@@ -296,6 +301,17 @@ impl Transport {
     /// The description names an association: channels will open.
     pub fn expects_data(&self) -> bool {
         self.sctp_params.is_some()
+    }
+
+    /// For the fuzzer: as if DTLS had agreed on these keys, the same in both directions.
+    #[cfg(fuzzing)]
+    pub fn fuzz_connect(&mut self, keys: &SrtpKeys) {
+        let (Ok(egress), Ok(ingress)) = (SrtpEgress::new(keys), SrtpIngress::new(keys)) else {
+            return;
+        };
+        let profile = egress.profile();
+        self.srtp = Some(Box::new((egress, ingress)));
+        self.events.push_back(TransportEvent::Connected { profile });
     }
 
     fn take_ice_events(&mut self, events: Vec<IceEvent>) {

@@ -20,6 +20,8 @@ use self::stun::{BindingRequest, ParseError};
 use super::{DropReason, FiveTuple, IceCredentials};
 
 mod stun;
+#[cfg(fuzzing)]
+pub use stun::fuzz_check;
 #[cfg(test)]
 mod tests;
 

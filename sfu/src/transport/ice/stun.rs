@@ -185,6 +185,21 @@ const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
 const ICE_CONTROLLED: u16 = 0x8029;
 
+/// For the fuzzer: a check with these attributes, signed as its peer would.
+#[cfg(fuzzing)]
+pub fn fuzz_check(username: &str, pwd: &str, attributes: &[u8]) -> Vec<u8> {
+    let mut out = [&BINDING_REQUEST[..], &[0, 0], &MAGIC, &[7; 12]].concat();
+    let mut padded = username.as_bytes().to_vec();
+    padded.resize(padded.len().next_multiple_of(4), 0);
+    push_attr(&mut out, USERNAME, username.len(), &padded);
+    out.extend_from_slice(&attributes[..attributes.len() & !3]);
+    let tag = integrity(&integrity_key(pwd), &out);
+    push_attr(&mut out, MESSAGE_INTEGRITY, INTEGRITY_LEN, &tag);
+    let length = (out.len() - HEADER_LEN) as u16;
+    out[2..4].copy_from_slice(&length.to_be_bytes());
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use is::{

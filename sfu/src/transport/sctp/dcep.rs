@@ -83,6 +83,14 @@ const UNORDERED: u8 = 0x80;
 /// RFC 8831 section 6.4.
 const PRIORITY_NORMAL: u16 = 256;
 
+/// For the fuzzer: what was read is written and read again.
+#[cfg(fuzzing)]
+pub fn fuzz_dcep(message: &[u8]) {
+    if let Some(read) = Dcep::parse(message) {
+        assert_eq!(Dcep::parse(&read.to_bytes()), Some(read));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

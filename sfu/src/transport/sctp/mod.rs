@@ -5,6 +5,8 @@
 //! repeat themselves are dropped here: the library closes an established association over one.
 
 mod dcep;
+#[cfg(fuzzing)]
+pub use dcep::fuzz_dcep;
 #[cfg(test)]
 mod tests;
 
