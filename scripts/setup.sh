@@ -21,6 +21,7 @@ if [ "$what" = test ]; then
   need ip iproute2
   need unshare util-linux
   need nft nftables
+  need ffmpeg ffmpeg
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()

@@ -1,5 +1,3 @@
-//! The binary `chappe-loadtest`.
+//! The swarm.
 
-fn main() -> std::process::ExitCode {
-    chappe_loadtest::main()
-}
+fn main() {}

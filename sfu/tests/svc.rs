@@ -303,10 +303,13 @@ impl Room {
         for got in self.got.values() {
             pictures.entry(self.source.frame(got.frame).picture).or_default().push(got);
         }
-        let layers = u64::from(self.source.mode.spatial);
+        let frames = &self.source.frames;
         let whole = |picture: u64| {
-            (picture * layers..(picture + 1) * layers)
-                .flat_map(|frame| &self.source.frame(frame).packets)
+            let first = frames.partition_point(|frame| frame.picture < picture);
+            frames[first..]
+                .iter()
+                .take_while(|frame| frame.picture == picture)
+                .flat_map(|frame| &frame.packets)
                 .all(|seq| self.arrived.get(seq) == Some(&false))
         };
         let last_sent = self.source.frames.last().unwrap().picture;
@@ -396,6 +399,7 @@ fn no_broken_frame_whatever_is_lost_late_or_wanted() {
             };
             let mut room = Room::new(mode, carriage, seed, network);
             for _ in 0..12 {
+                room.source.produces = [mode.spatial, mode.spatial, 1, 2][dice.roll(4) as usize];
                 room.want(dice.roll(3) as u8, dice.roll(3) as u8);
                 room.run(1 + dice.roll(40));
             }
@@ -435,6 +439,27 @@ fn one_keyframe_per_switch_that_needs_one_and_none_for_the_others() {
         room.run(50);
         room.check_target(case.to.0, case.to.1);
         assert_eq!(room.keyframes - before, case.keyframes, "{}", case.name);
+    }
+}
+
+#[test]
+fn layers_that_the_sender_stops_are_not_waited_for_and_come_back() {
+    for mode in [Mode::L3T3, Mode::L3T3_KEY, Mode::S3T3] {
+        let mut room = Room::new(mode, Carriage::Descriptor, 4, CALM);
+        room.source.produces = 2;
+        room.want(2, 2);
+        room.run(40);
+        room.check_target(1, 2);
+        for (produces, reached) in [(3, 2), (1, 0), (3, 2), (2, 1)] {
+            room.source.produces = produces;
+            room.key_in = Some(0);
+            room.run(40);
+            room.check_target(reached, 2);
+            assert_eq!(room.forwarder.wants_keyframe(), None, "{}", room.name);
+        }
+        room.check_dependencies();
+        room.check_numbers();
+        room.check_markers();
     }
 }
 

@@ -132,12 +132,17 @@ pub struct LayerFacts {
     pub needs_more: bool,
     /// What it is for each target.
     pub uses: LayerUses,
-    /// The targets of the stream.
+    /// The targets of the stream: those that its sender produces, or more where `nested`. A sender stops the upper
+    /// layers where its bandwidth falls.
     pub targets: LayerSet,
     /// A target has all frames of the targets of lower spatial layers, so that it can be left downwards at any picture.
     pub nested: bool,
     /// The packet carries the structure of a dependency descriptor.
     pub has_structure: bool,
+    /// Decode targets of the dependency descriptor that the sender produces, one bit each.
+    pub active: u32,
+    /// The packet says so itself.
+    pub tells_active: bool,
 }
 
 impl LayerFacts {

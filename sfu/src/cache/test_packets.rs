@@ -73,6 +73,8 @@ pub(crate) fn vp8_layer(
         targets,
         nested: true,
         has_structure: false,
+        active: 0,
+        tells_active: false,
     });
     meta
 }

@@ -53,15 +53,13 @@ impl DescriptorRewriter {
         }
         let targets = timing.decode_targets.get(usize::from(meta.encoding))?;
         let count = targets.count;
-        let all = u32::MAX.checked_shr(u32::BITS.checked_sub(count.into())?)?;
-        let mask = *targets.whole.get(target.cell())? & all;
-        // Without a mask a structure makes all of its decode targets active.
+        let mask = *targets.whole.get(target.cell())? & facts.active;
+        // Unless it is changed, the packet says what the publisher produces.
         let known = match self.told {
-            _ if facts.has_structure => all,
-            Some((mask, _)) => mask,
-            None => all,
+            Some((mask, _)) if !facts.tells_active => mask,
+            _ => facts.active,
         };
-        if mask != known || facts.has_structure || self.told.is_none() {
+        if mask != known || facts.tells_active || self.told.is_none() {
             self.told = Some((mask, facts.frame));
         }
         (mask != known).then_some(ActiveTargets { mask, count })

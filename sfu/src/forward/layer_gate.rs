@@ -165,9 +165,8 @@ impl LayerGate {
 
     /// Changes the target if that is wanted and this frame allows it.
     fn aim(&mut self, meta: &PacketMeta, facts: LayerFacts, wanted: Layers, new_picture: bool) {
-        if meta.frame.keyframe {
-            (self.targets, self.nested, self.stuck) = (facts.targets, facts.nested, false);
-        }
+        (self.targets, self.nested) = (facts.targets, facts.nested);
+        self.stuck &= !meta.frame.keyframe;
         let Some(target) = self.target() else { return };
         let Some(goal) = self.targets.best_within(wanted).filter(|goal| *goal != target) else {
             self.waiting = 0;

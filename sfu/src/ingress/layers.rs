@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct LayerReader {
     structure: Option<Structure>,
+    /// Decode targets that the sender produces, as it said last.
+    active: u32,
     /// Highest extended frame number (of a picture with VP9) so far.
     highest: Option<u64>,
     /// Highest sequence number so far.
@@ -149,6 +151,7 @@ impl LayerReader {
         let header = read.header;
         let FrameDiffs { near, far } = read.frame_diffs;
         let independent = near == 0 && !far;
+        let active = read.active_decode_targets.unwrap_or(self.active);
         (frame.start, frame.end) = (header.start_of_frame, header.end_of_frame);
         frame.keyframe = header.start_of_frame && has_structure && independent && read.spatial == 0;
         (frame.spatial, frame.temporal) = (read.spatial, read.temporal);
@@ -162,11 +165,17 @@ impl LayerReader {
                 needs: near,
                 needs_more: far,
                 uses,
-                targets: structure.set,
+                // What a nested target lacks is not missed, and may come back any time. Elsewhere it is all there is.
+                targets: if structure.nested { structure.set } else { structure.active(active) },
                 nested: structure.nested,
                 has_structure,
+                active,
+                tells_active: read.active_decode_targets.is_some(),
             }
         });
+        if newest {
+            self.active = active;
+        }
         let number = self.extend(header.frame_number, 16, newest && frame.keyframe);
         if let Some(layers) = &mut frame.layers {
             layers.frame = number;
@@ -226,6 +235,8 @@ impl LayerReader {
                     targets: LayerSet::ALL,
                     nested: true,
                     has_structure: false,
+                    active: 0,
+                    tells_active: false,
                 })
             }
         }
@@ -262,6 +273,8 @@ impl LayerReader {
                 .fold(LayerSet::EMPTY, |set, temporal| set.with(Layers { spatial: 0, temporal })),
             nested: true,
             has_structure: false,
+            active: 0,
+            tells_active: false,
         }
     }
 
@@ -317,6 +330,13 @@ impl Structure {
                 .all(|whole| whole & 1 << target != 0)
         });
         Self { parsed: Box::new(parsed), layers, set, nested, fits, decode_targets }
+    }
+
+    /// Those of `mask`; all where it leaves none.
+    fn active(&self, mask: u32) -> LayerSet {
+        let active = self.targets().filter(|(target, _)| mask & 1 << target != 0);
+        let set = active.fold(LayerSet::EMPTY, |set, (_, layers)| set.with(layers));
+        if set.is_empty() { self.set } else { set }
     }
 
     fn targets(&self) -> impl Iterator<Item = (u8, Layers)> {

@@ -142,6 +142,9 @@ pub(crate) struct Source {
     pub(crate) mode: Mode,
     pub(crate) carriage: Carriage,
     pub(crate) frames: Vec<Frame>,
+    /// Spatial layers that it produces, from the next key picture on.
+    pub(crate) produces: u8,
+    produced: u8,
     seq: u64,
     picture: u64,
     since_key: usize,
@@ -159,6 +162,8 @@ impl Source {
             mode,
             carriage,
             frames: Vec::new(),
+            produces: mode.spatial,
+            produced: mode.spatial,
             seq: FIRST_SEQ,
             picture: 0,
             since_key: 0,
@@ -175,13 +180,14 @@ impl Source {
         let key = key || self.frames.is_empty();
         if key {
             self.since_key = 0;
+            self.produced = self.produces.min(self.mode.spatial);
             self.latest = [[None; 3]; 3];
         }
         let pattern = self.mode.pattern();
         let place = self.since_key % pattern.len();
         self.since_key += 1;
         let mut sent = Vec::new();
-        for spatial in 0..self.mode.spatial {
+        for spatial in 0..self.produced {
             let frame = self.next_frame(key, spatial, pattern[place], place);
             self.send(frame, dice, &mut sent);
         }
@@ -223,7 +229,7 @@ impl Source {
             sent.push(Sent {
                 seq: self.seq,
                 time: (frame.picture as u32).wrapping_mul(3_000).wrapping_add(u32::MAX - 90_000),
-                marker: last && frame.spatial + 1 == self.mode.spatial,
+                marker: last && frame.spatial + 1 == self.produced,
                 frame: frame.number,
                 descriptor,
                 payload,
@@ -289,9 +295,14 @@ impl Source {
         );
         bits.put(16, (FIRST_FRAME + frame.number) as u32 & 0xffff);
         let structure = frame.key && frame.spatial == 0 && first;
-        bits.put(5, u32::from(structure) << 4 | 0b00010);
+        let fewer = structure && self.produced < self.mode.spatial;
+        bits.put(5, u32::from(structure) << 4 | u32::from(fewer) << 3 | 0b00010);
         if structure {
             self.structure(&mut bits);
+        }
+        if fewer {
+            let active = u32::from(self.produced * self.mode.temporal);
+            bits.put(self.mode.targets().count() as u32, (1 << active) - 1);
         }
         for need in &frame.needs {
             bits.put(2, 2);
