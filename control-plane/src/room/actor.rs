@@ -467,6 +467,8 @@ impl RoomActor {
         match notice {
             NodeNotice::Event(event) => self.node_event(event, now),
             NodeNotice::Peers(node, snapshots) if self.home.node.is(&node) => {
+                // What was said meanwhile is lost.
+                self.state.speakers(&[]);
                 self.resynchronise(snapshots, now);
             }
             // Of a node that was given up and came back: the room lives elsewhere.

@@ -13,7 +13,7 @@ use crate::{
     runtime::{Candidate, CandidateKind},
     shard::{
         DataSpec, DtlsRole, EncodingSpec, Event, Fingerprint, IceCredentials, Limits, LostReason,
-        PeerSpec, Protocol, SctpParams, SubscriptionSpec, TrackSpec, TransportParams,
+        PeerSpec, Protocol, SctpParams, SpeakerLevel, SubscriptionSpec, TrackSpec, TransportParams,
     },
 };
 
@@ -469,6 +469,17 @@ pub(super) fn event(event: Event) -> pb::event::Event {
                 peer_id: peer.to_string(),
                 track_id: track.to_string(),
                 paused,
+            })
+        }
+        Event::SpeakersChanged { room, speakers } => {
+            let speaker = |one: &SpeakerLevel| pb::Speaker {
+                track_id: one.track.to_string(),
+                level: f32::from(one.level) / f32::from(u16::MAX),
+                dominant: one.dominant,
+            };
+            pb::event::Event::SpeakersChanged(pb::SpeakersChanged {
+                room_id: room.to_string(),
+                speakers: speakers.iter().map(speaker).collect(),
             })
         }
         Event::DataOverflow { room, peer } => pb::event::Event::DataOverflow(pb::DataOverflow {

@@ -15,9 +15,10 @@ use crate::{
         CachedPacket, DecodeTargets, EncodingSet, FormatId, Formats, LadderStep, Layers,
         PacketMeta, SenderClock, Timing,
     },
+    room::LevelWindow,
     rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
     wire::{
-        AudioLevel, BufferTooSmall, ExtensionValues, RtpPacket,
+        BufferTooSmall, ExtensionValues, RtpPacket,
         rtcp::{CompoundWriter, ReportBlock, SenderInfo},
     },
 };
@@ -406,9 +407,9 @@ impl PublishedTrack {
         self.relayed_ladder.extend_from_slice(steps);
     }
 
-    /// The loudest packet since the last call.
-    pub fn take_audio_level(&mut self) -> Option<AudioLevel> {
-        self.audio.take()
+    /// How loud it was since the last call; `None` where nothing was heard.
+    pub fn take_levels(&mut self, now: Instant) -> Option<LevelWindow> {
+        self.audio.take(now)
     }
 
     /// The SSRC of an encoding's media, once it is known.
@@ -465,7 +466,7 @@ impl PublishedTrack {
             false => describe(codec.kind, packet.header.marker, payload),
         };
         if let Some(level) = extensions.audio_level {
-            self.audio.add(level);
+            self.audio.add(now, level);
         }
         let slot = &mut self.encodings[usize::from(encoding)];
         slot.rate.add(now, packet.header.header_len + packet.payload.len());

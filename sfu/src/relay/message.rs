@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     cache::{CachedPacket, EncodingSet, FormatId, LadderStep, PacketMeta, SenderClock},
-    room::RoomId,
+    room::{LevelWindow, RoomId},
     rtp::{Codec, MediaKind, SeqNo, TrackId},
 };
 
@@ -77,6 +77,13 @@ pub enum RelayMessage {
         encoding: u8,
         /// From the last sender report.
         clock: SenderClock,
+    },
+    /// How loud an audio track was of late, for the room's home, which elects speakers.
+    Levels {
+        /// Which track.
+        route: u32,
+        /// Its levels since the last message.
+        window: LevelWindow,
     },
     /// A data packet.
     Data(DataMessage),

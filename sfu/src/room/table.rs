@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use super::{PeerId, RoomId, ShardId};
+use super::{PeerId, RoomId, ShardId, Speakers};
 use crate::rtp::TrackId;
 
 /// A peer of this shard. Never given twice.
@@ -27,8 +27,15 @@ impl PeerKey {
 }
 
 /// A room of this shard.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct RoomKey(usize);
+
+impl RoomKey {
+    /// Place among the rooms.
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+}
 
 /// One track of one room, published or only wanted yet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -72,6 +79,7 @@ struct Room {
     /// The same in the order of joining, for walks.
     members: Vec<PeerKey>,
     routes: HashMap<TrackId, RouteKey>,
+    speakers: Speakers,
 }
 
 impl Room {
@@ -92,6 +100,16 @@ impl Rooms {
     /// The room of this name.
     pub(crate) fn find(&self, id: &RoomId) -> Option<RoomKey> {
         self.by_id.get(id).copied()
+    }
+
+    /// The name of a room.
+    pub(crate) fn id(&self, room: RoomKey) -> Option<&RoomId> {
+        Some(&self.rooms.get(room.0)?.id)
+    }
+
+    /// Who speaks in a room.
+    pub(crate) fn speakers(&mut self, room: RoomKey) -> Option<&mut Speakers> {
+        Some(&mut self.rooms.get_mut(room.0)?.speakers)
     }
 
     /// A member by its name.
@@ -204,6 +222,7 @@ impl Rooms {
             peers: HashMap::new(),
             members: Vec::new(),
             routes: HashMap::new(),
+            speakers: Speakers::default(),
         }));
         self.by_id.insert(id.clone(), key);
         key

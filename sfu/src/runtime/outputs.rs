@@ -45,6 +45,7 @@ pub(super) struct Outputs {
 enum Key {
     Started(RoomId, PeerId, TrackId, u8),
     Demand(RoomId, PeerId, TrackId),
+    Speakers(RoomId),
 }
 
 impl Key {
@@ -55,6 +56,9 @@ impl Key {
             }
             Output::Event(Event::LayerDemand { room, peer, track, .. }) => {
                 Some(Self::Demand(room.clone(), peer.clone(), track.clone()))
+            }
+            Output::Event(Event::SpeakersChanged { room, .. }) => {
+                Some(Self::Speakers(room.clone()))
             }
             _ => None,
         }

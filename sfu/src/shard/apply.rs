@@ -267,12 +267,14 @@ impl Shard {
             }
         }
         self.tell_demand(route);
+        self.add_voice(route);
     }
 
     /// The source of a route is gone; its takers wait for another.
     pub(super) fn remove_track(&mut self, route: RouteKey) -> Option<Track> {
         let track = self.tracks.get_mut(route.0).and_then(Option::take)?;
         self.timers.remove(Sleeper::Route(route));
+        self.remove_voice(route);
         self.fanout.forget(route);
         for taker in self.rooms.route(route).map_or(&[][..], |known| &known.takers) {
             let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };

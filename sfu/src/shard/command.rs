@@ -156,6 +156,13 @@ pub enum Event {
         /// No packets while true.
         paused: bool,
     },
+    /// Other people speak than before, or at another loudness. Told by the room's home shard only.
+    SpeakersChanged {
+        /// The room.
+        room: RoomId,
+        /// Everybody who is heard now, the dominant speaker first.
+        speakers: Vec<SpeakerLevel>,
+    },
     /// A reliable data reader fell 1 MiB or 5 s behind: it should reconnect. Told once.
     DataOverflow {
         /// Its room.
@@ -163,6 +170,17 @@ pub enum Event {
         /// The reader.
         peer: PeerId,
     },
+}
+
+/// Somebody who is heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpeakerLevel {
+    /// The audio track.
+    pub track: TrackId,
+    /// Linear amplitude: 65,535 is as loud as can be.
+    pub level: u16,
+    /// Leads the conversation.
+    pub dominant: bool,
 }
 
 /// Why a peer is gone.

@@ -22,6 +22,7 @@ mod index;
 mod media;
 mod relay;
 mod rtcp;
+mod speakers;
 mod timer;
 mod track;
 mod ufrag;
@@ -31,7 +32,7 @@ use std::{collections::VecDeque, time::Instant};
 use rand::{SeedableRng, rngs::StdRng};
 use slab::Slab;
 
-pub use command::{ApplyError, Command, Event, LocalTransport, LostReason, Reply};
+pub use command::{ApplyError, Command, Event, LocalTransport, LostReason, Reply, SpeakerLevel};
 pub use config::{DefaultLimits, ShardConfig};
 pub use timer::Timer;
 pub use ufrag::Ufrag;
@@ -178,6 +179,7 @@ impl Shard {
             match sleeper {
                 Sleeper::Peer(peer) => self.wake_peer(peer, timer),
                 Sleeper::Route(route) => self.wake_track(route, timer),
+                Sleeper::Room(room) => self.wake_room(room),
             }
         }
     }
@@ -401,7 +403,7 @@ impl Shard {
                     self.counters.drop(DropReason::UnboundSsrc);
                 }
             }
-            Timer::TrackFeedback | Timer::Layers => {}
+            Timer::TrackFeedback | Timer::Layers | Timer::Speakers => {}
         }
     }
 

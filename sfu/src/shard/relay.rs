@@ -75,6 +75,11 @@ impl Relays {
         self.lanes.get_mut(usize::from(to.0))
     }
 
+    /// The shard that elects a room's speakers, where it is not this one.
+    pub(super) fn home(&self, room: &RoomId) -> Option<ShardId> {
+        self.present(room).iter().copied().min().filter(|lowest| *lowest < self.own)
+    }
+
     /// Shards that have members in the room too.
     pub(super) fn present(&self, room: &RoomId) -> &[ShardId] {
         self.present.get(room).map_or(&[], Vec::as_slice)
@@ -276,6 +281,11 @@ impl Shard {
             }
             RelayMessage::Nack { route, encoding, seqs } => {
                 self.answer_nack(from, route, encoding, &seqs);
+            }
+            RelayMessage::Levels { route, window } => {
+                if let Some((route, _)) = self.relayed(from, route) {
+                    self.relayed_levels(route, &window);
+                }
             }
             RelayMessage::Spent(buffer) => self.spare.push(buffer),
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::room::{PeerKey, RouteKey};
+use crate::room::{PeerKey, RoomKey, RouteKey};
 
 /// What a peer or a track can be woken for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -31,11 +31,13 @@ pub enum Timer {
     Parked,
     /// A data reader that stands still.
     DataStall,
+    /// A room's: who speaks.
+    Speakers,
 }
 
 impl Timer {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Transport,
         Self::Reports,
         Self::TrackFeedback,
@@ -46,6 +48,7 @@ impl Timer {
         Self::Allocation,
         Self::Parked,
         Self::DataStall,
+        Self::Speakers,
     ];
 
     const COUNT: usize = Self::ALL.len();
@@ -58,6 +61,8 @@ pub(crate) enum Sleeper {
     Peer(PeerKey),
     /// A track.
     Route(RouteKey),
+    /// A room.
+    Room(RoomKey),
 }
 
 /// The deadlines of one sleeper.
@@ -79,6 +84,8 @@ pub(crate) struct TimerQueue {
     peers: Vec<Option<Deadlines>>,
     /// By index of the route.
     routes: Vec<Option<Deadlines>>,
+    /// By index of the room.
+    rooms: Vec<Option<Deadlines>>,
     wakeups: [u64; Timer::COUNT],
     /// When sleepers were woken last.
     woken_at: Option<Instant>,
@@ -172,6 +179,7 @@ impl TimerQueue {
         match sleeper {
             Sleeper::Peer(peer) => (&mut self.peers, peer.index()),
             Sleeper::Route(route) => (&mut self.routes, route.0),
+            Sleeper::Room(room) => (&mut self.rooms, room.index()),
         }
     }
 }

@@ -20,7 +20,7 @@ use str0m::{
     channel::{ChannelConfig, ChannelId, Reliability},
     media::MediaKind as PeerKind,
     net::{Protocol, Receive},
-    rtp::RtpWrite,
+    rtp::{ExtensionValues, RtpWrite},
 };
 
 use super::media::{OPUS, Source, Tag, VP8, VP8_RTX};
@@ -35,6 +35,8 @@ pub(crate) struct Sender {
     pub(crate) rid: Option<str0m::media::Rid>,
     pub(crate) active: bool,
     pub(crate) keyframes: u32,
+    /// Audio level in dBov, where it says one.
+    pub(crate) level: Option<i8>,
     ssrc: str0m::rtp::Ssrc,
     wants_keyframe: bool,
     frame: u32,
@@ -187,6 +189,7 @@ impl Client {
                 rid: peer_rid,
                 active: true,
                 keyframes: 0,
+                level: None,
                 ssrc: ssrc.into(),
                 wants_keyframe: true,
                 frame: 1_000 * (index as u32 + 1),
@@ -302,8 +305,14 @@ impl Client {
             for (part, payload) in frames.into_iter().enumerate() {
                 let sender = &mut self.senders[index];
                 sender.seq += 1;
+                let levels = ExtensionValues {
+                    audio_level: sender.level,
+                    voice_activity: sender.level.map(|level| level > -50),
+                    ..ExtensionValues::default()
+                };
                 let write = RtpWrite::new(pt.into(), sender.seq.into(), time, now, &payload[..])
                     .marker(part + 1 == parts)
+                    .ext_vals(levels)
                     .nackable(true);
                 self.rtc.direct_api().stream_tx(&ssrc).unwrap().write_rtp(write);
                 // str0m takes one input at a time.

@@ -11,3 +11,4 @@ mod fanout;
 mod forwarding;
 mod limits;
 mod relay;
+mod speakers;

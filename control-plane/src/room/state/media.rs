@@ -1,15 +1,9 @@
 //! What the media node says.
 
-use std::collections::BTreeMap;
-
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
 
-use super::{
-    END_WITHIN, Now, RoomState,
-    participant::{Participant, Stage},
-    quality::codec_name,
-};
+use super::{END_WITHIN, Now, RoomState, participant::Stage, quality::codec_name};
 use crate::room::{ids, types::*};
 
 impl RoomState {
@@ -112,27 +106,5 @@ impl RoomState {
         for (publisher, update) in updates {
             self.tell(&publisher, RoomEvent::SubscribedQuality(update));
         }
-    }
-
-    /// The node elected speakers: tracks become participants. Of several tracks the loudest counts.
-    pub(in crate::room) fn speakers(&mut self, speakers: &[node::Speaker]) {
-        let mut by_participant: BTreeMap<ParticipantSid, proto::SpeakerInfo> = BTreeMap::new();
-        for speaker in speakers {
-            let Some(sid) = self.publisher_of(&ids::track_of(&speaker.track_id)) else { continue };
-            if self.participants.get(&sid).is_none_or(|own: &Participant| own.permissions.hidden) {
-                continue;
-            }
-            let said = by_participant.entry(sid.clone()).or_insert_with(|| proto::SpeakerInfo {
-                sid: sid.to_string(),
-                ..Default::default()
-            });
-            said.level = said.level.max(speaker.level);
-            said.active |= speaker.active;
-        }
-        if by_participant.is_empty() {
-            return;
-        }
-        let speakers = by_participant.into_values().collect();
-        self.broadcast(&RoomEvent::Speakers(proto::SpeakersChanged { speakers }), None);
     }
 }

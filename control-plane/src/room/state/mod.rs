@@ -8,6 +8,7 @@ mod media;
 mod participant;
 mod quality;
 mod saved;
+mod speakers;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -83,6 +84,7 @@ pub(super) struct RoomState {
     end_at: Option<Instant>,
     /// Counts changed: told then.
     counts_due: Option<Instant>,
+    speaking: speakers::Speaking,
     /// APIs may unmute tracks.
     remote_unmute: bool,
     effects: VecDeque<Effect>,
@@ -102,6 +104,7 @@ impl RoomState {
             departed: VecDeque::new(),
             end_at,
             counts_due: None,
+            speaking: speakers::Speaking::new(),
             remote_unmute: false,
             effects: VecDeque::from([Effect::Save]),
         }
@@ -202,6 +205,7 @@ impl RoomState {
         self.end_at = None;
         self.tell_others(&sid);
         self.settle_subscriber(&sid);
+        self.tell_speakers(&sid);
         self.counts_changed(now);
         let participant = self.participants.get(&sid).map(Participant::info).unwrap_or_default();
         Ok(Joined { room: self.info(), participant, others: self.others_of(&sid), sid })
@@ -229,7 +233,7 @@ impl RoomState {
             let found = self.participants.get(publisher)?.tracks.get(track)?;
             Some(found.for_subscriber(publisher))
         });
-        Ok(Resumed {
+        let resumed = Resumed {
             room: self.info(),
             others: self.others_of(sid),
             participant: own,
@@ -237,7 +241,9 @@ impl RoomState {
             peers: Vec::new(),
             subscriptions: subscriptions.collect(),
             departed: self.departed_since_lately(),
-        })
+        };
+        self.retell_speakers(sid);
+        Ok(resumed)
     }
 
     /// Those who left lately and are not back under another sid.
@@ -277,6 +283,7 @@ impl RoomState {
             self.broadcast(&RoomEvent::Participants(vec![info.clone()]), None);
             self.departed.push_back((now.mono, info));
         }
+        self.speaking.remove(sid);
         for track in gone.tracks.values() {
             self.withdraw(&gone.sid, track);
         }

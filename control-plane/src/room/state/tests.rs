@@ -551,15 +551,41 @@ fn the_loudest_track_speaks_for_its_participant() {
     let anna = join(&mut room, "anna");
     let (one, two) = (publish(&mut room, &anna, "a"), publish(&mut room, &anna, "b"));
     drain(&mut room);
-    let speaker = |track: &TrackSid, level: f32, active: bool| node::Speaker {
-        track_id: track.to_string(),
-        level,
-        active,
+    room.speakers(&[heard(&one, 0.5), heard(&two, 0.1)]);
+    assert_eq!(told(&drain(&mut room), &anna), [speaks(&anna, 0.5, true)]);
+}
+
+fn heard(track: &TrackSid, level: f32) -> node::Speaker {
+    node::Speaker { track_id: track.to_string(), level, dominant: false }
+}
+
+fn speaks(sid: &ParticipantSid, level: f32, active: bool) -> RoomEvent {
+    let speakers = vec![proto::SpeakerInfo { sid: sid.to_string(), level, active }];
+    RoomEvent::Speakers(proto::SpeakersChanged { speakers })
+}
+
+#[test]
+fn speakers_are_told_as_changes() {
+    let mut room = room();
+    let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));
+    let (one, two) = (publish(&mut room, &anna, "a"), publish(&mut room, &ben, "b"));
+    drain(&mut room);
+    let mut after = |heard: &[node::Speaker]| {
+        room.speakers(heard);
+        told(&drain(&mut room), &anna)
     };
-    room.speakers(&[speaker(&one, 0.5, true), speaker(&two, 0.1, false)]);
-    let expected = proto::SpeakerInfo { sid: anna.to_string(), level: 0.5, active: true };
-    let changed = proto::SpeakersChanged { speakers: vec![expected] };
-    assert_eq!(told(&drain(&mut room), &anna), [RoomEvent::Speakers(changed)]);
+    assert_eq!(after(&[]), [], "the first word of a node, in silence");
+    assert_eq!(after(&[heard(&one, 0.5)]), [speaks(&anna, 0.5, true)]);
+    assert_eq!(after(&[heard(&one, 0.5), heard(&two, 0.2)]), [speaks(&ben, 0.2, true)]);
+    assert_eq!(after(&[heard(&two, 0.2)]), [speaks(&anna, 0.0, false)]);
+    assert_eq!(after(&[heard(&two, 0.2)]), []);
+    // Who comes later hears of it, who leaves is not told of.
+    let carl = join(&mut room, "carl");
+    assert!(told(&drain(&mut room), &carl).contains(&speaks(&ben, 0.2, true)));
+    room.leave(&ben, proto::DisconnectReason::ClientInitiated, at(2));
+    drain(&mut room);
+    room.speakers(&[]);
+    assert_eq!(told(&drain(&mut room), &anna), []);
 }
 
 /// One step of somebody, by small numbers: who, which of the existing tracks.
