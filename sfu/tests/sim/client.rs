@@ -53,6 +53,7 @@ pub(crate) struct Received {
     pub(crate) time: u32,
     pub(crate) marker: bool,
     pub(crate) payload: std::sync::Arc<[u8]>,
+    pub(crate) at: Instant,
     /// Of the last sender report before it: wall clock and timestamp.
     pub(crate) report: Option<(std::time::SystemTime, u64)>,
 }
@@ -359,6 +360,7 @@ impl Client {
                 seq: *packet.seq_no,
                 time: packet.header.timestamp,
                 marker: packet.header.marker,
+                at: packet.timestamp,
                 report: packet.last_sender_info.map(|info| (info.ntp_time, info.rtp_time.numer())),
                 payload: packet.payload,
             }),

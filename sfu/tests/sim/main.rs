@@ -10,5 +10,6 @@ mod data;
 mod fanout;
 mod forwarding;
 mod limits;
+mod quality;
 mod relay;
 mod speakers;

@@ -24,6 +24,45 @@ pub(crate) struct Link {
     pub(crate) delay: Duration,
     /// Percentage of media packets that are lost. Handshakes and checks pass.
     pub(crate) loss: u32,
+    /// Bits per second; `None` is no limit.
+    pub(crate) rate: Option<u64>,
+    /// What the queue before the link holds, in time: more is dropped at its end.
+    pub(crate) queue: Duration,
+    /// When everything that waits has left.
+    free_at: Option<Instant>,
+    /// The longest wait since this was last taken.
+    pub(crate) longest_wait: Duration,
+    pub(crate) overflowed: u64,
+}
+
+impl Link {
+    fn new(delay: Duration) -> Self {
+        Self {
+            delay,
+            loss: 0,
+            rate: None,
+            queue: Duration::from_millis(300),
+            free_at: None,
+            longest_wait: Duration::ZERO,
+            overflowed: 0,
+        }
+    }
+
+    /// When a datagram that comes now is at the other end; `None`: the queue is full.
+    fn pass(&mut self, now: Instant, len: usize) -> Option<Instant> {
+        let Some(rate) = self.rate else { return Some(now + self.delay) };
+        let begins = self.free_at.map_or(now, |free| free.max(now));
+        if begins - now > self.queue {
+            self.overflowed += 1;
+            return None;
+        }
+        self.longest_wait = self.longest_wait.max(begins - now);
+        // With IP and UDP.
+        let wire = (len + 28) as u64 * 8 * 1_000_000 / rate;
+        let free = begins + Duration::from_micros(wire);
+        self.free_at = Some(free);
+        Some(free + self.delay)
+    }
 }
 
 struct Flight {
@@ -110,7 +149,7 @@ impl World {
     pub(crate) fn client(&mut self, room: &str, shard: usize) -> usize {
         let number = self.clients.len();
         self.clients.push(Client::new(self.now, number as u16 + 1, room, shard));
-        let link = Link { delay: Duration::from_millis(10), loss: 0 };
+        let link = Link::new(Duration::from_millis(10));
         self.down.push(link);
         self.up.push(link);
         self.timeouts.push(self.now);
@@ -277,9 +316,10 @@ impl World {
         let timeout = self.clients[client].drain(now, &mut out);
         self.timeouts[client] = timeout.max(now + Duration::from_micros(100));
         for bytes in out {
-            let link = self.up[client];
-            if !self.lost(link, &bytes) {
-                self.returning.push_back(Flight { at: now + link.delay, client, bytes });
+            if !self.lost(self.up[client], &bytes)
+                && let Some(at) = self.up[client].pass(now, bytes.len())
+            {
+                self.returning.push_back(Flight { at, client, bytes });
             }
         }
     }
@@ -346,9 +386,10 @@ impl World {
             else {
                 continue;
             };
-            let link = self.down[client];
-            if !self.lost(link, &bytes) {
-                self.flights.push_back(Flight { at: self.now + link.delay, client, bytes });
+            if !self.lost(self.down[client], &bytes)
+                && let Some(at) = self.down[client].pass(self.now, bytes.len())
+            {
+                self.flights.push_back(Flight { at, client, bytes });
             }
         }
     }

@@ -1,0 +1,182 @@
+//! What a subscriber sees on a narrow or changing link.
+
+use std::time::{Duration, Instant};
+
+use chappe_sfu::{
+    rtp::{Bitrate, MediaKind},
+    shard::Event,
+};
+
+use super::{
+    client::Received,
+    media::Source,
+    world::{SECOND, World},
+};
+
+/// About 210, 420 and 840 kb/s on the wire.
+const SIMULCAST: [Source; 3] =
+    [Source::Video { packets: 1 }, Source::Video { packets: 2 }, Source::Video { packets: 4 }];
+
+struct Room {
+    world: World,
+    audio: u32,
+    video: u32,
+}
+
+/// A publisher (0) and a subscriber (1), whose link takes `rate` bits per second.
+fn room(shards: u16, layers: &[Source], rate: u64) -> Room {
+    let mut world = World::new(shards);
+    let publisher = world.client("room", 0);
+    let subscriber = world.client("room", usize::from(shards) - 1);
+    world.clients[publisher].publish("voice", &[Source::Audio]);
+    world.clients[publisher].publish("camera", layers);
+    let audio = world.clients[subscriber].subscribe("voice", MediaKind::Audio);
+    let video = world.clients[subscriber].subscribe("camera", MediaKind::Video);
+    world.down[subscriber].rate = Some(rate);
+    world.connect_all();
+    Room { world, audio, video }
+}
+
+impl Room {
+    fn set_rate(&mut self, rate: u64) {
+        self.world.down[1].rate = Some(rate);
+        self.world.down[1].longest_wait = Duration::ZERO;
+        self.world.down[1].overflowed = 0;
+    }
+
+    fn video(&self) -> impl Iterator<Item = &Received> {
+        self.world.clients[1].packets(self.video)
+    }
+
+    /// The layer that arrives now.
+    fn layer(&self) -> Option<u8> {
+        let last = self.video().last().filter(|packet| self.world.now - packet.at < SECOND / 2);
+        // The publisher's first stream is its voice.
+        last.map(|packet| packet.tag().stream - 1)
+    }
+
+    /// The longest time without a new frame since `since`.
+    fn longest_freeze(&self, since: Instant) -> Duration {
+        let ends = self.video().filter(|packet| packet.at >= since && packet.marker);
+        let times: Vec<_> = ends.map(|packet| packet.at).chain([self.world.now]).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX)
+    }
+
+    /// Share of the voice since `since` that never came.
+    fn voice_lost(&self, since: Instant) -> f64 {
+        let heard: Vec<_> = self.world.clients[1]
+            .packets(self.audio)
+            .filter(|packet| packet.at >= since)
+            .map(|packet| packet.tag().frame)
+            .collect();
+        let (first, last) = (heard.iter().min().unwrap(), heard.iter().max().unwrap());
+        1.0 - heard.len() as f64 / f64::from(last - first + 1)
+    }
+}
+
+#[test]
+fn the_layer_follows_the_link_down_and_up() {
+    for shards in [1, 2] {
+        let mut room = room(shards, &SIMULCAST, 3_000_000);
+        room.world.run_until("the best layer", 5 * SECOND, |world| {
+            let last = world.clients[1].packets(room.video).last();
+            last.is_some_and(|packet| packet.tag().stream == 3)
+        });
+        let start = room.world.now;
+        room.world.run_for(10 * SECOND);
+        assert_eq!(room.layer(), Some(2), "{shards} shards");
+        assert!(room.longest_freeze(start) < Duration::from_millis(200));
+        assert_eq!(room.world.down[1].overflowed, 0);
+
+        // 420 kb/s of video, 40 of audio, fit; 840 do not.
+        room.set_rate(650_000);
+        let fall = room.world.now;
+        room.world.run_for(4 * SECOND);
+        let frozen = room.longest_freeze(fall);
+        assert!(frozen < SECOND, "frozen for {frozen:?} at the fall");
+        room.set_rate(650_000);
+        let steady = room.world.now;
+        room.world.run_for(20 * SECOND);
+        assert_eq!(room.layer(), Some(1), "{shards} shards");
+        let frozen = room.longest_freeze(steady);
+        assert!(frozen < Duration::from_millis(300), "frozen for {frozen:?} on a steady link");
+        let lost = room.voice_lost(fall);
+        assert!(lost < 0.005, "{:.2} % of the voice is lost", lost * 100.0);
+
+        room.set_rate(3_000_000);
+        let rise = room.world.now;
+        room.world.run_until("the best layer again", 12 * SECOND, |world| {
+            let last = world.clients[1].packets(room.video).last();
+            last.is_some_and(|packet| packet.tag().stream == 3)
+        });
+        assert!(room.longest_freeze(rise) < Duration::from_millis(300));
+    }
+}
+
+#[test]
+fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
+    let mut room = room(1, &SIMULCAST[..1], 1_000_000);
+    room.world.run_until("a picture", 5 * SECOND, |world| {
+        world.clients[1].packets(room.video).next().is_some()
+    });
+    room.world.run_for(3 * SECOND);
+    room.set_rate(130_000);
+    let fall = room.world.now;
+    let states = |world: &World| {
+        let states = world.events.iter().filter_map(|event| match event {
+            Event::StreamState { paused, .. } => Some(*paused),
+            _ => None,
+        });
+        states.collect::<Vec<bool>>()
+    };
+    assert!(states(&room.world).is_empty());
+    room.world.run_until("a pause", 2 * SECOND, |world| states(world) == [true]);
+    room.world.run_for(3 * SECOND);
+    assert_eq!(room.layer(), None, "nothing of a paused track");
+    // The link falls to an eighth, and its queue of 300 ms is full before the first feedback says so.
+    let lost = room.voice_lost(fall);
+    assert!(lost < 0.05, "{:.2} % of the voice is lost", lost * 100.0);
+
+    room.set_rate(1_000_000);
+    room.world.run_until("a picture again", 15 * SECOND, |world| {
+        states(world) == [true, false]
+            && world.clients[1]
+                .packets(room.video)
+                .last()
+                .is_some_and(|p| p.at > world.now - SECOND / 10)
+    });
+}
+
+#[test]
+fn the_control_planes_cap_is_kept() {
+    let mut room = room(1, &SIMULCAST, 10_000_000);
+    room.world.run_for(4 * SECOND);
+    assert_eq!(room.layer(), Some(2));
+    room.world.clients[1].spec.max_egress_bitrate = Some(Bitrate::from_kbps(350));
+    room.world.apply(1);
+    room.world.run_for(2 * SECOND);
+    assert_eq!(room.layer(), Some(0));
+    room.world.clients[1].spec.max_egress_bitrate = None;
+    room.world.apply(1);
+    room.world.run_for(4 * SECOND);
+    assert_eq!(room.layer(), Some(2));
+}
+
+#[test]
+fn a_burst_of_loss_starts_no_storm() {
+    let mut room = room(1, &SIMULCAST, 5_000_000);
+    room.world.run_for(5 * SECOND);
+    room.world.down[1].loss = 30;
+    let (sent, resent) = (
+        room.world.count(|counters| counters.media_out),
+        room.world.count(|counters| counters.retransmitted),
+    );
+    let asked: u32 = room.world.clients[0].keyframe_requests;
+    room.world.run_for(5 * SECOND);
+    let sent = room.world.count(|counters| counters.media_out) - sent;
+    let resent = room.world.count(|counters| counters.retransmitted) - resent;
+    // At 30 % loss a packet is sent 1.43 times until it arrives.
+    assert!(resent * 2 < sent, "{resent} resends for {sent} packets");
+    let asked = room.world.clients[0].keyframe_requests - asked;
+    assert!(asked <= 10, "{asked} keyframe requests in 5 s");
+}
