@@ -343,3 +343,6 @@ impl Structure {
         (0..self.decode_targets.count).zip(self.layers)
     }
 }
+
+#[cfg(test)]
+mod tests;
