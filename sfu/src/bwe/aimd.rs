@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Usage;
+use super::{Usage, competition::Contest};
 use crate::rtp::Bitrate;
 
 /// What an update goes by.
@@ -11,13 +11,19 @@ use crate::rtp::Bitrate;
 pub(super) struct Observed {
     pub(super) now: Duration,
     pub(super) usage: Usage,
-    /// What arrived lately.
+    /// What arrived in the last moments.
     pub(super) acknowledged: Option<Bitrate>,
+    /// What arrived over a longer time, in which single frames do not matter.
+    pub(super) steady: Option<Bitrate>,
     pub(super) rtt: Duration,
     /// How long packets wait in the path, as far as can be told.
     pub(super) queue: Duration,
     /// The sender has less to send than it may: what arrives says nothing about the path.
     pub(super) app_limited: bool,
+    /// Whether others hold the queue up.
+    pub(super) contest: Contest,
+    /// Fraction of packets lost lately.
+    pub(super) loss: f64,
 }
 
 /// Additive increase, multiplicative decrease.
@@ -49,19 +55,19 @@ pub(super) enum Step {
 }
 
 impl RateControl {
-    /// The share of what arrived that is sent after an overuse: the rest drains the queue.
-    const BACKOFF: f64 = 0.85;
-    /// With a long queue the share is smaller: 300 ms are drained in less than a second.
-    const DRAIN_BACKOFF: f64 = 0.7;
-    /// From this queue on it falls from the one towards the other, which it reaches at three times as much.
-    const DRAIN_QUEUE: Duration = Duration::from_millis(80);
+    /// The share of what arrived that is sent after an overuse, by the queue in milliseconds: the rest drains the queue.
+    /// 0.85 is the draft's. A short queue needs less, and utilisation gains; a long one is drained in a second.
+    const BACKOFF: [(f64, f64); 3] = [(20.0, 0.92), (60.0, 0.85), (240.0, 0.7)];
     /// An overuse with less queue than this is jitter: at 2.5 % too much the trendline takes as long to see it.
-    const MIN_QUEUE: Duration = Duration::from_millis(10);
+    const MIN_QUEUE: Duration = Duration::from_millis(15);
+    /// A cut shows after a round trip, and another waits for it, unless less than this share of the rate arrives.
+    const CUT_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(600));
+    const CUT_AGAIN: f64 = 0.75;
     /// Growth in a second while the path's capacity is unknown.
     const GROWTH: f64 = 0.08;
     /// Growth in a second near the known capacity, at least; the draft's half packet in a response time is less than that
     /// at high rates.
-    const NEAR_GROWTH: f64 = 0.03;
+    const NEAR_GROWTH: f64 = 0.05;
     /// The rate grows to this multiple of what arrives and no further: more is not proven.
     const UNPROVEN: f64 = 1.5;
     /// And a little more, for rates near zero.
@@ -70,6 +76,13 @@ impl RateControl {
     const PACKET_BITS: f64 = 1_200.0 * 8.0;
     /// What the response time has beyond the round trip: until feedback is sent and the encoder follows.
     const RESPONSE_EXTRA: Duration = Duration::from_millis(100);
+    /// While competing: up to the first loss the rate grows, from the second on it falls, by this, so often at most.
+    const COMPETE_LOSS: (f64, f64) = (0.02, 0.05);
+    const COMPETE_BACKOFF: f64 = 0.9;
+    /// In bits per second each second at least: with a second of queue, TCP's packet in a round trip is next to nothing.
+    const COMPETE_GROWTH: f64 = 30_000.0;
+    const YIELD_BACKOFF: f64 = 0.9;
+    const COMPETE_WAIT: Duration = Duration::from_millis(500);
     /// Longest step of an increase.
     const MAX_STEP: Duration = Duration::from_secs(1);
 
@@ -97,6 +110,11 @@ impl RateControl {
         self.peak_bps
     }
 
+    /// The fall was probed for: whatever was before counts no more.
+    pub(super) fn forget_peak(&mut self) {
+        self.peak_bps = 0.0;
+    }
+
     /// A probe measured this.
     pub(super) fn set_rate(&mut self, now: Duration, bps: f64) {
         if self.capacity.is_below(bps) {
@@ -113,6 +131,7 @@ impl RateControl {
 
     pub(super) fn update(&mut self, observed: Observed) -> Step {
         let step = match observed.usage {
+            _ if observed.contest == Contest::Compete => self.compete(observed),
             Usage::Overuse => self.decrease(observed),
             Usage::Underuse => {
                 self.phase = Phase::Hold;
@@ -130,8 +149,22 @@ impl RateControl {
         step
     }
 
+    /// Whether the path has been seen full and not been seen to take more since.
+    pub(super) fn knows_capacity(&self) -> bool {
+        self.capacity.is_known()
+    }
+
+    fn backoff(queue: Duration) -> f64 {
+        let ms = queue.as_secs_f64() * 1e3;
+        let [low, middle, high] = Self::BACKOFF;
+        let between = |a: (f64, f64), b: (f64, f64)| {
+            a.1 + (b.1 - a.1) * ((ms - a.0) / (b.0 - a.0)).clamp(0.0, 1.0)
+        };
+        if ms < middle.0 { between(low, middle) } else { between(middle, high) }
+    }
+
     fn increase(&mut self, observed: Observed) -> Step {
-        let Some(acknowledged) = observed.acknowledged else { return Step::Held };
+        let Some(acknowledged) = observed.steady else { return Step::Held };
         let acknowledged = acknowledged.bps() as f64;
         let since = self.updated_at.map_or(Duration::ZERO, |at| observed.now.saturating_sub(at));
         let seconds = since.min(Self::MAX_STEP).as_secs_f64();
@@ -156,28 +189,56 @@ impl RateControl {
         }
     }
 
+    /// As TCP does, and gentler than it when loss is small: up by a packet in a round trip, down when much is lost.
+    fn compete(&mut self, observed: Observed) -> Step {
+        let Some(acknowledged) = observed.steady else { return Step::Held };
+        let acknowledged = acknowledged.bps() as f64;
+        let since = self.updated_at.map_or(Duration::ZERO, |at| observed.now.saturating_sub(at));
+        let seconds = since.min(Self::MAX_STEP).as_secs_f64();
+        if observed.loss > Self::COMPETE_LOSS.1 {
+            let wait = observed.rtt.max(Self::COMPETE_WAIT);
+            if self.decreased_at.is_some_and(|at| observed.now < at + wait) {
+                return Step::Held;
+            }
+            self.rate_bps = self.rate_bps.min(acknowledged * Self::COMPETE_BACKOFF);
+            self.decreased_at = Some(observed.now);
+            return Step::Decreased;
+        }
+        if observed.loss > Self::COMPETE_LOSS.0 {
+            return Step::Held;
+        }
+        let rtt = observed.rtt.as_secs_f64().max(0.05);
+        let proven = acknowledged * Self::UNPROVEN + Self::UNPROVEN_BPS;
+        let growth = (Self::PACKET_BITS / (rtt * rtt)).max(Self::COMPETE_GROWTH);
+        let grown = self.rate_bps + growth * seconds;
+        let before = self.rate_bps;
+        self.rate_bps = grown.min(proven).max(before);
+        if self.rate_bps > before { Step::Increased } else { Step::Held }
+    }
+
     fn decrease(&mut self, observed: Observed) -> Step {
         let Some(acknowledged) = observed.acknowledged else { return Step::Held };
         let acknowledged = acknowledged.bps() as f64;
         if observed.queue < Self::MIN_QUEUE {
             return Step::Held;
         }
-        let wait = observed.rtt.clamp(Duration::from_millis(10), Duration::from_millis(200));
+        let (least, most) = Self::CUT_WAIT;
+        let wait = observed.rtt.clamp(least, most);
         let too_soon = self.decreased_at.is_some_and(|at| observed.now < at + wait);
-        if too_soon && acknowledged >= self.rate_bps / 2.0 {
+        if too_soon && acknowledged >= self.rate_bps * Self::CUT_AGAIN {
             return Step::Held;
         }
-        let over = observed.queue.as_secs_f64() / Self::DRAIN_QUEUE.as_secs_f64() - 1.0;
-        let drain = (over / 2.0).clamp(0.0, 1.0);
-        let backoff = Self::BACKOFF - (Self::BACKOFF - Self::DRAIN_BACKOFF) * drain;
+        let backoff = match observed.contest {
+            // What others keep full cannot be drained.
+            Contest::Yield => Self::YIELD_BACKOFF,
+            _ => Self::backoff(observed.queue),
+        };
         let mut target = acknowledged * backoff;
         if target > self.rate_bps {
             // More arrives than we allow ourselves: what was queued before.
             target = target.min(self.capacity.mean_bps().unwrap_or(target) * backoff);
         }
-        if self.rate_bps > self.peak_bps || self.decreased_at.is_none() {
-            self.peak_bps = self.rate_bps;
-        }
+        self.peak_bps = self.peak_bps.max(self.rate_bps);
         if !observed.app_limited {
             self.capacity.observe(acknowledged);
         }
@@ -247,9 +308,12 @@ mod tests {
         now: Duration::ZERO,
         usage: Usage::Normal,
         acknowledged: Some(Bitrate::from_kbps(1_000)),
+        steady: Some(Bitrate::from_kbps(1_000)),
         rtt: Duration::from_millis(100),
         queue: Duration::from_millis(30),
         app_limited: false,
+        contest: Contest::None,
+        loss: 0.0,
     };
 
     fn kbps(control: &RateControl) -> u64 {
@@ -266,13 +330,13 @@ mod tests {
 
         let now = Duration::from_millis(1_100);
         let step = control.update(Observed { now, usage: Usage::Overuse, ..NORMAL });
-        assert_eq!((step, kbps(&control)), (Step::Decreased, 850));
+        assert_eq!((step, kbps(&control)), (Step::Decreased, 903));
         for n in 0..=11 {
             let acknowledged = Some(Bitrate::from_kbps(850));
             let now = now + Duration::from_millis(100 * n);
             control.update(Observed { now, acknowledged, ..NORMAL });
         }
-        assert_eq!(kbps(&control), 878, "3 % in a second");
+        assert_eq!(kbps(&control), 953, "5 % in a second");
     }
 
     #[test]
@@ -295,8 +359,9 @@ mod tests {
         }
         for case in [
             Case { queue_ms: 5, kbps: 1_000 },
-            Case { queue_ms: 40, kbps: 850 },
-            Case { queue_ms: 160, kbps: 775 },
+            Case { queue_ms: 20, kbps: 920 },
+            Case { queue_ms: 60, kbps: 850 },
+            Case { queue_ms: 150, kbps: 775 },
             Case { queue_ms: 400, kbps: 700 },
         ] {
             let mut control = RateControl::new(Bitrate::from_kbps(1_000));

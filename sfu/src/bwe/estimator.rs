@@ -6,6 +6,7 @@ use super::{
     Usage,
     aimd::{Observed, RateControl, Step},
     arrival_group::{Arrival, ArrivalGroups},
+    competition::Competition,
     feedback_clock::FeedbackClock,
     history::History,
     loss::LossBound,
@@ -95,6 +96,7 @@ pub struct SendSideEstimator {
     arrived: Throughput,
     sent: Throughput,
     path: PathDelay,
+    competition: Competition,
     wanted: Bitrate,
     /// The receiver's own estimate, until it sends anything better.
     remb: Option<Bitrate>,
@@ -105,6 +107,8 @@ pub struct SendSideEstimator {
     sent_at: Option<Duration>,
     unanswered_since: Option<Duration>,
     limit: Limit,
+    /// When a probe was last asked for.
+    polled_at: Duration,
 }
 
 /// Round-trip time and queue.
@@ -132,12 +136,24 @@ impl SendSideEstimator {
     /// The rate at which packets arrive is taken over this many times 10 ms: a shorter window reacts faster and is less
     /// exact.
     const ARRIVED_WINDOW: usize = 20;
+    /// The same where single frames must not matter.
+    const STEADY_WINDOW: usize = 60;
     /// The rate at which they leave: over half a second, so that frames do not matter.
     const SENT_WINDOW: usize = 50;
     /// Sending less than this share of the estimate is the application's choice.
     const APP_LIMITED: f64 = 0.65;
+    /// An estimate is in use when this share of it arrives.
+    const IN_USE: f64 = 0.8;
     /// A queue below this is calm enough for a probe.
     const CALM_QUEUE: Duration = Duration::from_millis(40);
+    /// A queue that is long already and longer by this than at the last feedback is an overuse, whatever the trendline
+    /// says: at low rates it takes half a second to see its twenty groups.
+    const LONG_QUEUE: Duration = Duration::from_millis(50);
+    const QUEUE_STEP: Duration = Duration::from_millis(20);
+    /// Loss above this is more than an accident.
+    const LOSSY: f64 = 0.005;
+    /// What a probe that found the path full may add at most.
+    const SATURATED_GAIN: f64 = 1.05;
     /// How far beyond what is wanted a probe may go: layers change their rate.
     const USEFUL: f64 = 1.2;
     /// Without feedback for this long while packets leave, the path is taken to be broken.
@@ -145,6 +161,8 @@ impl SendSideEstimator {
     /// Then the rate is cut by this, each half second.
     const SILENCE_CUT: f64 = 0.7;
     const SILENCE_STEP: Duration = Duration::from_millis(500);
+    /// Between two looks at a probe that is due and held back, when nothing else happens.
+    const POLL: Duration = Duration::from_millis(250);
     /// Round-trip time until one is measured.
     const FIRST_RTT: Duration = Duration::from_millis(200);
 
@@ -163,6 +181,7 @@ impl SendSideEstimator {
             arrived: Throughput::new(),
             sent: Throughput::new(),
             path: PathDelay::default(),
+            competition: Competition::default(),
             wanted: Bitrate::ZERO,
             remb: None,
             feedback_at: None,
@@ -170,6 +189,7 @@ impl SendSideEstimator {
             sent_at: None,
             unanswered_since: None,
             limit: Limit::Start,
+            polled_at: Duration::ZERO,
         }
     }
 
@@ -288,6 +308,7 @@ impl SendSideEstimator {
     /// A probe to send now, for the pacer.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         let now = self.since_origin(now);
+        self.polled_at = now;
         // Before anything was sent there is nobody to answer; REMB cannot measure a probe.
         if self.sent_at.is_none() || self.remb.is_some() || self.silent_at.is_some() {
             return None;
@@ -298,23 +319,34 @@ impl SendSideEstimator {
             && self.loss.recent() < 0.1;
         let since_fall = self.rate.decreased_at().map(|at| now.saturating_sub(at));
         let useful = (self.wanted.bps() as f64 * Self::USEFUL).min(self.config.max.bps() as f64);
-        self.prober.poll(Situation {
+        let (estimate_bps, _) = self.bounded();
+        let app_limited = self.is_app_limited();
+        let verified = app_limited
+            || starting
+            || self.steady().is_none_or(|rate| rate.bps() as f64 > estimate_bps * Self::IN_USE);
+        let probe = self.prober.poll(Situation {
             now,
-            estimate_bps: self.bounded().0,
+            estimate_bps,
             useful_bps: useful,
-            app_limited: self.is_app_limited(),
+            app_limited,
+            capacity_known: self.rate.knows_capacity(),
+            verified,
             calm,
             peak_bps: self.rate.peak_bps(),
             since_fall,
-        })
+        })?;
+        self.rate.forget_peak();
+        Some(probe)
     }
 
     /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`], if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let silence = self.silence_deadline();
         let probe = (self.wanted > self.estimate() && self.sent_at.is_some())
-            .then(|| self.prober.poll_timeout(self.is_app_limited()))
-            .flatten();
+            .then(|| self.prober.poll_timeout(self.is_app_limited(), self.rate.knows_capacity()))
+            .flatten()
+            // One that is held back is looked at again with the next feedback, or if there is none, now and then.
+            .map(|due| due.max(self.polled_at + Self::POLL));
         let due = [silence, probe].into_iter().flatten().min()?;
         Some(self.origin + due)
     }
@@ -393,41 +425,63 @@ impl SendSideEstimator {
         self.silent_at = None;
         self.unanswered_since = None;
         self.sent.advance(now.as_micros() as i64);
+        let queue_before = self.path.queue;
         self.path.update(now, digest);
+        let rtt = self.path.rtt.unwrap_or(Self::FIRST_RTT);
+        let lossy = self.loss.recent() > Self::LOSSY;
+        let contest = self.competition.update(now, self.path.queue, rtt, lossy);
+        let usage = if self.path.queue >= Self::LONG_QUEUE
+            && self.path.queue.saturating_sub(queue_before) >= Self::QUEUE_STEP
+        {
+            Usage::Overuse
+        } else {
+            self.trendline.usage()
+        };
         let acknowledged = self.acknowledged();
         let app_limited = self.is_app_limited();
         let step = self.rate.update(Observed {
             now,
-            usage: self.trendline.usage(),
+            usage,
             acknowledged,
-            rtt: self.path.rtt.unwrap_or(Self::FIRST_RTT),
+            steady: self.steady(),
+            rtt,
             queue: self.path.queue,
             app_limited,
+            contest,
+            loss: self.loss.recent(),
         });
         match step {
             Step::Held => {}
             Step::BeyondKnown => self.prober.expect_more(now),
-            Step::Increased | Step::Decreased => self.limit = Limit::Delay,
+            Step::Increased => self.limit = Limit::Delay,
+            Step::Decreased => {
+                self.limit = Limit::Delay;
+                self.competition.handle_cut(now, self.path.queue);
+            }
         }
         if let Some(outcome) = self.prober.poll_outcome(now) {
-            self.apply(now, outcome);
+            self.apply(now, outcome, app_limited);
         }
         self.clamp();
         self.loss.update(now, self.rate.rate_bps(), acknowledged.map(|rate| rate.bps() as f64));
     }
 
-    fn apply(&mut self, now: Duration, outcome: Outcome) {
+    fn apply(&mut self, now: Duration, outcome: Outcome, app_limited: bool) {
         let current = self.rate.rate_bps();
         let first = self.limit == Limit::Start;
         let bps = match outcome {
             Outcome::Passed(bps) => {
                 self.loss.reset();
-                bps.max(current)
+                // While it is filled at once, half of what was gained is enough until the next: others may have been
+                // silent just then.
+                let gained = (bps - current).max(0.0);
+                current + if first || app_limited { gained } else { gained / 2.0 }
             }
             // The first one is the best knowledge there is, whatever the start was.
             Outcome::Saturated(bps) if first => bps,
             // Others may share the path: a probe's share of a full queue is more than it would keep.
-            Outcome::Saturated(bps) => current.max((bps + current) / 2.0),
+            Outcome::Saturated(bps) if app_limited => current.max((bps + current) / 2.0),
+            Outcome::Saturated(bps) => current.max(bps.min(current * Self::SATURATED_GAIN)),
         };
         self.limit = Limit::Delay;
         self.rate.set_rate(now, bps);
@@ -447,6 +501,10 @@ impl SendSideEstimator {
         }
     }
 
+    fn steady(&self) -> Option<Bitrate> {
+        self.arrived.rate(Self::STEADY_WINDOW)
+    }
+
     fn is_app_limited(&self) -> bool {
         let sent = self.sent.rate(Self::SENT_WINDOW);
         sent.is_some_and(|sent| (sent.bps() as f64) < self.bounded().0 * Self::APP_LIMITED)
@@ -459,7 +517,7 @@ impl SendSideEstimator {
 
 impl PathDelay {
     /// For how long the least delay counts: a change of route, or of the clocks' drift, is followed in twice this.
-    const INTERVAL: Duration = Duration::from_secs(10);
+    const INTERVAL: Duration = Duration::from_secs(30);
     /// Weight of a new round-trip time (RFC 6298).
     const RTT_WEIGHT: u32 = 8;
 

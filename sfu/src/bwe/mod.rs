@@ -6,6 +6,7 @@
 
 mod aimd;
 mod arrival_group;
+mod competition;
 mod estimator;
 mod feedback_clock;
 mod history;

@@ -14,9 +14,13 @@ pub(super) struct Situation {
     pub(super) useful_bps: f64,
     /// Less is sent than the estimate allows.
     pub(super) app_limited: bool,
+    /// The path has been seen full.
+    pub(super) capacity_known: bool,
+    /// What was found last is in use, or nobody uses it anyway.
+    pub(super) verified: bool,
     /// No queue grows, and the last fall is over.
     pub(super) calm: bool,
-    /// The rate before the latest fall.
+    /// The rate before the latest falls, until it is probed for.
     pub(super) peak_bps: f64,
     /// How long ago the latest fall was.
     pub(super) since_fall: Option<Duration>,
@@ -34,8 +38,6 @@ pub(super) struct Prober {
     measured: u32,
     /// Probes asked for so far.
     asked: u32,
-    /// The fall that was probed for last, by its moment.
-    recovered_fall: Option<Duration>,
     wanted_rose: bool,
 }
 
@@ -67,21 +69,24 @@ struct Cluster {
 impl Prober {
     /// How long a probe lasts. Longer measures better and fills the queue more: at twice the capacity it adds as much
     /// delay as it lasts, halved.
-    const SPAN: Duration = Duration::from_millis(40);
+    const SPAN: Duration = Duration::from_millis(50);
     /// The first ones, when nothing is known.
-    const FIRST_SPAN: Duration = Duration::from_millis(25);
+    const FIRST_SPAN: Duration = Duration::from_millis(40);
     /// Packets a regression needs.
     const PACKETS: u16 = 6;
-    /// Over the estimate, at start and later.
+    /// Over the estimate: at start, while nobody would fill it at once, and while the encoder follows.
     const FIRST_SCALE: f64 = 3.0;
-    const SCALE: f64 = 2.0;
+    const IDLE_SCALE: f64 = 2.0;
+    const SCALE: f64 = 1.5;
     /// After a fall: of the rate before it.
     const RECOVERY_SCALE: f64 = 0.95;
     /// A fall below this share of the peak is probed for.
     const LARGE_FALL: f64 = 0.66;
     /// Between probes for growth: while the application is the limit, and otherwise.
     const IDLE_INTERVAL: Duration = Duration::from_secs(5);
-    const INTERVAL: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_secs(8);
+    /// The same while the path has never been seen full.
+    const UNKNOWN_INTERVAL: Duration = Duration::from_secs(3);
     /// Least time between any two but the follow-ups of one that passed.
     const MIN_INTERVAL: Duration = Duration::from_secs(2);
     /// After a fall: time for queues to drain.
@@ -93,7 +98,7 @@ impl Prober {
     /// Share of its packets that must be reported on.
     const KNOWN: f64 = 0.8;
     /// It passed when it arrived at this share of the rate it was sent at.
-    const PASSED: f64 = 0.9;
+    const PASSED: f64 = 0.8;
     /// Safety on the rate at which a saturated path delivered.
     const SATURATED: f64 = 0.95;
     /// Arrival faster than this times the departure is an artefact of jitter.
@@ -107,7 +112,6 @@ impl Prober {
             probed_at: None,
             measured: 0,
             asked: 0,
-            recovered_fall: None,
             wanted_rose: false,
         }
     }
@@ -132,12 +136,19 @@ impl Prober {
     }
 
     /// When [`Self::poll`] may have something, if nothing else happens.
-    pub(super) fn poll_timeout(&self, app_limited: bool) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self, app_limited: bool, capacity_known: bool) -> Option<Duration> {
         if let Some(cluster) = &self.cluster {
             return Some(cluster.asked_at + Self::TIMEOUT);
         }
-        let interval = if app_limited { Self::IDLE_INTERVAL } else { Self::INTERVAL };
-        Some(self.probed_at? + interval)
+        Some(self.probed_at? + Self::interval(app_limited, capacity_known))
+    }
+
+    fn interval(app_limited: bool, capacity_known: bool) -> Duration {
+        match (capacity_known, app_limited) {
+            (false, _) => Self::UNKNOWN_INTERVAL,
+            (true, true) => Self::IDLE_INTERVAL,
+            (true, false) => Self::INTERVAL,
+        }
     }
 
     /// The next probe, if it is time for one.
@@ -173,29 +184,32 @@ impl Prober {
         let now = situation.now;
         let estimate = situation.estimate_bps;
         let Some(probed_at) = self.probed_at else { return Some(estimate * Self::FIRST_SCALE) };
-        if self.eager.is_some_and(|since| now >= since) {
-            return Some(estimate * Self::SCALE);
+        let growth = if situation.app_limited || !situation.capacity_known {
+            Self::IDLE_SCALE
+        } else {
+            Self::SCALE
+        };
+        if self.eager.is_some() && situation.verified {
+            return Some(estimate * growth);
         }
         let since = now.saturating_sub(probed_at);
         if since < Self::MIN_INTERVAL {
             return None;
         }
         if self.wanted_rose {
-            return Some(estimate * Self::SCALE);
+            return Some(estimate * Self::IDLE_SCALE);
         }
-        let interval = if situation.app_limited { Self::IDLE_INTERVAL } else { Self::INTERVAL };
+        let interval = Self::interval(situation.app_limited, situation.capacity_known);
         if let Some(since_fall) = situation.since_fall {
-            let fell_at = now.saturating_sub(since_fall);
             if since_fall < Self::AFTER_FALL {
                 return None;
             }
-            let large = estimate < situation.peak_bps * Self::LARGE_FALL;
-            if large && self.recovered_fall != Some(fell_at) {
-                self.recovered_fall = Some(fell_at);
-                return Some(situation.peak_bps * Self::RECOVERY_SCALE);
+            if estimate < situation.peak_bps * Self::LARGE_FALL {
+                let peak = situation.peak_bps * Self::RECOVERY_SCALE;
+                return Some(peak.min(estimate * Self::IDLE_SCALE));
             }
         }
-        (since >= interval).then_some(estimate * Self::SCALE)
+        (since >= interval).then_some(estimate * growth)
     }
 
     pub(super) fn handle_sent(&mut self, now: Duration, id: ProbeId, size: u16) {

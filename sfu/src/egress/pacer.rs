@@ -40,9 +40,9 @@ impl Pacer {
     /// The same while the path takes far more than there is to send: a whole frame at once, since one system call for
     /// four packets costs a third of four, and there is no queue that it could fill.
     pub const RELAXED_BURST: Duration = Duration::from_millis(40);
-    /// Over the estimate. Higher takes less of a frame's time, lower makes less of a queue in the path: at 1.5 a frame
-    /// waits two thirds of the time to the next here, and a third of that in the path.
-    pub const FACTOR: f64 = 1.5;
+    /// Over the estimate. Higher takes less of a frame's time; lower lets the path drain although much is queued here, after
+    /// a fall to 0.7 of what arrived even with a backlog.
+    pub const FACTOR: f64 = 1.25;
     /// Share of the estimate that retransmissions may take. Less leaves frames broken at high loss, more takes from media
     /// just when the path is full.
     const RESEND_SHARE: f64 = 0.25;

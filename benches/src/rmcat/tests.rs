@@ -1,0 +1,30 @@
+//! The cases at a fixed seed, so that a regression of the estimator or the pacer fails here. `rmcat` runs them all.
+
+use super::{
+    cases::{self, Stack},
+    figures::measure,
+    media::Source,
+};
+
+#[test]
+fn the_targets_of_rfc_8867_are_reached() {
+    let mut missed = Vec::new();
+    // 5.5 and 5.7 last 300 s with many flows: too long for here.
+    for case in cases::all().iter().filter(|case| !["5.5", "5.7"].contains(&case.name)) {
+        let records = case.run(Stack::Chappe, &Source::Encoder, 1);
+        let figures = measure(case, &records);
+        if !figures.pass {
+            missed.push(figures);
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn a_run_repeats_itself() {
+    let cases = cases::all();
+    let case = cases.iter().find(|case| case.name == "5.1").expect("it is there");
+    let run = |seed| measure(case, &case.run(Stack::Chappe, &Source::Encoder, seed));
+    assert_eq!(format!("{:?}", run(5)), format!("{:?}", run(5)));
+    assert_ne!(format!("{:?}", run(5)), format!("{:?}", run(6)));
+}
