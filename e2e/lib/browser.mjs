@@ -57,12 +57,13 @@ export class Person {
     page.on('pageerror', (error) => this.console.push(`pageerror: ${error.message}`));
   }
 
-  static async open(browser, server, room, name, query = {}) {
+  static async open(browser, server, room, name, query = {}, prepare = async () => {}) {
     const context = await browser.createBrowserContext();
     const page = await context.newPage();
     await page.setViewport({ width: 1280, height: 800 });
     const person = new Person(page, name);
     person.server = server;
+    await prepare(page);
     await page.goto(await server.page(room, name, query), { waitUntil: 'load' });
     return person;
   }

@@ -1,0 +1,58 @@
+// What a browser gets over a link that is narrow, wide, and narrow again.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Person } from '../lib/browser.mjs';
+import { meeting } from '../lib/fixture.mjs';
+import { Link } from '../lib/link.mjs';
+import { Server } from '../lib/server.mjs';
+import { until } from '../lib/until.mjs';
+
+// Without ICE-TCP, which would lead around the link.
+const context = meeting({ server: () => new Server({ env: { CHAPPE_RTC_TCP_PORT: '0', CHAPPE_RTC_SHARDS: '1' } }) });
+
+/** Of everything received: the longest freezes that the browser itself counted, seconds. */
+const freezes = () => window.chappe.room.engine.pcManager.publisher.getStats().then((report) => (
+  [...report.values()].filter((entry) => entry.type === 'inbound-rtp' && entry.kind === 'video')
+    .reduce((sum, entry) => sum + (entry.totalFreezesDuration ?? 0), 0)
+));
+
+for (const [codec, query] of [['vp8', {}], ['vp9', { codec: 'vp9' }], ['av1', { codec: 'av1' }]]) {
+  test(`${codec}: the picture follows the link down and up`, { timeout: 240_000 }, async () => {
+    const link = await Link.open(context.server.address, context.server.port + 2);
+    const room = `narrow-${codec}`;
+    const ada = await (await Person.open(context.chrome, context.server, room, 'ada', { ...query, small: '0' })).joined();
+    link.down.rate = 2_000;
+    const bob = await (await Person.open(context.chrome, context.server, room, 'bob', { camera: '0', mic: '0' }, (page) => link.lead(page))).joined();
+    // A tile as wide as the window, so that only the link decides.
+    await bob.page.setViewport({ width: 1280, height: 1500 });
+    await bob.seesAndHears('ada');
+    assert.ok(link.directions.down.passed > 50, 'media goes over the link');
+
+    const seen = [];
+    const width = (what, fits, timeout) => until(what, async () => {
+      const { width: now } = await bob.received('ada');
+      seen.push(now);
+      return fits(now);
+    }, { timeout, every: 250 }).catch((error) => {
+      throw new Error(`${error.message}; widths ${seen.slice(-40)}; ${JSON.stringify(link.directions)}\nserver:\n${context.server.log.slice(-1500)}`);
+    });
+    await width('a large picture over 2 Mb/s', (now) => now >= 960, 60_000);
+    const large = seen.at(-1);
+    const before = await bob.evaluate(freezes);
+    link.down.rate = 500;
+    await width('a smaller one over 500 kb/s', (now) => now < large, 20_000);
+    // It stays small, and it goes on.
+    await bob.seesAndHears('ada', { frames: 60 });
+    await bob.screenshot(`narrow-${codec}`);
+    assert.ok((await bob.received('ada')).width < large, 'still small');
+    link.down.rate = 2_000;
+    await width('the large one again', (now) => now >= large, 60_000);
+    const frozen = (await bob.evaluate(freezes)) - before;
+    assert.ok(frozen < 1, `${frozen.toFixed(2)} s frozen`);
+    await ada.close();
+    await bob.close();
+    link.close();
+  });
+}
