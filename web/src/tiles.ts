@@ -1,6 +1,6 @@
 // The grid: a tile for each participant, and one for each shared screen.
 
-import { type Participant, ParticipantEvent, type RemoteTrackPublication, Track, type TrackPublication } from 'livekit-client';
+import { ConnectionQuality, type Participant, ParticipantEvent, type RemoteTrackPublication, Track, type TrackPublication } from 'livekit-client';
 
 import { h, icon, show } from './dom';
 
@@ -72,16 +72,18 @@ class Tile {
   private readonly media = h('div', { class: 'media' });
   private readonly label = h('span', { class: 'name' });
   private readonly mark = h('span', { class: 'mark' });
+  private readonly quality = h('span', { class: 'quality', role: 'img' }, h('i'), h('i'), h('i'));
   private attached: Track | undefined;
   private hint = '';
   private readonly refresh = () => this.update();
 
   constructor(private readonly participant: Participant, private readonly source: Track.Source) {
     this.element = h('article', { class: 'tile', tabindex: 0 }, this.media,
-      h('div', { class: 'caption' }, this.mark, this.label));
+      h('div', { class: 'caption' }, this.mark, this.label, this.quality));
     this.element.dataset.identity = participant.identity;
     this.element.dataset.source = source;
     participant.on(ParticipantEvent.IsSpeakingChanged, this.refresh);
+    participant.on(ParticipantEvent.ConnectionQualityChanged, this.refresh);
   }
 
   explain(text: string): void {
@@ -102,7 +104,17 @@ class Tile {
     this.mark.title = silent ? 'Microphone is off' : '';
     this.element.classList.toggle('muted', silent && !screen);
     this.element.classList.toggle('speaking', participant.isSpeaking && !screen);
+    this.showQuality(screen ? ConnectionQuality.Unknown : participant.connectionQuality);
     this.showMedia(publication, name);
+  }
+
+  /** Bars for the participant's connection; none before the server said something. */
+  private showQuality(quality: ConnectionQuality): void {
+    const known = QUALITIES[quality];
+    this.quality.hidden = !known;
+    this.quality.dataset.quality = quality;
+    this.quality.title = known ?? '';
+    this.quality.setAttribute('aria-label', known ?? '');
   }
 
   private showMedia(publication: TrackPublication | undefined, name: string): void {
@@ -134,10 +146,19 @@ class Tile {
 
   remove(): void {
     this.participant.off(ParticipantEvent.IsSpeakingChanged, this.refresh);
+    this.participant.off(ParticipantEvent.ConnectionQualityChanged, this.refresh);
     this.attached?.detach().forEach((element) => element.remove());
     this.element.remove();
   }
 }
+
+/** What the bars say in words. */
+const QUALITIES: Partial<Record<ConnectionQuality, string>> = {
+  [ConnectionQuality.Excellent]: 'Excellent connection',
+  [ConnectionQuality.Good]: 'Good connection',
+  [ConnectionQuality.Poor]: 'Poor connection',
+  [ConnectionQuality.Lost]: 'Connection lost',
+};
 
 /** A steady colour for a name. */
 function hue(name: string): number {

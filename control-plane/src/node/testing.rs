@@ -93,6 +93,10 @@ impl TestNode {
         held.emit(&Body::PeerConnected(node::PeerConnected { room_id, peer_id }));
     }
 
+    pub(crate) fn say(&self, body: &Body) {
+        self.held().emit(body);
+    }
+
     pub(crate) fn lose(&self, peer_id: &str, reason: node::LostReason) {
         let mut held = self.held();
         let peer = held.peers.remove(peer_id).expect("peer is on the node");

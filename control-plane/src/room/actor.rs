@@ -511,6 +511,10 @@ impl RoomActor {
                 let Some((sid, _)) = ids::peer_of(&event.peer_id) else { return };
                 self.state.stream_states(&sid, [(&*event.track_id, event.paused)]);
             }
+            Event::PeerStats(event) => {
+                let Some((sid, role)) = ids::peer_of(&event.peer_id) else { return };
+                self.state.path_stats(&sid, role, &event);
+            }
             Event::SpeakersChanged(event) => self.state.speakers(&event.speakers),
             Event::TrackStarted(event) => {
                 let track = event.track.unwrap_or_default().track_id;

@@ -363,6 +363,7 @@ impl RoomRegistry {
             Event::LayerDemand(event) => &event.room_id,
             Event::DataOverflow(event) => &event.room_id,
             Event::SpeakersChanged(event) => &event.room_id,
+            Event::PeerStats(event) => &event.room_id,
             Event::StreamState(event) => &event.room_id,
             Event::Snapshot(_) => return,
         };

@@ -248,6 +248,8 @@ pub enum RoomEvent {
     SubscribedQuality(proto::SubscribedQualityUpdate),
     /// Tracks that have to pause for want of bandwidth to this participant, or go on.
     StreamStates(proto::StreamStateUpdate),
+    /// How participants are connected: changes only.
+    ConnectionQuality(proto::ConnectionQualityUpdate),
     /// Who speaks: changes only.
     Speakers(proto::SpeakersChanged),
     /// Permissions changed: a fresh token is due.

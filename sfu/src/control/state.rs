@@ -302,6 +302,7 @@ impl State {
             pb::event::Event::StreamState(e) => {
                 self.with_peer(&e.room_id, &e.peer_id, |p| p.paused(&e.track_id, e.paused))
             }
+            pb::event::Event::PeerStats(e) => self.with_peer(&e.room_id, &e.peer_id, |_| {}),
             pb::event::Event::PeerLost(e) => {
                 let name =
                     PeerName { room: RoomId::new(&e.room_id), peer: PeerId::new(&e.peer_id) };

@@ -34,6 +34,8 @@ pub(crate) struct Congestion {
     waiting: VecDeque<Waiting>,
     /// The peer says how its packets fare. Without that nothing is held back and nothing shared out.
     controlled: bool,
+    /// Everything that left.
+    sent: DataSize,
     /// The control plane's cap.
     cap: Option<Bitrate>,
     /// When the estimate was shared out last, and how much that was.
@@ -71,6 +73,7 @@ impl Congestion {
             estimator,
             waiting: VecDeque::new(),
             controlled: false,
+            sent: DataSize::from_bytes(0),
             cap: None,
             allocated: None,
         }
@@ -122,6 +125,7 @@ impl Congestion {
 
     /// A packet with this transport-wide number leaves. Audio and retransmissions too.
     pub(crate) fn handle_sent(&mut self, now: Instant, number: Option<u16>, size: DataSize) {
+        self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
         if !self.controlled {
             return;
         }
@@ -129,6 +133,11 @@ impl Congestion {
         if let Some(number) = number {
             self.estimator.handle_sent(now, number, size, probe);
         }
+    }
+
+    /// Everything that left so far: media, retransmissions, padding.
+    pub(crate) fn sent(&self) -> DataSize {
+        self.sent
     }
 
     /// Whether video may leave at once: nothing waits before it, and the pacer has room.

@@ -8,6 +8,7 @@ mod link;
 mod outbox;
 mod sharing;
 mod spec;
+mod stats;
 mod subscription;
 
 use std::{
@@ -20,6 +21,8 @@ use slab::Slab;
 pub use counters::{Counters, DropReason};
 pub use outbox::Transmit;
 pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, TrackSpec};
+pub use stats::{DirectionStats, PathStats};
+pub(crate) use stats::{PathRecorder, jitter_time};
 
 pub(crate) use congestion::{Congestion, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
@@ -105,6 +108,7 @@ pub(crate) struct Peer {
     pub(crate) feedback_ssrc: Ssrc,
     pub(crate) cname: [u8; 16],
     pub(crate) rtt: Option<Duration>,
+    pub(crate) path: PathRecorder,
 }
 
 /// Bursts of media that pass the cap on its bitrate: a keyframe of all layers at once.
@@ -147,6 +151,7 @@ impl Peer {
             feedback_ssrc: birth.feedback_ssrc,
             cname: birth.cname,
             rtt: None,
+            path: PathRecorder::new(now),
             spec,
         }
     }

@@ -144,6 +144,16 @@ impl Subscription {
         self.forwarder.as_ref()?.selector().current()
     }
 
+    /// Spatial layers of a video track that are asked for and have packets, and how many of them pass. The layers within
+    /// one encoding are not told apart.
+    pub(crate) fn layers(&self, live: EncodingSet) -> (u32, u32) {
+        let highest = (0..EncodingSet::MAX).rev().find(|encoding| live.contains(*encoding));
+        let (Some(highest), Some(wanted)) = (highest, self.max_spatial()) else { return (0, 0) };
+        let wanted = highest.min(wanted);
+        let given = self.current().map_or(0, |current| u32::from(current.min(wanted)) + 1);
+        (u32::from(wanted) + 1, given)
+    }
+
     /// Highest spatial layer that is asked for; `None` while paused.
     pub(crate) fn max_spatial(&self) -> Option<u8> {
         (!self.spec.paused).then_some(self.spec.max_spatial.unwrap_or(u8::MAX))

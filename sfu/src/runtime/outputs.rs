@@ -46,6 +46,7 @@ enum Key {
     Started(RoomId, PeerId, TrackId, u8),
     Demand(RoomId, PeerId, TrackId),
     Speakers(RoomId),
+    Path(RoomId, PeerId),
 }
 
 impl Key {
@@ -56,6 +57,9 @@ impl Key {
             }
             Output::Event(Event::LayerDemand { room, peer, track, .. }) => {
                 Some(Self::Demand(room.clone(), peer.clone(), track.clone()))
+            }
+            Output::Event(Event::PeerStats { room, peer, .. }) => {
+                Some(Self::Path(room.clone(), peer.clone()))
             }
             Output::Event(Event::SpeakersChanged { room, .. }) => {
                 Some(Self::Speakers(room.clone()))

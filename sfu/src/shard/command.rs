@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    peer::PeerSpec,
+    peer::{PathStats, PeerSpec},
     room::{PeerId, RoomId},
     rtp::{CodecKind, Ssrc, TrackId},
 };
@@ -162,6 +162,15 @@ pub enum Event {
         room: RoomId,
         /// Everybody who is heard now, the dominant speaker first.
         speakers: Vec<SpeakerLevel>,
+    },
+    /// How a connected peer's path was of late.
+    PeerStats {
+        /// Its room.
+        room: RoomId,
+        /// The peer.
+        peer: PeerId,
+        /// Since the last event of the kind.
+        stats: PathStats,
     },
     /// A reliable data reader fell 1 MiB or 5 s behind: it should reconnect. Told once.
     DataOverflow {

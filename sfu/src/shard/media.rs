@@ -30,6 +30,7 @@ impl Shard {
         let now = self.now;
         let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
         let len = peer.transport.unprotect_rtp(datagram)?;
+        peer.path.heard_at = now;
         if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {
             return Err(DropReason::OverIngressBitrate);
         }

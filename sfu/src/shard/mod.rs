@@ -40,8 +40,8 @@ pub use ufrag::Ufrag;
 pub(crate) use crate::wire::{DatagramClass, classify};
 pub use crate::{
     peer::{
-        Counters, DataSpec, DropReason, EncodingSpec, Limits, PeerSpec, SubscriptionSpec,
-        TrackSpec, Transmit,
+        Counters, DataSpec, DirectionStats, DropReason, EncodingSpec, Limits, PathStats, PeerSpec,
+        SubscriptionSpec, TrackSpec, Transmit,
     },
     relay::RelayMessage,
     room::{PeerId, RoomId, ShardId},

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    DropReason, Shard, find_peer,
+    DropReason, Event, Shard, find_peer,
     timer::{Sleeper, Timer},
 };
 use crate::{
+    ingress::PublishedTrack,
+    peer::{PathRecorder, jitter_time},
     room::{PeerKey, RouteKey},
-    rtp::{DataSize, Seq16, Ssrc},
+    rtp::{DataSize, MediaKind, Seq16, Ssrc},
     wire::{
         BufferTooSmall,
         rtcp::{Message, ReportBlock, messages},
@@ -39,6 +41,7 @@ impl Shard {
         let now = self.now;
         let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
         let len = peer.transport.unprotect_rtcp(datagram)?;
+        peer.path.heard_at = now;
         if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {
             return Err(DropReason::OverIngressBitrate);
         }
@@ -105,12 +108,19 @@ impl Shard {
 
     fn report_blocks(&mut self, key: PeerKey, blocks: impl Iterator<Item = ReportBlock>) {
         let now = self.now;
-        let Some(peer) = self.peer_mut(key) else { return };
+        let Self { peers, tracks, .. } = self;
+        let Some(peer) = find_peer(peers, key) else { return };
         for block in blocks {
             let Some(subscription) = peer.subscription_of(block.ssrc) else { continue };
             subscription.egress.handle_report_block(now, &block);
-            let rtt = subscription.egress.rtt();
+            let (rtt, route) = (subscription.egress.rtt(), subscription.route);
+            let is_media = subscription.spec.ssrc == block.ssrc;
             peer.rtt = rtt.or(peer.rtt);
+            let track = tracks.get(route.0).and_then(Option::as_ref).filter(|_| is_media);
+            if let Some(track) = track {
+                let audio = track.published.kind() == MediaKind::Audio;
+                peer.path.add_egress(block.fraction_lost, jitter_time(block.jitter, audio));
+            }
         }
     }
 
@@ -167,11 +177,15 @@ impl Shard {
         let Some(peer) = find_peer(peers, key) else { return };
         timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
         blocks.clear();
+        let mut recorder = peer.path;
         for route in peer.routes() {
             if let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) {
+                let before = blocks.len();
                 track.published.report_blocks(now, blocks);
+                record_ingress(&mut recorder, &track.published, blocks.get(before..));
             }
         }
+        peer.path = recorder;
         let (sender, cname, first) = (peer.feedback_ssrc, peer.cname, peer.next_report);
         let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
         else {
@@ -211,11 +225,46 @@ impl Shard {
         });
         // What found no room comes first in a second.
         peer.next_report = slots.next().unwrap_or(0);
+        self.tell_path(key);
+    }
+
+    /// Tells how a peer's path was, where it is time.
+    fn tell_path(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Self { peers, tracks, events, .. } = self;
+        let Some(peer) = find_peer(peers, key) else { return };
+        let Some(mut stats) = peer.path.poll(now, peer.congestion.sent().bytes()) else { return };
+        stats.rtt = peer.rtt;
+        for (_, subscription) in &peer.subscriptions {
+            let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
+            let video = track.filter(|track| track.published.kind() == MediaKind::Video);
+            let Some(track) = video else { continue };
+            let (wanted, given) = subscription.layers(track.live);
+            stats.layers_wanted += wanted;
+            stats.layers_given += given;
+        }
+        let (room, peer) = (peer.identity.room_id.clone(), peer.identity.id.clone());
+        events.push_back(Event::PeerStats { room, peer, stats });
     }
 
     pub(super) fn report_interval(&mut self) -> Duration {
         use rand::Rng;
         let jitter = self.random.random_range(1.0 - REPORT_JITTER..1.0 + REPORT_JITTER);
         REPORT_INTERVAL.mul_f64(jitter)
+    }
+}
+
+/// Blocks about a publisher's media; those about retransmissions say nothing of the path that media does not.
+fn record_ingress(
+    recorder: &mut PathRecorder,
+    published: &PublishedTrack,
+    blocks: Option<&[ReportBlock]>,
+) {
+    let audio = published.kind() == MediaKind::Audio;
+    let is_media = |block: &&ReportBlock| {
+        (0..published.encoding_count()).any(|index| published.ssrc(index) == Some(block.ssrc))
+    };
+    for block in blocks.into_iter().flatten().filter(is_media) {
+        recorder.add_ingress(block.fraction_lost, jitter_time(block.jitter, audio));
     }
 }

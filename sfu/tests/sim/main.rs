@@ -10,6 +10,7 @@ mod data;
 mod fanout;
 mod forwarding;
 mod limits;
+mod path;
 mod quality;
 mod relay;
 mod speakers;

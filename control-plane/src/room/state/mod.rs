@@ -4,6 +4,7 @@
 //! order. Deadlines are asked with [`RoomState::poll_timeout`].
 
 mod audience;
+mod connection;
 mod media;
 mod participant;
 mod quality;
@@ -206,6 +207,7 @@ impl RoomState {
         self.tell_others(&sid);
         self.settle_subscriber(&sid);
         self.tell_speakers(&sid);
+        self.tell_qualities(&sid);
         self.counts_changed(now);
         let participant = self.participants.get(&sid).map(Participant::info).unwrap_or_default();
         Ok(Joined { room: self.info(), participant, others: self.others_of(&sid), sid })
@@ -243,6 +245,7 @@ impl RoomState {
             departed: self.departed_since_lately(),
         };
         self.retell_speakers(sid);
+        self.tell_qualities(sid);
         Ok(resumed)
     }
 

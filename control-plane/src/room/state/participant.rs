@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
 
-use super::{audience::Audience, track::Track};
+use super::{audience::Audience, connection::Connection, track::Track};
 use crate::{
     auth::Permissions,
     room::{
@@ -74,6 +74,9 @@ pub(super) struct Participant {
     /// A peer is lost: the session has to have ended it by then.
     #[serde(skip)]
     pub(super) end_by: Option<Instant>,
+    /// How good its paths are.
+    #[serde(skip)]
+    pub(super) connection: Connection,
 }
 
 impl Participant {
@@ -101,6 +104,7 @@ impl Participant {
             connect_by: None,
             resume_by: None,
             end_by: None,
+            connection: Connection::default(),
         }
     }
 

@@ -52,6 +52,9 @@ impl Session {
                 self.send(Message::SubscribedQualityUpdate(update));
             }
             RoomEvent::StreamStates(update) => self.send(Message::StreamStateUpdate(update)),
+            RoomEvent::ConnectionQuality(update) => {
+                self.send(Message::ConnectionQuality(update));
+            }
             RoomEvent::Speakers(speakers) => self.send(Message::SpeakersChanged(speakers)),
             RoomEvent::Permissions(permissions) => {
                 self.facts.permissions = permissions;

@@ -143,6 +143,64 @@ async fn two_people_publish_and_take_over_one_connection_each() {
 }
 
 #[tokio::test]
+async fn what_the_node_measures_reaches_everybody() {
+    use chappe_proto::node::v1::{
+        DirectionStats, PeerStats, Speaker, SpeakersChanged, event::Event as Body,
+    };
+    let server = Server::default().await;
+    let mut ada = Client::join_v1(&server, "r", "ada").await;
+    ada.settle_answer().await;
+    let mut ben = Client::join_v1(&server, "r", "ben").await;
+    ben.settle_answer().await;
+    let camera = ada.publish_camera().await;
+    let room_id = server.node.held().peers[&ada.sid].room_id.clone();
+    let sid = ada.sid.clone();
+    let stats = |loss| {
+        Body::PeerStats(PeerStats {
+            room_id: room_id.clone(),
+            peer_id: sid.clone(),
+            rtt_us: Some(20_000),
+            ingress: Some(DirectionStats { loss_permille: Some(loss), jitter_us: 1_000 }),
+            ..PeerStats::default()
+        })
+    };
+    let quality = |message: &Response| match message {
+        Response::ConnectionQuality(update) => {
+            let info = update.updates.iter().find(|info| info.participant_sid == sid)?;
+            Some((info.quality(), info.score))
+        }
+        _ => None,
+    };
+    server.node.say(&stats(0));
+    for client in [&mut ada, &mut ben] {
+        let (level, score) = client.expect("quality", quality).await;
+        assert_eq!(level, proto::ConnectionQuality::Excellent);
+        assert!(score > 4.0, "{score}");
+    }
+    server.node.say(&stats(200));
+    server.node.say(&stats(200));
+    let (level, _) = ben.expect("worse quality", quality).await;
+    assert_eq!(level, proto::ConnectionQuality::Poor);
+
+    let heard =
+        |speakers| Body::SpeakersChanged(SpeakersChanged { room_id: room_id.clone(), speakers });
+    let speaks = Speaker { track_id: camera.clone(), level: 0.25, dominant: true };
+    for (speakers, active) in [(vec![speaks], true), (vec![], false)] {
+        server.node.say(&heard(speakers));
+        let told = ben.expect("speakers", |message| match message {
+            Response::SpeakersChanged(changed) => Some(changed.speakers.clone()),
+            _ => None,
+        });
+        let told = told.await;
+        assert_eq!((told.len(), told[0].active, &told[0].sid), (1, active, &sid));
+    }
+    // Who comes later is told how the others are connected.
+    let mut carl = Client::join_v1(&server, "r", "carl").await;
+    let (level, _) = carl.expect("quality", quality).await;
+    assert_eq!(level, proto::ConnectionQuality::Poor);
+}
+
+#[tokio::test]
 async fn two_connections_get_an_offer_at_once() {
     let server = Server::default().await;
     let mut ada = Client::join_v0(&server, "r", "ada").await;
