@@ -4,7 +4,7 @@ use std::{error::Error, fs, path::PathBuf};
 
 use chappe_benches::rmcat::{
     cases::{self, Stack},
-    figures::{self, Figures},
+    figures::{self, Figures, LayerFigures},
     media::Source,
     plot,
 };
@@ -28,6 +28,11 @@ struct Args {
     plots: PathBuf,
 }
 
+/// Cases that are run with layers in the place of an encoder that follows.
+const LAYER_CASES: [&str; 2] = ["5.1", "5.2"];
+/// 180p, 360p and 720p.
+const LAYERS: [u64; 3] = [150_000, 450_000, 1_300_000];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     fs::create_dir_all(&args.plots)?;
@@ -37,14 +42,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         plot::draw(case, &records, &args.plots.join(format!("{}.svg", case.name)))?;
         rows.push(figures::measure(case, &records));
     }
+    let mut layer_rows = Vec::new();
+    for case in cases::all().iter().filter(|case| LAYER_CASES.contains(&case.name)) {
+        let records = case.run(Stack::Chappe, &Source::Layers(LAYERS.to_vec()), args.seed);
+        plot::draw(case, &records, &args.plots.join(format!("{}-layers.svg", case.name)))?;
+        layer_rows.push(figures::measure_layers(case, &records, &LAYERS));
+    }
     if args.json {
         let object: serde_json::Map<_, _> = rows
             .iter()
-            .map(|row| Ok((row.case.clone(), serde_json::to_value(row)?)))
+            .map(|row| {
+                let mut entry = serde_json::to_value(row)?;
+                if let Some(layers) = layer_rows.iter().find(|layers| layers.case == row.case) {
+                    entry["layers"] = serde_json::to_value(layers)?;
+                }
+                Ok((row.case.clone(), entry))
+            })
             .collect::<Result<_, serde_json::Error>>()?;
         println!("{}", serde_json::to_string_pretty(&object)?);
     } else {
         println!("{}", table(&rows));
+        println!("\nOne of three simulcast layers a flow: {LAYERS:?} bit/s\n");
+        println!("{}", layer_table(&layer_rows));
     }
     Ok(())
 }
@@ -76,6 +95,30 @@ fn table(rows: &[Figures]) -> Table {
             seconds(row.fall_s),
             format!("{:.0}", row.lowest_kbps),
             format!("{:.1}", row.probing * 100.0),
+            if row.pass { "yes" } else { "no" }.to_string(),
+        ]);
+    }
+    table
+}
+
+fn layer_table(rows: &[LayerFigures]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header([
+        "case",
+        "chosen / best",
+        "switches a minute",
+        "p95 queue ms",
+        "loss %",
+        "pass",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.case.clone(),
+            format!("{:.3}", row.chosen),
+            format!("{:.1}", row.switches),
+            format!("{:.0}", row.p95_queue_ms),
+            format!("{:.2}", row.loss * 100.0),
             if row.pass { "yes" } else { "no" }.to_string(),
         ]);
     }

@@ -80,7 +80,8 @@ impl FrameSource {
         if self.paused_until(now).is_some() || now < self.start + self.schedule.start {
             return 0;
         }
-        self.layers.last().copied().unwrap_or(Encoder::RANGE.1 as u64)
+        // As the peer does: layers change their rates.
+        self.layers.last().map_or(Encoder::RANGE.1 as u64, |top| top * 3 / 2)
     }
 
     /// The layer it sends.
@@ -113,7 +114,9 @@ impl FrameSource {
         self.chosen = self.claims[0].granted().map(|step| self.layers[usize::from(step)]);
         // A layer that did not fit leaves the lowest: nobody looks at a black picture here.
         let rate = self.chosen.unwrap_or(self.layers[0]);
-        self.encoder.poll_frame(now, rate as f64)
+        // A layer's rate is that of its packets.
+        let share = f64::from(PAYLOAD) / f64::from(PAYLOAD + RTP_OVERHEAD + UDP_OVERHEAD);
+        self.encoder.poll_frame(now, rate as f64 * share)
     }
 
     fn paused_until(&self, now: Instant) -> Option<Instant> {

@@ -20,6 +20,8 @@ pub(super) struct Observed {
     pub(super) queue: Duration,
     /// The sender has less to send than it may: what arrives says nothing about the path.
     pub(super) app_limited: bool,
+    /// What leaves is about what the rate allows.
+    pub(super) filled: bool,
     /// Whether others hold the queue up.
     pub(super) contest: Contest,
     /// Fraction of packets lost lately.
@@ -60,6 +62,8 @@ impl RateControl {
     const BACKOFF: [(f64, f64); 3] = [(20.0, 0.92), (60.0, 0.85), (240.0, 0.7)];
     /// An overuse with less queue than this is jitter: at 2.5 % too much the trendline takes as long to see it.
     const MIN_QUEUE: Duration = Duration::from_millis(15);
+    /// With less queue than this the first cut of a rate that is not used up goes to what arrives.
+    const UNFILLED_QUEUE: Duration = Duration::from_millis(60);
     /// A cut shows after a round trip, and another waits for it, unless less than this share of the rate arrives.
     const CUT_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(600));
     const CUT_AGAIN: f64 = 0.75;
@@ -231,6 +235,9 @@ impl RateControl {
         let backoff = match observed.contest {
             // What others keep full cannot be drained.
             Contest::Yield => Self::YIELD_BACKOFF,
+            // More was allowed than was sent: what is sent may well fit, and a layer that pauses for somebody's probe is
+            // a pity.
+            _ if !observed.filled && observed.queue < Self::UNFILLED_QUEUE => 1.0,
             _ => Self::backoff(observed.queue),
         };
         let mut target = acknowledged * backoff;
@@ -312,6 +319,7 @@ mod tests {
         rtt: Duration::from_millis(100),
         queue: Duration::from_millis(30),
         app_limited: false,
+        filled: true,
         contest: Contest::None,
         loss: 0.0,
     };

@@ -142,8 +142,10 @@ impl SendSideEstimator {
     const SENT_WINDOW: usize = 50;
     /// Sending less than this share of the estimate is the application's choice.
     const APP_LIMITED: f64 = 0.65;
+    /// And at this share it is used up.
+    const FILLED: f64 = 0.85;
     /// An estimate is in use when this share of it arrives.
-    const IN_USE: f64 = 0.8;
+    const IN_USE: f64 = 0.6;
     /// A queue below this is calm enough for a probe.
     const CALM_QUEUE: Duration = Duration::from_millis(40);
     /// A queue that is long already and longer by this than at the last feedback is an overuse, whatever the trendline
@@ -447,6 +449,7 @@ impl SendSideEstimator {
             rtt,
             queue: self.path.queue,
             app_limited,
+            filled: self.sends_at_least(Self::FILLED),
             contest,
             loss: self.loss.recent(),
         });
@@ -506,8 +509,13 @@ impl SendSideEstimator {
     }
 
     fn is_app_limited(&self) -> bool {
+        !self.sends_at_least(Self::APP_LIMITED)
+    }
+
+    /// Whether this share of the estimate leaves; true while nobody knows.
+    fn sends_at_least(&self, share: f64) -> bool {
         let sent = self.sent.rate(Self::SENT_WINDOW);
-        sent.is_some_and(|sent| (sent.bps() as f64) < self.bounded().0 * Self::APP_LIMITED)
+        sent.is_none_or(|sent| sent.bps() as f64 >= self.bounded().0 * share)
     }
 
     fn since_origin(&self, now: Instant) -> Duration {

@@ -83,7 +83,7 @@ impl Prober {
     /// A fall below this share of the peak is probed for.
     const LARGE_FALL: f64 = 0.66;
     /// Between probes for growth: while the application is the limit, and otherwise.
-    const IDLE_INTERVAL: Duration = Duration::from_secs(5);
+    const IDLE_INTERVAL: Duration = Duration::from_secs(3);
     const INTERVAL: Duration = Duration::from_secs(8);
     /// The same while the path has never been seen full.
     const UNKNOWN_INTERVAL: Duration = Duration::from_secs(3);
