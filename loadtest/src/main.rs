@@ -1,3 +1,5 @@
-//! The swarm.
+//! The binary `chappe-loadtest`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    chappe_loadtest::main()
+}

@@ -1,0 +1,145 @@
+//! One client: signalling, one or two PeerConnections, what it sends and what it sees.
+
+mod data;
+mod incoming;
+mod link;
+mod peer;
+mod publish;
+mod receive;
+mod session;
+mod signalling;
+mod sink;
+mod view;
+pub(crate) mod ws;
+
+use std::{cell::RefCell, rc::Rc, time::Instant};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    measure::Recorder,
+    scenario::{ClientPlan, Mode, Scenario},
+};
+use session::{End, Session};
+use sink::Sink;
+use ws::{ConnectError, Target};
+
+/// What the clients of one worker share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) target: Target,
+    pub(crate) scenario: Scenario,
+    /// Number of the run, in each stamp.
+    pub(crate) run: u32,
+    pub(crate) recorder: RefCell<Recorder>,
+    pub(crate) reports: mpsc::UnboundedSender<Report>,
+}
+
+/// What a client is told while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Leave the room and end.
+    Leave,
+    /// Count what was received until now; the window is about to close.
+    Flush,
+    /// Stop or go on sending.
+    Pause(bool),
+    /// Lose the connection, and come back.
+    Reconnect,
+    /// The large view moves on: the number of the turn.
+    Spotlight(u32),
+}
+
+/// What a client tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It is in, and its media path is up.
+    Joined(u32),
+    /// It could not get in.
+    Failed(u32, ConnectError),
+    /// It was in and is out, against its will.
+    Lost(u32, String),
+    /// It left as told.
+    Left(u32),
+}
+
+/// How often a client that was told to start anew does.
+const MAX_REJOINS: u32 = 3;
+
+/// Plays one client from join to leave.
+pub(crate) async fn play(
+    context: Rc<Context>,
+    plan: ClientPlan,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let number = plan.number;
+    // Since when a client that fell out is on its way back.
+    let mut rejoining: Option<Instant> = None;
+    let mut rejoins = 0;
+    loop {
+        let end = match live(&context, &plan, &mut rejoining, &mut commands).await {
+            Ok(end) => end,
+            Err(error) => {
+                fail(&context, number, &error, rejoining.is_some());
+                return;
+            }
+        };
+        match end {
+            End::Left => {
+                let _ = context.reports.send(Report::Left(number));
+                return;
+            }
+            End::Failed(error) => {
+                fail(&context, number, &error, false);
+                return;
+            }
+            End::Rejoin(since) if rejoins < MAX_REJOINS => {
+                rejoins += 1;
+                rejoining = Some(since);
+            }
+            End::Rejoin(_) => {
+                lose(&context, number, "told to reconnect too often");
+                return;
+            }
+            End::Lost(reason) => {
+                lose(&context, number, &reason);
+                return;
+            }
+        }
+    }
+}
+
+/// One session, from its join to its end.
+async fn live(
+    context: &Rc<Context>,
+    plan: &ClientPlan,
+    rejoining: &mut Option<Instant>,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+) -> Result<End, ConnectError> {
+    let limit = context.scenario.join_timeout.0;
+    let late = |_| ConnectError::Timeout("connecting");
+    if plan.mode == Mode::Sink {
+        let joining = Sink::join(Rc::clone(context), plan.clone());
+        // On the heap: the future of a whole client is many times larger.
+        let mut sink = Box::new(tokio::time::timeout(limit, joining).await.map_err(late)??);
+        return Ok(sink.run(commands).await);
+    }
+    let joining = Box::pin(Session::join(Rc::clone(context), plan.clone()));
+    let mut session = Box::new(tokio::time::timeout(limit, joining).await.map_err(late)??);
+    session.came_back_since(rejoining.take());
+    Ok(Box::pin(session.run(commands)).await)
+}
+
+fn fail(context: &Context, number: u32, error: &ConnectError, was_in: bool) {
+    if was_in {
+        return lose(context, number, &format!("could not come back: {}", error.category()));
+    }
+    let failures = &mut context.recorder.borrow_mut().stats.failures;
+    *failures.entry(error.category()).or_default() += 1;
+    let _ = context.reports.send(Report::Failed(number, error.clone()));
+}
+
+fn lose(context: &Context, number: u32, reason: &str) {
+    *context.recorder.borrow_mut().stats.lost.entry(reason.to_owned()).or_default() += 1;
+    let _ = context.reports.send(Report::Lost(number, reason.to_owned()));
+}

@@ -1,0 +1,219 @@
+//! RTCP of a sink: receiver reports (RFC 3550 section 6.4.2) and transport-wide feedback
+//! (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::sdp::TRANSPORT_CC;
+use crate::{client::link::Arrival, measure::Reported};
+
+/// Packets of one feedback at most.
+const MAX_PACKETS: u64 = 2_000;
+/// Unit of the reference time, and of the deltas.
+const REFERENCE: Duration = Duration::from_millis(64);
+const DELTA_MICROS: i128 = 250;
+
+/// A report with a block per stream; 31 at most.
+pub(super) fn receiver_report(own: u32, reports: &[(u32, Reported)]) -> Vec<u8> {
+    let reports = &reports[..reports.len().min(31)];
+    let words = 1 + 6 * reports.len();
+    let mut packet = vec![0x80 | reports.len() as u8, 201];
+    packet.extend_from_slice(&(words as u16).to_be_bytes());
+    packet.extend_from_slice(&own.to_be_bytes());
+    for (ssrc, report) in reports {
+        packet.extend_from_slice(&ssrc.to_be_bytes());
+        let lost = u32::from(report.fraction) << 24 | report.lost.min(0x7f_ffff);
+        packet.extend_from_slice(&lost.to_be_bytes());
+        packet.extend_from_slice(&report.highest.to_be_bytes());
+        packet.extend_from_slice(&report.jitter.to_be_bytes());
+        // Sender reports are not decrypted: no round trip.
+        packet.extend_from_slice(&[0; 8]);
+    }
+    packet
+}
+
+/// Arrivals that no feedback has told yet.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    /// Highest transport-wide number, extended.
+    highest: Option<u64>,
+    /// First number that the next feedback tells.
+    next: Option<u64>,
+    seen: BTreeMap<u64, Duration>,
+    count: u8,
+}
+
+impl Arrivals {
+    pub(super) fn handle(&mut self, arrival: &Arrival<'_>) {
+        let Some(seq) = transport_seq(arrival.bytes) else { return };
+        let extended = match self.highest {
+            None => u64::from(seq) + (1 << 16),
+            Some(highest) => {
+                let ahead = seq.wrapping_sub(highest as u16) as i16;
+                highest.saturating_add_signed(i64::from(ahead))
+            }
+        };
+        self.highest = Some(self.highest.map_or(extended, |highest| highest.max(extended)));
+        let next = *self.next.get_or_insert(extended);
+        // A packet that was told to be missing and comes late is not told again.
+        if extended >= next {
+            self.seen.insert(extended, arrival.at);
+        }
+    }
+
+    /// A feedback of what arrived since the last one; nothing when nothing did.
+    pub(super) fn feedback(&mut self, own: u32, media: u32) -> Vec<u8> {
+        let (Some(first), Some((last, _))) = (self.next, self.seen.last_key_value()) else {
+            return Vec::new();
+        };
+        let first = first.max((last + 1).saturating_sub(MAX_PACKETS));
+        let last = *last;
+        let mut seen = std::mem::take(&mut self.seen);
+        seen.retain(|number, _| *number >= first);
+        self.next = Some(last + 1);
+        let Some(start) = seen.values().next().copied() else { return Vec::new() };
+        let reference = (start.as_nanos() / REFERENCE.as_nanos()) as u64;
+        let mut at = (u128::from(reference) * REFERENCE.as_micros()) as i128;
+        let mut symbols = Vec::new();
+        let mut deltas = Vec::new();
+        for number in first..=last {
+            let Some(arrived) = seen.get(&number) else {
+                symbols.push(0_u16);
+                continue;
+            };
+            let delta = (arrived.as_micros() as i128 - at).div_euclid(DELTA_MICROS);
+            at += delta * DELTA_MICROS;
+            if let Ok(small) = u8::try_from(delta) {
+                symbols.push(1);
+                deltas.push(small);
+            } else {
+                symbols.push(2);
+                let large = delta.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+                deltas.extend_from_slice(&large.to_be_bytes());
+            }
+        }
+        let count = self.count;
+        self.count = self.count.wrapping_add(1);
+        let mut packet = vec![0x8f, 205, 0, 0];
+        packet.extend_from_slice(&own.to_be_bytes());
+        packet.extend_from_slice(&media.to_be_bytes());
+        packet.extend_from_slice(&(first as u16).to_be_bytes());
+        packet.extend_from_slice(&(symbols.len() as u16).to_be_bytes());
+        packet.extend_from_slice(&((reference as u32) << 8 | u32::from(count)).to_be_bytes());
+        // Vectors of seven two-bit symbols each.
+        for chunk in symbols.chunks(7) {
+            let mut vector = 0b11 << 14;
+            for (index, symbol) in chunk.iter().enumerate() {
+                vector |= symbol << (12 - 2 * index);
+            }
+            packet.extend_from_slice(&vector.to_be_bytes());
+        }
+        packet.extend_from_slice(&deltas);
+        let padding = (4 - packet.len() % 4) % 4;
+        if padding > 0 {
+            packet[0] |= 0x20;
+            packet.resize(packet.len() + padding, 0);
+            if let Some(last) = packet.last_mut() {
+                *last = padding as u8;
+            }
+        }
+        let words = (packet.len() / 4 - 1) as u16;
+        packet[2..4].copy_from_slice(&words.to_be_bytes());
+        packet
+    }
+}
+
+/// The transport-wide sequence number in the header extensions (RFC 8285, one-byte and two-byte).
+fn transport_seq(datagram: &[u8]) -> Option<u16> {
+    let first = *datagram.first()?;
+    if first & 0x10 == 0 {
+        return None;
+    }
+    let at = 12 + 4 * usize::from(first & 0x0f);
+    let header = datagram.get(at..at + 4)?;
+    let profile = u16::from_be_bytes([header[0], header[1]]);
+    let words = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let mut rest = datagram.get(at + 4..at + 4 + 4 * words)?;
+    while let [id, tail @ ..] = rest {
+        if *id == 0 {
+            rest = tail;
+            continue;
+        }
+        let (id, len, tail) = match profile {
+            0xbede => (id >> 4, usize::from(id & 0x0f) + 1, tail),
+            0x1000..=0x100f => (*id, usize::from(*tail.first()?), &tail[1..]),
+            _ => return None,
+        };
+        let value = tail.get(..len)?;
+        if id == TRANSPORT_CC {
+            return Some(u16::from_be_bytes([*value.first()?, *value.get(1)?]));
+        }
+        rest = &tail[len..];
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(seq: u16) -> Vec<u8> {
+        let mut bytes = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0xbe, 0xde, 0, 2];
+        // Id 4 with one byte, then ours, then padding.
+        bytes.extend_from_slice(&[0x40, b'0', TRANSPORT_CC << 4 | 1]);
+        bytes.extend_from_slice(&seq.to_be_bytes());
+        bytes.extend_from_slice(&[0, 0, 0, 1, 2, 3]);
+        bytes
+    }
+
+    fn arrive(arrivals: &mut Arrivals, seq: u16, at: Duration) {
+        let from = ([127, 0, 0, 1], 1).into();
+        arrivals.handle(&Arrival { from, at, bytes: &packet(seq) });
+    }
+
+    #[test]
+    fn arrivals_are_told_in_the_drafts_format() {
+        let mut arrivals = Arrivals::default();
+        let start = REFERENCE * 1_000;
+        for (seq, micros) in [(65_534, 500), (65_535, 1_000), (1, 101_000), (2, 100_000)] {
+            arrive(&mut arrivals, seq, start + Duration::from_micros(micros));
+        }
+        let feedback = arrivals.feedback(1, 9);
+        let parts: [&[u8]; 4] = [
+            // Header, sender, media.
+            &[0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 9],
+            // 65534 on, five packets; from 1000 x 64 ms on; the first feedback.
+            &[0xff, 0xfe, 0, 5, 0, 3, 0xe8, 0],
+            // Small, small, missing, large, large.
+            &[0b1101_0100, 0b1010_0000],
+            // 500 us, 500 us, 100 ms, -1 ms.
+            &[2, 2, 0x01, 0x90, 0xff, 0xfc],
+        ];
+        assert_eq!(feedback, parts.concat());
+        assert!(arrivals.feedback(1, 9).is_empty(), "told once");
+        arrive(&mut arrivals, 3, start);
+        let padded = arrivals.feedback(1, 9);
+        assert_eq!((padded[0], padded.len(), padded[3], padded[23]), (0xaf, 24, 5, 1));
+        arrive(&mut arrivals, 0, start);
+        assert!(arrivals.feedback(1, 9).is_empty(), "too late to be told");
+    }
+
+    #[test]
+    fn other_extensions_are_passed_over() {
+        let mut two_byte = packet(0);
+        two_byte.truncate(12);
+        two_byte.extend_from_slice(&[0x10, 0, 0, 2, 4, 1, b'0', TRANSPORT_CC, 2, 0x12, 0x34, 0]);
+        assert_eq!(transport_seq(&packet(0xabcd)), Some(0xabcd));
+        assert_eq!(transport_seq(&two_byte), Some(0x1234));
+        assert_eq!(transport_seq(&packet(1)[..18]), None, "cut");
+        assert_eq!(transport_seq(&[0x80; 12]), None, "none there");
+    }
+
+    #[test]
+    fn reports_hold_a_block_per_stream() {
+        let report = Reported { fraction: 64, lost: 3, highest: 0x1_0002, jitter: 7 };
+        let bytes = receiver_report(5, &[(9, report)]);
+        assert_eq!(bytes.len(), 32);
+        assert_eq!(bytes[..4], [0x81, 201, 0, 7]);
+        assert_eq!(bytes[12..20], [64, 0, 0, 3, 0, 1, 0, 2]);
+    }
+}

@@ -1,0 +1,67 @@
+//! One HTTP GET at a time: whether a client would be let in, metrics, readiness.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Body as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+/// Bytes of an answer that are read at most.
+const MAX_BODY: usize = 8 << 20;
+/// An answer that takes longer is none.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks over an open connection.
+pub(crate) async fn fetch(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+) -> Result<(StatusCode, Vec<u8>), String> {
+    let asked = tokio::time::timeout(TIMEOUT, ask(stream, host, path)).await;
+    asked.map_err(|_| "no answer".to_owned())?
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+) -> Result<(StatusCode, Vec<u8>), String> {
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let fail = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(fail)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(http::header::HOST, host)
+        .body(String::new())
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(fail)?;
+    let status = response.status();
+    let mut incoming = response.into_body();
+    let mut body = Vec::new();
+    loop {
+        let frame =
+            std::future::poll_fn(|context| std::pin::Pin::new(&mut incoming).poll_frame(context));
+        let Some(frame) = frame.await else { break };
+        if let Some(data) = frame.map_err(fail)?.data_ref() {
+            body.extend_from_slice(data);
+        }
+        if body.len() > MAX_BODY {
+            return Err("the answer is too long".to_owned());
+        }
+    }
+    driver.abort();
+    Ok((status, body))
+}
+
+/// Fetches a plain `http://host:port/path`.
+pub(crate) async fn get(url: &http::Uri) -> Result<(StatusCode, Vec<u8>), String> {
+    let authority = url.authority().ok_or("no host in the URL")?;
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let port = authority.port_u16().unwrap_or(80);
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    fetch(stream, authority.as_str(), path).await
+}

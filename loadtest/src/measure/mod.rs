@@ -1,0 +1,224 @@
+//! What is measured. Each worker writes one [`Stats`] without locks; once a second it is taken away and added to the run's.
+
+mod host;
+mod stream;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hdrhistogram::Histogram;
+
+pub(crate) use host::{Process, Usage};
+pub(crate) use stream::{Header, HeaderStream, Reported};
+
+/// Times from a microsecond to ten minutes, three significant digits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times(Option<Box<Histogram<u64>>>);
+
+const MAX_MICROS: u64 = 600_000_000;
+
+impl Times {
+    pub(crate) fn record(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(MAX_MICROS);
+        self.0.get_or_insert_with(new_histogram).saturating_record(micros.clamp(1, MAX_MICROS));
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        if let Some(other) = &other.0 {
+            // Same bounds on both sides: cannot fail.
+            let _ = self.0.get_or_insert_with(new_histogram).add(other.as_ref());
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |histogram| histogram.len())
+    }
+
+    /// Milliseconds at a quantile; `None` without a sample.
+    pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
+        self.of(|histogram| histogram.value_at_quantile(quantile) as f64 / 1_000.0)
+    }
+
+    pub(crate) fn max_ms(&self) -> Option<f64> {
+        self.of(|histogram| histogram.max() as f64 / 1_000.0)
+    }
+
+    pub(crate) fn mean_ms(&self) -> Option<f64> {
+        self.of(|histogram| histogram.mean() / 1_000.0)
+    }
+
+    /// Steps of the distribution: milliseconds and the share of samples at or below.
+    pub(crate) fn steps(&self) -> Vec<(f64, f64)> {
+        let Some(histogram) = &self.0 else { return Vec::new() };
+        let mut steps = Vec::new();
+        for step in histogram.iter_quantiles(2) {
+            steps.push((step.value_iterated_to() as f64 / 1_000.0, step.quantile()));
+        }
+        steps
+    }
+
+    fn of(&self, value: impl Fn(&Histogram<u64>) -> f64) -> Option<f64> {
+        self.0.as_ref().filter(|histogram| !histogram.is_empty()).map(|histogram| value(histogram))
+    }
+}
+
+fn new_histogram() -> Box<Histogram<u64>> {
+    // The bounds are constants that the crate accepts.
+    Box::new(Histogram::new_with_max(MAX_MICROS, 3).expect("constant bounds"))
+}
+
+/// One worker's measurements since they were last taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stats {
+    // Over the whole run.
+    pub(crate) join: Times,
+    pub(crate) first_packet: Times,
+    pub(crate) first_frame: Times,
+    pub(crate) reconnect: Times,
+    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) lost: BTreeMap<String, u64>,
+    // Inside the window.
+    pub(crate) latency_video: Times,
+    pub(crate) latency_audio: Times,
+    pub(crate) latency_data: Times,
+    pub(crate) data_round_trip: Times,
+    pub(crate) jitter: Times,
+    pub(crate) freezes: Times,
+    pub(crate) switch: Times,
+    /// How late the tester came to a datagram that the kernel had.
+    pub(crate) tester_delay: Times,
+    /// How late the tester sent a frame.
+    pub(crate) tester_lateness: Times,
+    pub(crate) count: Counters,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counts inside the window.
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct Counters { $($(#[$doc])* pub(crate) $name: u64),* }
+        impl Counters {
+            fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+        }
+    };
+}
+
+counters! {
+    packets_sent, bytes_sent,
+    /// By layer: low, mid, high.
+    layer_low_bytes_sent, layer_mid_bytes_sent, layer_high_bytes_sent,
+    frames_sent,
+    /// RTP packets that arrived, repair included.
+    packets_received,
+    /// RTP bytes that arrived, headers and repair included.
+    bytes_received,
+    repair_packets, audio_bytes_received,
+    layer_low_bytes_received, layer_mid_bytes_received, layer_high_bytes_received,
+    /// Packets of the streams by their sequence numbers.
+    expected,
+    /// Of these, never seen on their own stream.
+    lost_before_repair,
+    /// Of these, not repaired in time either.
+    lost_after_repair,
+    frames_received, keyframes_received, layer_switches,
+    keyframe_requests_received, keyframe_requests_sent,
+    data_sent, data_received, datagrams_impaired, ice_disconnects,
+    /// Sum of participants' seconds of media.
+    stream_milliseconds, freeze_milliseconds,
+    sink_packets_decrypted,
+}
+
+impl Stats {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (own, other) in [
+            (&mut self.join, &other.join),
+            (&mut self.first_packet, &other.first_packet),
+            (&mut self.first_frame, &other.first_frame),
+            (&mut self.reconnect, &other.reconnect),
+            (&mut self.latency_video, &other.latency_video),
+            (&mut self.latency_audio, &other.latency_audio),
+            (&mut self.latency_data, &other.latency_data),
+            (&mut self.data_round_trip, &other.data_round_trip),
+            (&mut self.jitter, &other.jitter),
+            (&mut self.freezes, &other.freezes),
+            (&mut self.switch, &other.switch),
+            (&mut self.tester_delay, &other.tester_delay),
+            (&mut self.tester_lateness, &other.tester_lateness),
+        ] {
+            own.add(other);
+        }
+        for (own, other) in [(&mut self.failures, &other.failures), (&mut self.lost, &other.lost)] {
+            for (reason, count) in other {
+                *own.entry(reason.clone()).or_default() += count;
+            }
+        }
+        self.count.add(&other.count);
+    }
+
+    /// Video and audio together: the latency that objectives are stated for.
+    pub(crate) fn latency(&self) -> Times {
+        let mut both = self.latency_video.clone();
+        both.add(&self.latency_audio);
+        both
+    }
+}
+
+/// A worker's pen.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) stats: Stats,
+    measuring: bool,
+    /// Number of the window: who has counted for an older one starts anew.
+    pub(crate) window: u32,
+}
+
+impl Recorder {
+    /// Opens or closes the window.
+    pub(crate) fn measure(&mut self, on: bool) {
+        self.measuring = on;
+        self.window += 1;
+    }
+
+    /// The measurements, while the window is open.
+    pub(crate) fn window(&mut self) -> Option<&mut Stats> {
+        self.measuring.then_some(&mut self.stats)
+    }
+
+    pub(crate) fn take(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_added_and_read_in_milliseconds() {
+        let (mut one, mut other) = (Times::default(), Times::default());
+        assert_eq!(one.quantile_ms(0.5), None);
+        for ms in 1..=99 {
+            one.record(Duration::from_millis(ms));
+        }
+        other.record(Duration::from_secs(1));
+        one.add(&other);
+        assert_eq!(one.count(), 100);
+        let p50 = one.quantile_ms(0.5).unwrap();
+        assert!((49.9..50.2).contains(&p50), "{p50}");
+        assert!(one.max_ms().unwrap() >= 1_000.0);
+        assert!(one.steps().last().unwrap().1 >= 1.0);
+    }
+
+    #[test]
+    fn nothing_is_counted_outside_the_window() {
+        let mut recorder = Recorder::default();
+        assert!(recorder.window().is_none());
+        recorder.measure(true);
+        recorder.window().unwrap().count.expected = 3;
+        recorder.measure(false);
+        assert!(recorder.window().is_none());
+        let mut sum = Stats::default();
+        sum.add(&recorder.take());
+        sum.add(&recorder.take());
+        assert_eq!(sum.count.expected, 3);
+    }
+}

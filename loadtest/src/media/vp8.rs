@@ -1,0 +1,120 @@
+//! VP8 in RTP (RFC 7741): enough to send whole frames and to see where received ones begin, end and how large they are.
+
+use super::{STAMP_LEN, Stamp};
+
+/// Payload bytes of a packet at most: leaves room for headers and SRTP in 1,200 bytes.
+const MAX_PAYLOAD: usize = 1_100;
+
+/// Cuts a frame into payloads of equal size (as browsers do), the stamp at the end of the last one. The decoder reads what
+/// follows the last partition's data as part of it and needs none of it. `emit` gets each payload, and whether it is the last.
+pub(crate) fn packetize(
+    frame: &[u8],
+    stamp: Stamp,
+    picture_id: u16,
+    mut emit: impl FnMut(Vec<u8>, bool),
+) {
+    let stamp = stamp.to_bytes();
+    let total = frame.len() + STAMP_LEN;
+    let count = total.div_ceil(MAX_PAYLOAD);
+    let size = total.div_ceil(count);
+    let id = picture_id.to_be_bytes();
+    for index in 0..count {
+        let (from, to) = (index * size, ((index + 1) * size).min(total));
+        let mut payload = Vec::with_capacity(to - from + 4);
+        // X, S on the first; I; a picture id of 15 bits.
+        payload.extend_from_slice(&[
+            if index == 0 { 0x90 } else { 0x80 },
+            0x80,
+            id[0] | 0x80,
+            id[1],
+        ]);
+        payload.extend_from_slice(&frame[from.min(frame.len())..to.min(frame.len())]);
+        payload.extend_from_slice(
+            &stamp[from.saturating_sub(frame.len())..to.saturating_sub(frame.len())],
+        );
+        emit(payload, index + 1 == count);
+    }
+}
+
+/// What a received payload says about its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vp8Packet {
+    /// It begins a frame.
+    pub(crate) start: bool,
+    /// It begins a keyframe.
+    pub(crate) keyframe: bool,
+}
+
+impl Vp8Packet {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let first = *payload.first()?;
+        let mut at = 1;
+        if first & 0x80 != 0 {
+            let extension = *payload.get(at)?;
+            at += 1;
+            if extension & 0x80 != 0 {
+                at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
+            }
+            at += usize::from(extension & 0x40 != 0) + usize::from(extension & 0x30 != 0);
+        }
+        let start = first & 0x10 != 0 && first & 0x0f == 0;
+        let data = payload.get(at..)?;
+        Some(Self { start, keyframe: start && is_keyframe(data) })
+    }
+}
+
+/// Whether a frame is one (RFC 6386 section 9.1).
+pub(super) fn is_keyframe(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|first| first & 1 == 0)
+}
+
+/// Height that a keyframe's header tells.
+#[cfg(test)]
+pub(super) fn height(frame: &[u8]) -> Option<u16> {
+    let size = frame.get(3..10)?.strip_prefix(&[0x9d, 0x01, 0x2a])?;
+    Some(u16::from_le_bytes([size[2], size[3]]) & 0x3fff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{CLIPS, Stream, unix_now};
+
+    #[test]
+    fn a_frame_is_cut_into_equal_packets_with_the_stamp_at_the_end() {
+        let stamp =
+            Stamp { run: 1, publisher: 2, stream: Stream::Video(2), number: 3, sent: unix_now() };
+        let frame = CLIPS.video[2].frame(0);
+        let mut packets = Vec::new();
+        packetize(frame.bytes, stamp, 0x7abc, |payload, last| packets.push((payload, last)));
+        assert!(packets.len() > 50);
+        let sizes: Vec<_> = packets.iter().map(|(payload, _)| payload.len()).collect();
+        assert!(sizes[..sizes.len() - 1].windows(2).all(|pair| pair[0] == pair[1]));
+        for (index, (payload, last)) in packets.iter().enumerate() {
+            let parsed = Vp8Packet::parse(payload).unwrap();
+            assert_eq!(parsed, Vp8Packet { start: index == 0, keyframe: index == 0 });
+            assert_eq!(*last, index + 1 == packets.len());
+        }
+        assert_eq!(Stamp::at_end_of(&packets.last().unwrap().0), Some(stamp));
+        let whole: Vec<u8> =
+            packets.iter().flat_map(|(payload, _)| payload[4..].to_vec()).collect();
+        assert_eq!(&whole[..whole.len() - STAMP_LEN], frame.bytes);
+    }
+
+    #[test]
+    fn descriptors_of_other_senders_are_read() {
+        for (name, payload, expected) in [
+            ("no extension", vec![0x10, 0x00], Some(Vp8Packet { start: true, keyframe: true })),
+            ("continuation", vec![0x00, 0x00], Some(Vp8Packet { start: false, keyframe: false })),
+            (
+                "short picture id, TL0PICIDX, TID",
+                vec![0x90, 0xe0, 0x12, 0x03, 0x40, 0x01],
+                Some(Vp8Packet { start: true, keyframe: false }),
+            ),
+            ("empty", vec![], None),
+            ("cut in the extension", vec![0x90, 0x80], None),
+        ] {
+            assert_eq!(Vp8Packet::parse(&payload), expected, "{name}");
+        }
+    }
+}

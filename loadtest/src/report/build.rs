@@ -1,0 +1,253 @@
+//! From measurements to a report.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{Clients, Report, SCHEMA, Second, Server, Summary, Tester, round};
+use crate::{
+    measure::{Process, Stats, Usage},
+    scenario::Scenario,
+    swarm::{Point, Run},
+};
+
+/// A worker thread that is busier than this has no time for what comes.
+const BUSY_PERCENT: f64 = 85.0;
+/// Datagrams that wait longer than this in the tester's own sockets (99th percentile) say that it is late.
+const LATE_MS: f64 = 20.0;
+
+/// `memory_at_start` is the tester's own before the first client.
+pub(crate) fn build(
+    scenario: Scenario,
+    run: Run,
+    server: Option<Process>,
+    memory_at_start: u64,
+) -> Report {
+    let window = run.window.as_secs_f64();
+    let tester = tester(&run, memory_at_start);
+    let server = server_side(&run, server);
+    let figures = figures(&run, server.as_ref(), &tester);
+    let mut warnings = Vec::new();
+    if tester.is_bottleneck {
+        warnings.push(format!(
+            "the tester itself was the bottleneck ({} % of one core on {} workers, p99 of its own delay {} ms): \
+             use more machines, fewer clients or sinks",
+            tester.cpu_percent,
+            tester.workers,
+            round(run.stats.tester_delay.quantile_ms(0.99).unwrap_or_default()),
+        ));
+    }
+    if run.interrupted {
+        warnings.push("interrupted: the figures are those of the run so far".to_owned());
+    }
+    if window == 0.0 {
+        warnings.push("the measured window was never opened".to_owned());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Report {
+        schema: SCHEMA,
+        tool: format!("chappe-loadtest {}", env!("CARGO_PKG_VERSION")),
+        finished_at: now.as_secs(),
+        scenario,
+        interrupted: run.interrupted,
+        window_seconds: round(window),
+        clients: Clients {
+            planned: run.planned,
+            joined: run.joined,
+            failed: run.failed,
+            lost: run.lost,
+            in_room_at_end: run.in_room,
+            full: run.full_clients,
+            sinks: run.sinks,
+            failed_by_reason: run.stats.failures.clone(),
+            lost_by_reason: run.stats.lost.clone(),
+        },
+        figures,
+        latency_method: "send time in the payload against the kernel's receive time, one clock"
+            .to_owned(),
+        times: times(&run.stats),
+        server,
+        tester,
+        series: run.series.iter().scan(Duration::ZERO, second).collect(),
+        warnings,
+    }
+}
+
+fn times(stats: &Stats) -> BTreeMap<String, Summary> {
+    let latency = stats.latency();
+    [
+        ("join", &stats.join),
+        ("first_packet", &stats.first_packet),
+        ("first_frame", &stats.first_frame),
+        ("latency", &latency),
+        ("latency_video", &stats.latency_video),
+        ("latency_audio", &stats.latency_audio),
+        ("data_latency", &stats.latency_data),
+        ("data_round_trip", &stats.data_round_trip),
+        ("reconnect", &stats.reconnect),
+        ("view_switch", &stats.switch),
+        ("jitter", &stats.jitter),
+        ("freeze", &stats.freezes),
+        ("tester_delay", &stats.tester_delay),
+        ("tester_lateness", &stats.tester_lateness),
+    ]
+    .into_iter()
+    .filter_map(|(name, times)| Some((name.to_owned(), Summary::of(times)?)))
+    .collect()
+}
+
+fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 * 100.0 / whole as f64)
+}
+
+fn figures(run: &Run, server: Option<&Server>, tester: &Tester) -> BTreeMap<String, f64> {
+    let count = &run.stats.count;
+    let window = run.window.as_secs_f64();
+    let per_second = |value: u64| (window > 0.0).then(|| value as f64 / window);
+    let kbps = |bytes: u64| per_second(bytes * 8).map(|bits| bits / 1_000.0);
+    let mut figures = BTreeMap::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            figures.insert(name.to_owned(), round(value));
+        }
+    };
+    let stats = &run.stats;
+    let latency = stats.latency();
+    for (name, times) in [
+        ("latency_ms", &latency),
+        ("video_latency_ms", &stats.latency_video),
+        ("audio_latency_ms", &stats.latency_audio),
+        ("data_latency_ms", &stats.latency_data),
+        ("data_round_trip_ms", &stats.data_round_trip),
+        ("join_ms", &stats.join),
+        ("first_packet_ms", &stats.first_packet),
+        ("first_frame_ms", &stats.first_frame),
+        ("reconnect_ms", &stats.reconnect),
+        ("view_switch_ms", &stats.switch),
+        ("jitter_ms", &stats.jitter),
+        ("freeze_ms", &stats.freezes),
+        ("tester_delay_ms", &stats.tester_delay),
+        ("tester_lateness_ms", &stats.tester_lateness),
+    ] {
+        for (label, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
+            put(&format!("{label}_{name}"), times.quantile_ms(quantile));
+        }
+        put(&format!("max_{name}"), times.max_ms());
+    }
+    put("loss_before_repair_percent", percent(count.lost_before_repair, count.expected));
+    put("loss_percent", percent(count.lost_after_repair, count.expected));
+    put("freezes", Some(stats.freezes.count() as f64));
+    let minutes = count.stream_milliseconds as f64 / 60_000.0;
+    put(
+        "freezes_per_stream_minute",
+        (minutes > 0.0).then(|| stats.freezes.count() as f64 / minutes),
+    );
+    put("freeze_percent", percent(count.freeze_milliseconds, count.stream_milliseconds));
+    for (name, value) in [
+        ("packets_sent", count.packets_sent),
+        ("packets_received", count.packets_received),
+        ("repair_packets_received", count.repair_packets),
+        ("packets_expected", count.expected),
+        ("packets_lost_before_repair", count.lost_before_repair),
+        ("packets_lost", count.lost_after_repair),
+        ("frames_sent", count.frames_sent),
+        ("frames_received", count.frames_received),
+        ("keyframes_received", count.keyframes_received),
+        ("keyframe_requests_received", count.keyframe_requests_received),
+        ("keyframe_requests_sent", count.keyframe_requests_sent),
+        ("layer_switches", count.layer_switches),
+        ("data_messages_sent", count.data_sent),
+        ("data_messages_received", count.data_received),
+        ("datagrams_lost_by_scenario", count.datagrams_impaired),
+        ("ice_disconnects", count.ice_disconnects),
+        ("sink_packets_decrypted", count.sink_packets_decrypted),
+        ("joined", run.joined),
+        ("failed_joins", run.failed),
+        ("lost_clients", run.lost),
+    ] {
+        put(name, Some(value as f64));
+    }
+    put("packets_per_second", per_second(count.packets_received));
+    put("sent_kbps", kbps(count.bytes_sent));
+    put("received_kbps", kbps(count.bytes_received));
+    put("received_audio_kbps", kbps(count.audio_bytes_received));
+    for (name, sent, received) in [
+        ("low", count.layer_low_bytes_sent, count.layer_low_bytes_received),
+        ("mid", count.layer_mid_bytes_sent, count.layer_mid_bytes_received),
+        ("high", count.layer_high_bytes_sent, count.layer_high_bytes_received),
+    ] {
+        put(&format!("sent_{name}_layer_kbps"), kbps(sent));
+        put(&format!("received_{name}_layer_kbps"), kbps(received));
+    }
+    put("tester_cpu_percent", Some(tester.cpu_percent));
+    put("tester_memory_bytes_per_client", Some(tester.memory_bytes_per_client as f64));
+    if let Some(server) = server {
+        put("server_cpu_percent", server.cpu_percent);
+        put("server_memory_bytes", server.memory_bytes.map(|bytes| bytes as f64));
+        if let (Some(cpu), Some(packets)) = (server.cpu_percent, per_second(count.packets_received))
+        {
+            let per_packet = (packets > 0.0).then(|| cpu / 100.0 * 1e6 / packets);
+            put("server_cpu_us_per_packet", per_packet);
+        }
+        let people = run.in_room.max(1) as f64;
+        put("server_cpu_percent_per_participant", server.cpu_percent.map(|cpu| cpu / people));
+    }
+    figures
+}
+
+/// Share of one core between two readings.
+fn cpu_percent(usage: (Usage, Usage), window: Duration) -> Option<f64> {
+    let used = usage.1.cpu.saturating_sub(usage.0.cpu).as_secs_f64();
+    (!window.is_zero()).then(|| round(used * 100.0 / window.as_secs_f64()))
+}
+
+fn server_side(run: &Run, process: Option<Process>) -> Option<Server> {
+    if process.is_none() && run.metrics.is_empty() {
+        return None;
+    }
+    let system = run.server.and_then(|(before, after)| {
+        let used = after.system.saturating_sub(before.system).as_secs_f64();
+        (!run.window.is_zero()).then(|| round(used * 100.0 / run.window.as_secs_f64()))
+    });
+    Some(Server {
+        pid: process.map(|process| process.0),
+        cpu_percent: run.server.and_then(|usage| cpu_percent(usage, run.window)),
+        system_cpu_percent: system,
+        memory_bytes: run.server.map(|(_, after)| after.memory),
+        metrics: run.metrics.clone(),
+    })
+}
+
+fn tester(run: &Run, memory_at_start: u64) -> Tester {
+    let memory = run.tester.map_or(0, |(_, after)| after.memory);
+    let cpu = run.tester.and_then(|usage| cpu_percent(usage, run.window)).unwrap_or_default();
+    let busy = cpu > BUSY_PERCENT * run.workers as f64;
+    let late = run.stats.tester_delay.quantile_ms(0.99).is_some_and(|ms| ms > LATE_MS);
+    Tester {
+        workers: run.workers,
+        cpu_percent: cpu,
+        memory_bytes: memory,
+        memory_bytes_per_client: memory.saturating_sub(memory_at_start) / run.planned.max(1),
+        is_bottleneck: busy || late,
+    }
+}
+
+/// `last` is the time of the point before.
+fn second(last: &mut Duration, point: &Point) -> Option<Second> {
+    let length = point.at.saturating_sub(*last).as_secs_f64().max(0.001);
+    *last = point.at;
+    let count = &point.stats.count;
+    let latency = point.stats.latency();
+    Some(Second {
+        at_seconds: round(point.at.as_secs_f64()),
+        in_room: point.in_room,
+        received_mbps: round(count.bytes_received as f64 * 8.0 / 1e6 / length),
+        packets_per_second: round(count.packets_received as f64 / length),
+        p50_latency_ms: latency.quantile_ms(0.5).map(round),
+        p99_latency_ms: latency.quantile_ms(0.99).map(round),
+        loss_before_repair_percent: percent(count.lost_before_repair, count.expected).map(round),
+        loss_percent: percent(count.lost_after_repair, count.expected).map(round),
+        freezes: point.stats.freezes.count(),
+    })
+}

@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use super::*;
+
+fn with(overrides: &[&str]) -> Result<Scenario, ScenarioError> {
+    let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    load("meeting", &overrides)
+}
+
+#[test]
+fn every_preset_is_right_and_named_for_its_file() {
+    for (name, _) in presets() {
+        let scenario = load(name, &[]).unwrap();
+        assert_eq!(scenario.name, name);
+        assert!(scenario.about.len() > 20, "{name} says what it is for");
+    }
+}
+
+#[test]
+fn fields_are_set_one_by_one() {
+    let set = ["publishers=3", "duration=250s", "view=180p", "audio=false", "reconnect=full"];
+    let scenario = with(&set).unwrap();
+    assert_eq!(scenario.publishers, 3);
+    assert_eq!(scenario.duration.0, Duration::from_secs(250));
+    assert_eq!((scenario.view, scenario.audio), (Quality::Low, false));
+    assert_eq!(scenario.reconnect, Reconnect::Full);
+}
+
+#[test]
+fn errors_are_one_line_that_names_the_cause() {
+    for (set, expected) in [
+        ("publishers", "--set publishers: write field=value"),
+        ("publisher=3", "--set publisher=3: no such field; there are "),
+        ("publishers=many", "--set publishers=many: invalid type"),
+        ("duration=5 apples", "is no duration: write 250ms, 20s or 5m"),
+        ("loss_percent=101", "loss_percent: 101 is no percentage"),
+        ("layers=4", "layers: 4 is not between 1 and 3"),
+        ("rooms=0", "nobody takes part"),
+    ] {
+        let error = with(&[set]).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{set}: {error}");
+    }
+    for (text, expected) in [
+        ("publishers: 3\nviewers: 4\n", "viewers"),
+        ("publishers: [", "file.yaml:"),
+        ("view: 1080p\n", "1080p"),
+    ] {
+        let error = Scenario::parse("file.yaml", text, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{text:?}: {error}");
+    }
+    let error = load("meating", &[]).unwrap_err().to_string();
+    assert!(error.contains("neither a preset (meeting, livestream, "), "{error}");
+}
+
+#[test]
+fn publishers_join_first_and_the_share_of_bad_networks_is_kept() {
+    let scenario = with(&[
+        "rooms=2",
+        "publishers=2",
+        "subscribers=3",
+        "loss_percent=5",
+        "impaired_percent=30",
+        "subscriber_mode=sink",
+    ])
+    .unwrap();
+    let clients = plan(&scenario, "x");
+    assert_eq!(clients.len(), 10);
+    assert_eq!(clients.iter().filter(|client| client.impairment.is_some()).count(), 3);
+    assert!(clients[..4].iter().all(ClientPlan::publishes));
+    assert!(clients[4..].iter().all(|client| client.mode == Mode::Sink && client.subscribes));
+    assert_eq!((clients[1].room.as_str(), clients[2].place), ("x-1", 1));
+}

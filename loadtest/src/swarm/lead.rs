@@ -1,0 +1,444 @@
+//! The lead of a run: who joins when, when the window opens and closes, what happens in it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, seq::IteratorRandom};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::worker::{Order, Worker};
+use crate::{
+    client::{
+        Command, Report,
+        ws::{ConnectError, Target},
+    },
+    measure::{Process, Stats, Usage},
+    scenario::{ClientPlan, Mode, Scenario, plan},
+};
+
+/// How often the lead looks at what is due.
+const TURN: Duration = Duration::from_millis(10);
+/// Between two points of the series.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// For clients to count what they have at the end of the window.
+const SETTLE: Duration = Duration::from_millis(150);
+/// For clients to say good-bye.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Joining,
+    WarmingUp,
+    Measuring,
+    Leaving,
+}
+
+/// One second of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Point {
+    /// Since the start.
+    pub(crate) at: Duration,
+    pub(crate) in_room: u32,
+    pub(crate) stats: Stats,
+}
+
+/// What a live view shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress<'a> {
+    pub(crate) phase: Phase,
+    pub(crate) planned: u64,
+    pub(crate) joined: u64,
+    pub(crate) failed: u64,
+    pub(crate) lost: u64,
+    /// Share of the run that is over.
+    pub(crate) done: f64,
+    /// The last whole second.
+    pub(crate) last: Option<&'a Point>,
+}
+
+/// What a run brought.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) stats: Stats,
+    pub(crate) series: Vec<Point>,
+    pub(crate) window: Duration,
+    pub(crate) interrupted: bool,
+    pub(crate) planned: u64,
+    pub(crate) joined: u64,
+    pub(crate) failed: u64,
+    pub(crate) lost: u64,
+    pub(crate) left: u64,
+    /// Clients in the room when the window closed.
+    pub(crate) in_room: u64,
+    pub(crate) full_clients: u64,
+    pub(crate) sinks: u64,
+    pub(crate) workers: usize,
+    /// Before and after the window.
+    pub(crate) tester: Option<(Usage, Usage)>,
+    pub(crate) server: Option<(Usage, Usage)>,
+    /// Counters of the server's metrics, over the window.
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// Joins that failed, the first of each category.
+    pub(crate) errors: BTreeMap<String, (ConnectError, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Joining,
+    In,
+    Leaving,
+    Out,
+}
+
+/// Leads one run.
+pub(crate) struct Lead {
+    scenario: Scenario,
+    workers: Vec<Worker>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    plans: Vec<ClientPlan>,
+    states: BTreeMap<u32, State>,
+    next_plan: usize,
+    run: Run,
+    started: Instant,
+    phase: Phase,
+    phase_since: Instant,
+    /// When the window was opened.
+    opened: Option<Instant>,
+    next_sample: Instant,
+    next_churn: Option<Instant>,
+    next_turn: Option<Instant>,
+    turns: u32,
+    stormed: bool,
+    paused: Option<bool>,
+    server: Option<Process>,
+    metrics: Option<http::Uri>,
+    metrics_before: BTreeMap<String, f64>,
+    usage_before: (Option<Usage>, Option<Usage>),
+}
+
+impl Lead {
+    /// Starts workers, and no client yet.
+    pub(crate) fn new(
+        scenario: Scenario,
+        target: &Target,
+        workers: usize,
+        server: Option<Process>,
+        metrics: Option<http::Uri>,
+    ) -> std::io::Result<Self> {
+        let mut random = rand::rng();
+        let number: u32 = random.random();
+        let prefix = match scenario.room_prefix.as_str() {
+            "" => format!("load-{number:08x}"),
+            prefix => prefix.to_owned(),
+        };
+        let plans = plan(&scenario, &prefix);
+        let (sender, reports) = mpsc::unbounded_channel();
+        let started = (0..workers)
+            .map(|index| Worker::start(index, target, &scenario, number, sender.clone()))
+            .collect::<Result<_, _>>()?;
+        let now = Instant::now();
+        let sinks = plans.iter().filter(|plan| plan.mode == Mode::Sink).count() as u64;
+        let run = Run {
+            planned: plans.len() as u64,
+            full_clients: plans.len() as u64 - sinks,
+            sinks,
+            workers,
+            ..Run::default()
+        };
+        Ok(Self {
+            scenario,
+            workers: started,
+            reports,
+            plans,
+            states: BTreeMap::new(),
+            next_plan: 0,
+            run,
+            started: now,
+            phase: Phase::Joining,
+            phase_since: now,
+            opened: None,
+            next_sample: now + SAMPLE,
+            next_churn: None,
+            next_turn: None,
+            turns: 0,
+            stormed: false,
+            paused: None,
+            server,
+            metrics,
+            metrics_before: BTreeMap::new(),
+            usage_before: (None, None),
+        })
+    }
+
+    /// Leads the run to its end, or to `stop`.
+    pub(crate) async fn run(
+        mut self,
+        stop: &CancellationToken,
+        mut show: impl FnMut(Progress<'_>),
+    ) -> Run {
+        let mut turn = tokio::time::interval(TURN);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        while self.phase != Phase::Leaving {
+            tokio::select! {
+                _ = turn.tick() => self.turn(&mut show).await,
+                Some(report) = self.reports.recv() => self.handle_report(report),
+                () = stop.cancelled() => {
+                    self.run.interrupted = true;
+                    break;
+                }
+            }
+        }
+        self.close_window().await;
+        self.dismiss().await;
+        self.run
+    }
+
+    async fn turn(&mut self, show: &mut impl FnMut(Progress<'_>)) {
+        let now = Instant::now();
+        let alone = !self.states.values().any(|state| matches!(state, State::Joining | State::In));
+        match self.phase {
+            Phase::Joining => {
+                self.start_clients(now);
+                let all = self.next_plan == self.plans.len();
+                let joining = self.states.values().any(|state| *state == State::Joining);
+                if all && !joining {
+                    self.enter(if alone { Phase::Leaving } else { Phase::WarmingUp }, now);
+                }
+            }
+            Phase::WarmingUp => {
+                if now >= self.phase_since + self.scenario.warmup.0 {
+                    self.open_window().await;
+                    self.enter(Phase::Measuring, Instant::now());
+                }
+            }
+            Phase::Measuring => {
+                self.stir(now);
+                let over = now >= self.phase_since + self.scenario.duration.0;
+                if over || (alone && self.scenario.churn_rate == 0.0) {
+                    self.enter(Phase::Leaving, now);
+                }
+            }
+            Phase::Leaving => {}
+        }
+        if now >= self.next_sample {
+            self.next_sample += SAMPLE;
+            self.sample().await;
+            show(self.progress(now));
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.phase = phase;
+        self.phase_since = now;
+    }
+
+    fn progress(&self, now: Instant) -> Progress<'_> {
+        let total = self.scenario.duration.0.as_secs_f64();
+        let done = match self.phase {
+            Phase::Measuring => (now - self.phase_since).as_secs_f64() / total,
+            Phase::Leaving => 1.0,
+            _ => 0.0,
+        };
+        Progress {
+            phase: self.phase,
+            planned: self.run.planned,
+            joined: self.run.joined,
+            failed: self.run.failed,
+            lost: self.run.lost,
+            done: done.min(1.0),
+            last: self.run.series.last(),
+        }
+    }
+
+    fn start_clients(&mut self, now: Instant) {
+        let elapsed = (now - self.started).as_secs_f64();
+        let due = (elapsed * self.scenario.join_rate) as usize + 1;
+        while self.next_plan < self.plans.len().min(due) {
+            let plan = self.plans[self.next_plan].clone();
+            self.next_plan += 1;
+            self.start(plan);
+        }
+    }
+
+    fn start(&mut self, plan: ClientPlan) {
+        self.states.insert(plan.number, State::Joining);
+        self.worker(plan.number).order(Order::Start(plan));
+    }
+
+    fn worker(&self, number: u32) -> &Worker {
+        &self.workers[number as usize % self.workers.len()]
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        for worker in &self.workers {
+            worker.order(order());
+        }
+    }
+
+    /// What the scenario has happen inside the window.
+    fn stir(&mut self, now: Instant) {
+        let since = now - self.phase_since;
+        let scenario = &self.scenario;
+        let storm = scenario.reconnect_at.0;
+        if !storm.is_zero() && since >= storm && !self.stormed {
+            self.stormed = true;
+            self.order_all(|| Order::TellAll(Command::Reconnect));
+        }
+        let (at, length) = (scenario.pause_at.0, scenario.pause_for.0);
+        let paused = !at.is_zero() && since >= at && since < at + length;
+        if !at.is_zero() && self.paused.replace(paused).unwrap_or(false) != paused {
+            self.order_all(|| Order::TellAll(Command::Pause(paused)));
+        }
+        if self.next_turn.is_some_and(|at| now >= at) {
+            self.turns += 1;
+            self.next_turn = Some(now + self.scenario.switch_every.0);
+            let turns = self.turns;
+            self.order_all(|| Order::TellAll(Command::Spotlight(turns)));
+        }
+        while self.next_churn.is_some_and(|at| now >= at) {
+            let interval = Duration::from_secs_f64(1.0 / self.scenario.churn_rate);
+            self.next_churn = self.next_churn.map(|at| at + interval);
+            self.replace_one();
+        }
+    }
+
+    /// One client leaves, another one comes in its place.
+    fn replace_one(&mut self) {
+        let inside = self.states.iter().filter(|(_, state)| **state == State::In);
+        let Some(number) = inside.map(|(number, _)| *number).choose(&mut rand::rng()) else {
+            return;
+        };
+        self.states.insert(number, State::Leaving);
+        self.worker(number).order(Order::Tell(number, Command::Leave));
+        let next = self.plans.len() as u32;
+        let old = &self.plans[number as usize];
+        let identity = format!("load-{next}-{}", old.place);
+        let plan = ClientPlan { number: next, identity, ..old.clone() };
+        self.plans.push(plan.clone());
+        self.next_plan = self.plans.len();
+        self.run.planned += 1;
+        self.start(plan);
+    }
+
+    fn handle_report(&mut self, report: Report) {
+        match report {
+            Report::Joined(number) => {
+                self.run.joined += 1;
+                let state = self.states.entry(number).or_insert(State::In);
+                if *state == State::Joining {
+                    *state = State::In;
+                }
+            }
+            Report::Failed(number, error) => {
+                self.run.failed += 1;
+                self.states.insert(number, State::Out);
+                let entry = self.run.errors.entry(error.category());
+                entry.or_insert((error, 0)).1 += 1;
+            }
+            Report::Lost(number, _) => {
+                self.run.lost += 1;
+                self.states.insert(number, State::Out);
+            }
+            Report::Left(number) => {
+                self.run.left += 1;
+                self.states.insert(number, State::Out);
+            }
+        }
+    }
+
+    fn in_room(&self) -> u32 {
+        self.states.values().filter(|state| **state == State::In).count() as u32
+    }
+
+    async fn sample(&mut self) {
+        let mut stats = Stats::default();
+        for worker in &self.workers {
+            stats.add(&worker.take().await);
+        }
+        self.run.stats.add(&stats);
+        let at = self.started.elapsed();
+        self.run.series.push(Point { at, in_room: self.in_room(), stats });
+    }
+
+    async fn open_window(&mut self) {
+        self.metrics_before = self.scrape().await;
+        self.usage_before = (Process::own().usage(), self.server.and_then(Process::usage));
+        self.order_all(|| Order::Measure(true));
+        let now = Instant::now();
+        self.opened = Some(now);
+        if !self.scenario.switch_every.0.is_zero() {
+            self.next_turn = Some(now + self.scenario.switch_every.0);
+        }
+        if self.scenario.churn_rate > 0.0 {
+            self.next_churn = Some(now);
+        }
+    }
+
+    async fn close_window(&mut self) {
+        if self.opened.is_some() {
+            self.run.in_room = u64::from(self.in_room());
+            self.order_all(|| Order::TellAll(Command::Flush));
+            tokio::time::sleep(SETTLE).await;
+            self.run.window = self.opened.map(|at| at.elapsed()).unwrap_or_default();
+            self.order_all(|| Order::Measure(false));
+            let (tester, server) = self.usage_before;
+            self.run.tester = tester.zip(Process::own().usage());
+            self.run.server = server.zip(self.server.and_then(Process::usage));
+            let after = self.scrape().await;
+            for (name, value) in after {
+                let before = self.metrics_before.get(&name).copied().unwrap_or(0.0);
+                self.run.metrics.insert(name, value - before);
+            }
+        } else {
+            self.run.tester = Process::own().usage().map(|usage| (usage, usage));
+        }
+        self.sample().await;
+    }
+
+    /// Counters that the server offers, summed over their labels.
+    async fn scrape(&self) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        let Some(url) = &self.metrics else { return sums };
+        let Ok((status, body)) = crate::fetch::get(url).await else { return sums };
+        if !status.is_success() {
+            return sums;
+        }
+        for line in String::from_utf8_lossy(&body).lines() {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let name = name.split('{').next().unwrap_or_default();
+            let counter = name.ends_with("_total") && !name.starts_with('#');
+            if let (true, Ok(value)) = (counter, value.parse::<f64>()) {
+                *sums.entry(name.to_owned()).or_insert(0.0) += value;
+            }
+        }
+        sums
+    }
+
+    /// Everybody leaves.
+    async fn dismiss(&mut self) {
+        self.order_all(|| Order::TellAll(Command::Leave));
+        let patience = tokio::time::sleep(FAREWELL);
+        tokio::pin!(patience);
+        while self.states.values().any(|state| *state != State::Out) {
+            tokio::select! {
+                Some(report) = self.reports.recv() => {
+                    // Who has not come in by now is neither failed nor lost.
+                    let (failed, lost) = (self.run.failed, self.run.lost);
+                    self.handle_report(report);
+                    (self.run.failed, self.run.lost) = (failed, lost);
+                }
+                () = &mut patience => break,
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Lead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lead").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//! The built binary against a real server in this process. Each test says what happens to the clients, and the report
+//! has to show it.
+#![allow(missing_docs)]
+
+mod harness;
+mod runs;
+mod usage;
