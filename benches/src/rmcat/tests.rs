@@ -2,7 +2,7 @@
 
 use super::{
     cases::{self, Stack},
-    figures::measure,
+    figures::{measure, measure_layers},
     media::Source,
 };
 
@@ -27,4 +27,14 @@ fn a_run_repeats_itself() {
     let run = |seed| measure(case, &case.run(Stack::Chappe, &Source::Encoder, seed));
     assert_eq!(format!("{:?}", run(5)), format!("{:?}", run(5)));
     assert_ne!(format!("{:?}", run(5)), format!("{:?}", run(6)));
+}
+
+#[test]
+fn the_best_layer_that_fits_is_sent() {
+    let layers = [150_000, 450_000, 1_300_000];
+    let cases = cases::all();
+    let case = cases.iter().find(|case| case.name == "5.1").expect("it is there");
+    let records = case.run(Stack::Chappe, &Source::Layers(layers.to_vec()), 1);
+    let figures = measure_layers(case, &records, &layers);
+    assert!(figures.pass, "{figures:#?}");
 }
