@@ -15,6 +15,7 @@ mod layer_rate;
 mod layers;
 mod nack;
 mod rate;
+mod recent;
 mod reception;
 mod stream;
 mod track;

@@ -44,13 +44,14 @@ impl Sharing {
         self.audio = Bitrate::ZERO;
     }
 
-    /// Takes the subscription at `slot` into the round.
+    /// Takes the subscription at `slot` into the round; `speaks`: its track's publisher is heard.
     pub(crate) fn add(
         &mut self,
         now: Instant,
         slot: u32,
         subscription: &Subscription,
         track: &mut PublishedTrack,
+        speaks: bool,
     ) {
         let Some(wish) = subscription.wish() else { return };
         match track.kind() {
@@ -62,7 +63,7 @@ impl Sharing {
             MediaKind::Video => {
                 self.ladder.clear();
                 track.ladder(now, &mut self.ladder);
-                self.claim(slot, subscription, wish);
+                self.claim(slot, subscription, wish, speaks);
             }
         }
     }
@@ -107,13 +108,14 @@ impl Sharing {
     }
 
     /// What one subscription can have and what it costs.
-    fn claim(&mut self, slot: u32, subscription: &Subscription, wish: Layers) {
+    fn claim(&mut self, slot: u32, subscription: &Subscription, wish: Layers, speaks: bool) {
         let within = |step: &&LadderStep| {
             let layers = step.layers;
             layers.spatial <= wish.spatial && layers.temporal <= wish.temporal
         };
         let mut claim = subscription.claim.clone();
-        claim.priority = subscription.spec.priority;
+        // Among those of one priority, who speaks comes first.
+        claim.priority = subscription.spec.priority.saturating_mul(2).saturating_add(speaks.into());
         let first = self.choices.len();
         // Above the wish is better than nothing: a publisher without layers sends one quality to everybody.
         let lowest = self.ladder.first().filter(|_| !self.ladder.iter().any(|step| within(&step)));

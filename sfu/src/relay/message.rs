@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     cache::{CachedPacket, EncodingSet, FormatId, LadderStep, PacketMeta, SenderClock},
-    room::{LevelWindow, RoomId},
+    room::{LevelWindow, PeerId, RoomId},
     rtp::{Codec, MediaKind, SeqNo, TrackId},
 };
 
@@ -38,6 +38,15 @@ pub enum RelayMessage {
         kind: MediaKind,
         /// How many encodings it has.
         encodings: u8,
+        /// Who publishes it.
+        publisher: PeerId,
+    },
+    /// Who is heard in a room, from its home shard; replaces who was.
+    Speaking {
+        /// The room.
+        room: RoomId,
+        /// Peers with voices.
+        publishers: Arc<[PeerId]>,
     },
     /// The track is gone.
     Unpublish {

@@ -107,6 +107,11 @@ impl Rooms {
         Some(&self.rooms.get(room.0)?.id)
     }
 
+    /// The routes of a room.
+    pub(crate) fn routes_in(&self, room: RoomKey) -> impl Iterator<Item = RouteKey> + '_ {
+        self.rooms.get(room.0).into_iter().flat_map(|room| room.routes.values().copied())
+    }
+
     /// Who speaks in a room.
     pub(crate) fn speakers(&mut self, room: RoomKey) -> Option<&mut Speakers> {
         Some(&mut self.rooms.get_mut(room.0)?.speakers)

@@ -238,13 +238,13 @@ impl Shard {
     }
 
     fn publish(&mut self, key: PeerKey, wanted: &TrackSpec) -> Option<RouteKey> {
-        let room = self.peer_mut(key)?.identity.room_id.clone();
+        let Identity { id, room_id: room, .. } = self.peer_mut(key)?.identity.clone();
         let route = self.rooms.publish(&room, &wanted.id, Source::Peer(key)).ok()?;
         let peer = self.peer_mut(key)?;
         peer.add_track(PeerTrack { spec: wanted.clone(), route });
         let published = PublishedTrack::new(wanted.kind, TrackSource::Peer, wanted.encodings.len());
         let number = self.relays.number(route);
-        self.add_track(route, Track::new(published, Owner::Peer(key), number));
+        self.add_track(route, Track::new(published, Owner::Peer(key), id, number));
         self.announce(route, &room);
         Some(route)
     }

@@ -73,7 +73,7 @@ impl Shard {
         for (slot, subscription) in &peer.subscriptions {
             let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
             let Some(track) = track else { continue };
-            sharing.add(now, slot as u32, subscription, &mut track.published);
+            sharing.add(now, slot as u32, subscription, &mut track.published, track.speaks);
         }
         let identity = &peer.identity;
         let next = sharing.settle(

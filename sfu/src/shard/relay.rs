@@ -3,7 +3,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use super::{
-    DropReason, Event, RelayMessage, RoomId, Shard, ShardId,
+    DropReason, Event, PeerId, RelayMessage, RoomId, Shard, ShardId,
     track::{Demand, Owner, Remote, Track},
 };
 use crate::{
@@ -148,6 +148,7 @@ impl Shard {
             track: name,
             kind: track.published.kind(),
             encodings: track.published.encoding_count(),
+            publisher: track.publisher_id.clone(),
         });
         if !track.live.is_empty() {
             lane.push_table(RelayMessage::Live { route: number, encodings: track.live });
@@ -238,10 +239,15 @@ impl Shard {
             RelayMessage::Leave { room } => self.shard_left(from, &room),
             RelayMessage::Data(data) => self.broadcast(data),
             RelayMessage::DataLost { room } => self.data_lost(&room),
-            RelayMessage::Publish { route, room, track, kind, encodings } => {
+            RelayMessage::Publish { route, room, track, kind, encodings, publisher } => {
                 let published =
                     PublishedTrack::new(kind, TrackSource::Relay, usize::from(encodings));
-                self.relayed_track(from, route, &room, &track, published);
+                self.relayed_track(from, route, &room, &track, published, publisher);
+            }
+            RelayMessage::Speaking { room, publishers } => {
+                if let Some(room) = self.rooms.find(&room) {
+                    self.heard(room, &publishers);
+                }
             }
             RelayMessage::Unpublish { route } => {
                 if let Some(route) = self.relays.routes.remove(&(from, route)) {
@@ -298,6 +304,7 @@ impl Shard {
         room: &RoomId,
         name: &TrackId,
         published: PublishedTrack,
+        publisher: PeerId,
     ) {
         // It may come after the last member here has left.
         let here = self.rooms.find(room).is_some_and(|room| !self.rooms.members(room).is_empty());
@@ -308,7 +315,7 @@ impl Shard {
             return;
         };
         self.relays.routes.insert((from, number), route);
-        self.add_track(route, Track::new(published, Owner::Relay(from), number));
+        self.add_track(route, Track::new(published, Owner::Relay(from), publisher, number));
         self.follow_up();
     }
 

@@ -1,10 +1,10 @@
 //! Who speaks in a room: each shard collects the levels of its own publishers, the room's home elects. Home is the lowest
 //! of the shards with members in the room, which all of them know.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    DropReason, Event, RelayMessage, Shard, SpeakerLevel,
+    DropReason, Event, PeerId, RelayMessage, Shard, SpeakerLevel,
     timer::{Sleeper, Timer},
 };
 use crate::{
@@ -94,8 +94,29 @@ impl Shard {
             Some(SpeakerLevel { track, level: one.level, dominant: one.dominant })
         };
         let speakers = elected.iter().filter_map(level).collect();
-        if let Some(room) = self.rooms.id(room).cloned() {
-            self.events.push_back(Event::SpeakersChanged { room, speakers });
+        let mut publishers: Vec<PeerId> = Vec::new();
+        for one in &elected {
+            let track = self.tracks.get(one.route.0).and_then(Option::as_ref);
+            publishers.extend(track.map(|track| track.publisher_id.clone()));
+        }
+        self.heard(room, &publishers);
+        let Some(room) = self.rooms.id(room).cloned() else { return };
+        let publishers: Arc<[PeerId]> = publishers.into();
+        for index in 0..self.relays.present(&room).len() {
+            let Some(shard) = self.relays.present(&room).get(index).copied() else { break };
+            let publishers = publishers.clone();
+            // One lost is made good by the next change.
+            self.relay_media(shard, RelayMessage::Speaking { room: room.clone(), publishers });
+        }
+        self.events.push_back(Event::SpeakersChanged { room, speakers });
+    }
+
+    /// Who is heard is served before others of the same priority, from the next sharing on.
+    pub(super) fn heard(&mut self, room: RoomKey, publishers: &[PeerId]) {
+        for route in self.rooms.routes_in(room) {
+            let track = self.tracks.get_mut(route.0).and_then(Option::as_mut);
+            let Some(track) = track else { continue };
+            track.speaks = publishers.contains(&track.publisher_id);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     cache::EncodingSet,
     ingress::PublishedTrack,
     peer::TrackSpec,
-    room::{PeerKey, ShardId},
+    room::{PeerId, PeerKey, ShardId},
     rtp::SeqNo,
 };
 
@@ -15,6 +15,9 @@ use crate::{
 pub(super) struct Track {
     pub(super) published: PublishedTrack,
     pub(super) owner: Owner,
+    pub(super) publisher_id: PeerId,
+    /// Its publisher is heard.
+    pub(super) speaks: bool,
     /// What its publisher's shard calls it towards the others. Not the route, which is given anew at once: media and
     /// tables take different lanes, and what is still on its way must not reach another track.
     pub(super) number: u32,
@@ -95,10 +98,17 @@ impl Demand {
 }
 
 impl Track {
-    pub(super) fn new(published: PublishedTrack, owner: Owner, number: u32) -> Self {
+    pub(super) fn new(
+        published: PublishedTrack,
+        owner: Owner,
+        publisher_id: PeerId,
+        number: u32,
+    ) -> Self {
         Self {
             published,
             owner,
+            publisher_id,
+            speaks: false,
             number,
             fresh: Vec::new(),
             batch: Vec::new(),

@@ -148,18 +148,61 @@ fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
 }
 
 #[test]
+fn who_speaks_gets_the_better_picture() {
+    const TALKING: i8 = -20;
+    const QUIET: i8 = -90;
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let subscriber = world.client("room", usize::from(shards) - 1);
+        let speakers = [world.client("room", 0), world.client("room", 0)];
+        let mut pictures = Vec::new();
+        for (index, speaker) in speakers.into_iter().enumerate() {
+            let (voice, camera) = (format!("voice{index}"), format!("camera{index}"));
+            world.clients[speaker].publish(&voice, &[Source::Audio]);
+            world.clients[speaker].sender(&voice, 0).level = Some(QUIET);
+            world.clients[speaker].publish(&camera, &SIMULCAST);
+            world.clients[subscriber].subscribe(&voice, MediaKind::Audio);
+            pictures.push(world.clients[subscriber].subscribe(&camera, MediaKind::Video));
+        }
+        // Of one 840 kb/s, of the other less, and two voices: not twice 840.
+        world.down[subscriber].rate = Some(1_250_000);
+        world.connect_all();
+        let layers = |world: &World| -> Vec<_> {
+            let last = |ssrc: &u32| world.clients[subscriber].packets(*ssrc).last();
+            // A voice and three layers of each.
+            pictures.iter().map(|ssrc| last(ssrc).map(|packet| packet.tag().stream - 1)).collect()
+        };
+        for index in [0, 1] {
+            for (other, speaker) in speakers.into_iter().enumerate() {
+                let level = if other == index { TALKING } else { QUIET };
+                world.clients[speaker].sender(&format!("voice{other}"), 0).level = Some(level);
+            }
+            let better = |world: &World| {
+                let layers = layers(world);
+                layers[index] == Some(2) && layers[1 - index] < Some(2)
+            };
+            let what = format!("the best picture of speaker {index} on {shards} shards");
+            world.run_until(&what, 30 * SECOND, better);
+            world.run_for(5 * SECOND);
+            assert!(better(&world), "it stays so: {:?}", layers(&world));
+        }
+    }
+}
+
+#[test]
 fn the_control_planes_cap_is_kept() {
     let mut room = room(1, &SIMULCAST, 10_000_000);
-    room.world.run_for(4 * SECOND);
-    assert_eq!(room.layer(), Some(2));
-    room.world.clients[1].spec.max_egress_bitrate = Some(Bitrate::from_kbps(350));
-    room.world.apply(1);
-    room.world.run_for(2 * SECOND);
-    assert_eq!(room.layer(), Some(0));
-    room.world.clients[1].spec.max_egress_bitrate = None;
-    room.world.apply(1);
-    room.world.run_for(4 * SECOND);
-    assert_eq!(room.layer(), Some(2));
+    for (cap, layer) in [(None, 2), (Some(Bitrate::from_kbps(350)), 0), (None, 2)] {
+        room.world.clients[1].spec.max_egress_bitrate = cap;
+        room.world.apply(1);
+        let (video, what) = (room.video, format!("layer {layer} with a cap of {cap:?}"));
+        room.world.run_until(&what, 6 * SECOND, |world| {
+            // The publisher's first stream is its voice.
+            world.clients[1].packets(video).last().is_some_and(|p| p.tag().stream == layer + 1)
+        });
+        room.world.run_for(2 * SECOND);
+        assert_eq!(room.layer(), Some(layer), "{what}");
+    }
 }
 
 #[test]

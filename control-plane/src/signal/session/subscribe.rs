@@ -12,6 +12,10 @@ use crate::{
     signal::sdp::{Assignment, MediaKind, Negotiator, SendTrack},
 };
 
+/// Priority at the node of what a client pinned, by its places 1 to this, and of a screen share above them.
+const PINNED: u32 = 1_000;
+const SCREEN_SHARE: u32 = 10_000;
+
 /// What the client asked of a track (`track_setting`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
@@ -99,6 +103,18 @@ impl Subscription {
             Camera | Microphone if syncs_streams => format!("{publisher}|camera"),
             ScreenShare | ScreenShareAudio if syncs_streams => format!("{publisher}|screen_share"),
             _ => format!("{publisher}|{sid}"),
+        }
+    }
+
+    /// As the node has it, where larger is more important. On the wire 1 is the highest and 0 is unset.
+    fn node_priority(&self) -> u32 {
+        let asked = match self.settings.priority {
+            0 => 0,
+            place => PINNED + PINNED.saturating_sub(place),
+        };
+        match self.info.source() {
+            proto::TrackSource::ScreenShare => SCREEN_SHARE + asked,
+            _ => asked,
         }
     }
 
@@ -317,7 +333,7 @@ impl Subscriptions {
                 paused: subscription.settings.disabled,
                 max_spatial_layer,
                 max_temporal_layer: None,
-                priority: subscription.settings.priority,
+                priority: subscription.node_priority(),
             });
         }
         subscriptions

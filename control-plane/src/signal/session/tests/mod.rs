@@ -260,7 +260,8 @@ fn track_settings_reach_the_node() {
     let sent = world.sent();
     assert_eq!(
         (sent["TR_1"].max_spatial_layer, sent["TR_1"].priority, sent["TR_1"].paused),
-        (Some(1), 3, false)
+        (Some(1), 1_997, false),
+        "the third of those that the client pinned"
     );
     world.request(Request::TrackSetting(proto::UpdateTrackSettings { disabled: true, ..settings }));
     world.settle();
