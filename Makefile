@@ -1,5 +1,5 @@
 # Entry points. `make run` and `make test` install what they need.
-.PHONY: run test fmt lint sim e2e fuzz-smoke docs setup
+.PHONY: run test fmt lint sim e2e fuzz-smoke bench docs setup
 
 run: ## Build and start the server with a meeting page; prints the address
 	@scripts/setup.sh run
@@ -25,6 +25,11 @@ e2e: ## Browser tests only; FILES="tests/10-call.test.mjs" picks some
 
 fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
 	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
+
+bench: ## What a forwarded packet costs, against the least that any SFU can do
+	cargo build --release --workspace --bin floor --bin forwarding
+	target/release/floor
+	target/release/forwarding --table
 
 docs: ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

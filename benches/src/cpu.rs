@@ -1,0 +1,103 @@
+//! CPU time of threads by name, and memory of the process, as the kernel tells them.
+
+use std::fs;
+
+/// Nanoseconds that all threads of this process whose name begins with `prefix` have run, user and kernel.
+pub fn thread_ns(prefix: &str) -> u64 {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    tasks
+        .flatten()
+        .filter(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            name.trim().starts_with(prefix)
+        })
+        .map(|task| {
+            let precise = fs::read_to_string(task.path().join("sched")).ok();
+            precise.and_then(|text| sum_exec_runtime(&text)).unwrap_or_else(|| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                let (user, system) = ticks(&stat).unwrap_or_default();
+                (user + system) * TICK_NS
+            })
+        })
+        .sum()
+}
+
+/// Time in user space and in all, as far as the kernel's ticks tell.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct UserTime {
+    user: u64,
+    all: u64,
+}
+
+impl UserTime {
+    /// Share of user time since an earlier reading.
+    pub fn share_since(self, before: Self) -> f64 {
+        (self.user - before.user) as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
+/// Of all threads whose name begins with `prefix`.
+pub fn user_ticks_ns(prefix: &str) -> UserTime {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return UserTime::default() };
+    let mut time = UserTime::default();
+    for task in tasks.flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        if let Some((user, system)) = ticks(&stat).filter(|_| name.trim().starts_with(prefix)) {
+            time.user += user * TICK_NS;
+            time.all += (user + system) * TICK_NS;
+        }
+    }
+    time
+}
+
+/// Bytes of memory that the process holds.
+pub fn rss_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1_024
+}
+
+/// USER_HZ is 100 on every Linux that there is.
+const TICK_NS: u64 = 10_000_000;
+
+/// `se.sum_exec_runtime : 1234.567890`, milliseconds.
+fn sum_exec_runtime(sched: &str) -> Option<u64> {
+    let line = sched.lines().find(|line| line.starts_with("se.sum_exec_runtime"))?;
+    let (millis, nanos) = line.rsplit_once(':')?.1.trim().split_once('.')?;
+    Some(millis.parse::<u64>().ok()? * 1_000_000 + nanos.parse::<u64>().ok()?)
+}
+
+/// User and system ticks of a line of /proc/PID/stat.
+fn ticks(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_writes_is_read() {
+        let sched =
+            "cat (1, #threads: 1)\nse.vruntime : 3.4\nse.sum_exec_runtime    :      12.000845\n";
+        assert_eq!(sum_exec_runtime(sched), Some(12_000_845));
+        let stat = "7 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 31 42 0 0 20 0 1 0 5";
+        assert_eq!(ticks(stat), Some((31, 42)));
+    }
+
+    #[test]
+    fn a_named_thread_is_seen_to_run() {
+        let spin = || {
+            let before = thread_ns("spinner");
+            let mut x = 1u64;
+            while thread_ns("spinner") - before < 3_000_000 {
+                x = std::hint::black_box(x.wrapping_mul(3));
+            }
+        };
+        std::thread::Builder::new().name("spinner".into()).spawn(spin).unwrap().join().unwrap();
+        assert!(rss_bytes() > 1 << 16);
+    }
+}
