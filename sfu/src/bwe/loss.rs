@@ -58,6 +58,9 @@ impl LossBound {
     /// Weight of a new observation in the loss that is told.
     const RECENT: f64 = 0.25;
 
+    /// The bound never falls below: Opus in its narrowest form.
+    const LEAST_BPS: f64 = 10_000.0;
+
     pub(super) fn new() -> Self {
         Self {
             observations: [Observation::default(); Self::WINDOW],
@@ -149,6 +152,8 @@ impl LossBound {
         if average > Self::BALANCE_OFFSET {
             chosen = chosen.min(Self::BALANCE_BPS / (average - Self::BALANCE_OFFSET));
         }
+        // From nothing, no factor leads back up.
+        chosen = chosen.max(Self::LEAST_BPS);
         if chosen > before {
             let held = self.decreased_at.is_some_and(|at| now.saturating_sub(at) < Self::HOLD);
             chosen = if held { before } else { chosen.min(before * Self::RECOVERY) };

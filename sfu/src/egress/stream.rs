@@ -364,9 +364,9 @@ impl EgressStream {
 
     /// The numbers at which its SSRCs would go on; none while nothing was sent.
     pub fn next_numbers(&self) -> [Option<(Ssrc, SeqNo)>; 2] {
-        let Some(highest) = self.highest else { return [None, None] };
-        let media = (self.ssrc, highest.plus(1));
-        [Some(media), self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq))]
+        let media = self.highest.map(|highest| (self.ssrc, highest.plus(1)));
+        // Padding may have left before any media did.
+        [media, self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq))]
     }
 
     /// Of the media.

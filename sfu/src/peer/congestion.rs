@@ -32,8 +32,17 @@ pub(crate) struct Congestion {
     estimator: SendSideEstimator,
     pacer: Pacer,
     waiting: VecDeque<Waiting>,
-    /// The peer says how its packets fare. Without that nothing is held back and nothing shared out.
-    controlled: bool,
+    /// The peer negotiated transport-wide feedback.
+    transport_cc: bool,
+    /// It sent its own estimate.
+    remb: bool,
+    /// Packets that feedback may still tell of: what is over was made up.
+    reportable: u32,
+    /// Nothing that is sent can fill a probe: no stream has retransmissions.
+    unable: bool,
+    /// Since when no picture fits, and the end of a try with one all the same.
+    starved_since: Option<Instant>,
+    trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
     /// The control plane's cap.
@@ -57,6 +66,20 @@ const FALL: f64 = 0.95;
 /// One above this multiple of it may raise somebody.
 const RISE: f64 = 1.05;
 
+/// A packet may be told of this often: as lost, as found, and again where a report got lost.
+const REPORTS: u32 = 4;
+
+/// Reports that may be saved up: four seconds of 2,000 packets.
+const MAX_REPORTABLE: u32 = 32_768;
+
+/// Of peers without feedback a quarter of this may be sent again.
+const UNCONTROLLED: Bitrate = Bitrate::from_kbps(8_000);
+
+/// Where no picture fits and no probe can be filled, one is tried after this time, for that long: nothing else would
+/// show that the path has widened.
+const STARVED: Duration = Duration::from_secs(5);
+const TRY: Duration = Duration::from_secs(2);
+
 /// Probes look for this multiple of what is wanted: layers change their rates, and a path that takes more than enough
 /// needs no careful pacing.
 const HEADROOM: f64 = 1.5;
@@ -72,7 +95,12 @@ impl Congestion {
             pacer: Pacer::new(now, estimator.estimate()),
             estimator,
             waiting: VecDeque::new(),
-            controlled: false,
+            transport_cc: false,
+            remb: false,
+            reportable: 0,
+            unable: false,
+            starved_since: None,
+            trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
             allocated: None,
@@ -80,27 +108,41 @@ impl Congestion {
     }
 
     /// Whether the peer gives transport-wide feedback, and the most that it may get.
-    pub(crate) fn configure(&mut self, controlled: bool, cap: Option<Bitrate>) {
-        if (self.controlled, self.cap) != (controlled, cap) {
+    pub(crate) fn configure(&mut self, now: Instant, transport_cc: bool, cap: Option<Bitrate>) {
+        if (self.transport_cc, self.cap) != (transport_cc, cap) {
             self.allocated = None;
         }
-        self.controlled = controlled;
+        self.transport_cc = transport_cc;
         self.cap = cap;
+        self.follow(now);
     }
 
-    /// Whether there is an estimate to keep to.
+    /// Whether there is an estimate to keep to: the peer says how its packets fare. Without that nothing is held back and
+    /// nothing shared out.
     pub(crate) fn is_controlled(&self) -> bool {
-        self.controlled
+        self.transport_cc || self.remb
     }
 
     /// Transport-wide feedback about what left.
-    pub(crate) fn handle_transport_cc(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+    /// `false`: it tells of more than was ever sent, and is ignored.
+    #[must_use]
+    pub(crate) fn handle_transport_cc(
+        &mut self,
+        now: Instant,
+        feedback: &TransportFeedback<'_>,
+    ) -> bool {
+        let Some(left) = self.reportable.checked_sub(feedback.status_count.into()) else {
+            return false;
+        };
+        self.reportable = left;
         self.estimator.handle_transport_cc(now, feedback);
         self.follow(now);
+        true
     }
 
     /// The receiver's own estimate. Counts while there is no other feedback.
     pub(crate) fn handle_remb(&mut self, now: Instant, rate: Bitrate) {
+        self.remb = true;
         self.estimator.handle_remb(now, rate);
         self.follow(now);
     }
@@ -113,12 +155,16 @@ impl Congestion {
 
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.estimator.poll_timeout().filter(|_| self.controlled)
+        self.estimator.poll_timeout().filter(|_| self.is_controlled())
     }
 
     fn follow(&mut self, now: Instant) {
-        self.pacer.set_estimate(now, self.estimator.estimate());
-        if let Some(probe) = self.estimator.poll_probe(now).filter(|_| self.controlled) {
+        let controlled = self.is_controlled();
+        let estimate = if controlled { self.estimator.estimate() } else { UNCONTROLLED };
+        self.pacer.set_estimate(now, estimate);
+        if let Some(probe) = self.estimator.poll_probe(now).filter(|_| controlled) {
+            // Something may have come that can fill it.
+            self.unable = false;
             self.pacer.start_probe(now, probe);
         }
     }
@@ -126,11 +172,12 @@ impl Congestion {
     /// A packet with this transport-wide number leaves. Audio and retransmissions too.
     pub(crate) fn handle_sent(&mut self, now: Instant, number: Option<u16>, size: DataSize) {
         self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
-        if !self.controlled {
+        if !self.is_controlled() {
             return;
         }
         let probe = self.pacer.handle_sent(now, size);
         if let Some(number) = number {
+            self.reportable = (self.reportable + REPORTS).min(MAX_REPORTABLE);
             self.estimator.handle_sent(now, number, size, probe);
         }
     }
@@ -142,12 +189,12 @@ impl Congestion {
 
     /// Whether video may leave at once: nothing waits before it, and the pacer has room.
     pub(crate) fn may_send(&self, now: Instant) -> bool {
-        !self.controlled || (self.waiting.is_empty() && self.pacer.can_send(now))
+        !self.is_controlled() || (self.waiting.is_empty() && self.pacer.can_send(now))
     }
 
     /// Whether a retransmission fits into its share. `true` counts it.
     pub(crate) fn may_resend(&mut self, now: Instant, size: DataSize) -> bool {
-        !self.controlled || self.pacer.may_resend(now, size)
+        self.pacer.may_resend(now, size)
     }
 
     /// Puts a packet behind those that wait. `false`: too many do.
@@ -161,13 +208,13 @@ impl Congestion {
 
     /// A packet whose turn has come.
     pub(crate) fn poll_waiting(&mut self, now: Instant) -> Option<Waiting> {
-        let free = !self.controlled || self.pacer.can_send(now);
+        let free = !self.is_controlled() || self.pacer.can_send(now);
         if free { self.waiting.pop_front() } else { None }
     }
 
     /// Bytes that a probe needs beside the media, where none waits.
     pub(crate) fn poll_padding(&mut self, now: Instant) -> Option<DataSize> {
-        if !self.controlled || !self.waiting.is_empty() {
+        if !self.is_controlled() || !self.waiting.is_empty() {
             return None;
         }
         self.pacer.poll_padding(now)
@@ -175,7 +222,12 @@ impl Congestion {
 
     /// When something waiting, or a probe, has its turn.
     pub(crate) fn poll_release(&self, now: Instant) -> Option<Instant> {
-        let busy = self.controlled && (!self.waiting.is_empty() || self.pacer.is_probing());
+        if !self.is_controlled() {
+            // Nothing waits without a reason any more.
+            return (!self.waiting.is_empty()).then_some(now);
+        }
+        let probes = self.pacer.is_probing() && !self.unable;
+        let busy = !self.waiting.is_empty() || probes;
         busy.then(|| self.pacer.poll_timeout().unwrap_or(now))
     }
 
@@ -210,6 +262,30 @@ impl Congestion {
         self.estimator.stats().limit == Limit::Start
     }
 
+    /// A probe found nothing to be filled with, or did.
+    pub(crate) fn set_unable(&mut self, unable: bool) {
+        self.unable = unable;
+    }
+
+    /// Whether a picture shall be sent that does not fit; `starved`: none does.
+    pub(crate) fn is_trying(&mut self, now: Instant, starved: bool) -> bool {
+        if self.trying_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        self.trying_until = None;
+        if !starved || !self.unable {
+            self.starved_since = None;
+            return false;
+        }
+        let since = *self.starved_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < STARVED {
+            return false;
+        }
+        self.starved_since = None;
+        self.trying_until = Some(now + TRY);
+        true
+    }
+
     /// What there is was shared out: `used` of it goes out now, the peer could use `wanted`. The deadline for the next
     /// time.
     pub(crate) fn allocated(&mut self, now: Instant, used: Bitrate, wanted: Bitrate) -> Instant {
@@ -225,11 +301,47 @@ impl Congestion {
     #[must_use]
     pub(crate) fn invalidate(&mut self) -> bool {
         self.allocated = None;
-        self.controlled
+        self.is_controlled()
     }
 
     /// For statistics.
     pub(crate) fn estimator(&self) -> &SendSideEstimator {
         &self.estimator
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rtp::Ssrc,
+        wire::rtcp::{ArrivalTick, CompoundWriter, Message, TransportFeedbackFields, messages},
+    };
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn feedback_on_more_than_was_sent_is_ignored() {
+        let now = Instant::now();
+        let mut congestion = Congestion::new(now);
+        congestion.configure(now, true, None);
+        for number in 0..10 {
+            congestion.handle_sent(now, Some(number), DataSize::from_bytes(1_000));
+        }
+        let mut bytes = [0; 1_200];
+        let mut writer = CompoundWriter::new(&mut bytes);
+        let fields = TransportFeedbackFields {
+            sender: Ssrc(1),
+            media: Ssrc(2),
+            base_seq: 0,
+            feedback_count: 0,
+        };
+        writer.transport_cc(&fields, &[Some(ArrivalTick(400)); 15]).unwrap();
+        let len = writer.len();
+        let Some(Ok(Message::TransportCc(feedback))) = messages(&bytes[..len]).next() else {
+            panic!("not written");
+        };
+        // Reports may be repeated a few times, not for ever.
+        let taken = (0..10).filter(|_| congestion.handle_transport_cc(now, &feedback)).count();
+        assert_eq!(taken, 2, "forty reports on ten packets");
     }
 }

@@ -83,6 +83,11 @@ impl Sharing {
             let least = self.claims.iter().map(Claim::least).sum::<Bitrate>();
             budget = budget.max(least.mul_f64(UNTRIED));
         }
+        let least = self.claims.iter().max_by_key(|claim| claim.priority).map(Claim::least);
+        let starved = least.is_some_and(|least| budget < least);
+        if congestion.is_trying(now, starved) {
+            budget = budget.max(least.unwrap_or(Bitrate::ZERO).mul_f64(UNTRIED));
+        }
         self.allocator.allocate(now, budget, &mut self.claims);
         let mut first = 0;
         for (claim, (slot, end)) in self.claims.iter().zip(&self.claimants) {
@@ -105,6 +110,20 @@ impl Sharing {
         let used = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
         congestion.allocated(now, used, wanted)
+    }
+
+    /// There is nothing to share any more: everybody gets what they wish.
+    pub(crate) fn end(
+        subscriptions: &mut Slab<Subscription>,
+        mut changed: impl FnMut(&Subscription, Grant),
+    ) {
+        for (_, subscription) in subscriptions {
+            let before = subscription.granted();
+            subscription.grant(Grant::All);
+            if before != Grant::All {
+                changed(subscription, before);
+            }
+        }
     }
 
     /// What one subscription can have and what it costs.

@@ -2,8 +2,8 @@
 //! time.
 //!
 //! Nothing may be lost on it, since the node's snapshots are made from what arrives. So what finds no room waits here, and
-//! of what can happen again and again the newest replaces the older: an encoding starts, or the demand for a track
-//! changes. The rest happens once in a peer's life, and peers are made by commands, of which no more are taken meanwhile.
+//! of what can happen again and again the newest replaces the older: an encoding starts, the demand for a track changes,
+//! a subscription pauses and goes on. The rest happens once in a peer's life, and peers are made by commands, of which no more are taken meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -47,6 +47,7 @@ enum Key {
     Demand(RoomId, PeerId, TrackId),
     Speakers(RoomId),
     Path(RoomId, PeerId),
+    Stream(RoomId, PeerId, TrackId),
 }
 
 impl Key {
@@ -57,6 +58,9 @@ impl Key {
             }
             Output::Event(Event::LayerDemand { room, peer, track, .. }) => {
                 Some(Self::Demand(room.clone(), peer.clone(), track.clone()))
+            }
+            Output::Event(Event::StreamState { room, peer, track, .. }) => {
+                Some(Self::Stream(room.clone(), peer.clone(), track.clone()))
             }
             Output::Event(Event::PeerStats { room, peer, .. }) => {
                 Some(Self::Path(room.clone(), peer.clone()))

@@ -1,12 +1,12 @@
 //! What the feedback of subscribers changes: their estimates, what waits for their pacers, and who gets which layers.
 
 use super::{
-    Event, Shard,
+    DropReason, Event, Shard,
     fanout::STEP,
     timer::{Sleeper, Timer},
 };
 use crate::{
-    peer::{Grant, Waiting},
+    peer::{Grant, Peer, Sharing, Subscription, Waiting},
     room::PeerKey,
     rtp::Bitrate,
     wire::rtcp::TransportFeedback,
@@ -17,7 +17,10 @@ impl Shard {
         let now = self.now;
         self.counters.transport_feedback += 1;
         let Some(peer) = self.peer_mut(key) else { return };
-        peer.congestion.handle_transport_cc(now, feedback);
+        if !peer.congestion.handle_transport_cc(now, feedback) {
+            self.counters.drop(DropReason::Malformed);
+            return;
+        }
         peer.rtt = peer.congestion.estimator().rtt().or(peer.rtt);
         self.estimate_changed(key);
     }
@@ -54,9 +57,9 @@ impl Shard {
     pub(super) fn reallocate(&mut self, key: PeerKey) {
         let now = self.now;
         let Some(peer) = self.peer_mut(key) else { return };
-        if peer.congestion.invalidate() {
-            self.timers.set(Sleeper::Peer(key), Timer::Allocation, Some(now));
-        }
+        // Without an estimate too: there may have been one, and its grants stand.
+        let _ = peer.congestion.invalidate();
+        self.timers.set(Sleeper::Peer(key), Timer::Allocation, Some(now));
     }
 
     /// Shares a peer's estimate out among what it receives.
@@ -66,42 +69,47 @@ impl Shard {
         let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
             return;
         };
-        if !peer.congestion.is_controlled() {
-            return;
-        }
-        sharing.begin();
-        for (slot, subscription) in &peer.subscriptions {
-            let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
-            let Some(track) = track else { continue };
-            sharing.add(now, slot as u32, subscription, &mut track.published, track.speaks);
-        }
         let identity = &peer.identity;
-        let next = sharing.settle(
-            now,
-            &mut peer.congestion,
-            &mut peer.subscriptions,
-            |subscription, before| {
-                let route = subscription.route;
-                fanout.demands.push(route);
-                if let Some(encoding) = subscription.wants_keyframe() {
-                    fanout.keyframes.push((route, encoding));
-                }
-                let paused = subscription.granted() == Grant::Nothing;
-                if paused == (before == Grant::Nothing) {
-                    return;
-                }
-                let Some(known) = rooms.route(route) else { return };
-                events.push_back(Event::StreamState {
-                    room: identity.room_id.clone(),
-                    peer: identity.id.clone(),
-                    track: known.track.clone(),
-                    paused,
-                });
-            },
-        );
-        self.timers.set(Sleeper::Peer(key), Timer::Allocation, Some(next));
-        let release = self.peer_mut(key).and_then(|peer| peer.congestion.poll_release(now));
-        self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        let changed = |subscription: &Subscription, before| {
+            let route = subscription.route;
+            fanout.demands.push(route);
+            if let Some(encoding) = subscription.wants_keyframe() {
+                fanout.keyframes.push((route, encoding));
+            }
+            let paused = subscription.granted() == Grant::Nothing;
+            if paused == (before == Grant::Nothing) {
+                return;
+            }
+            let Some(known) = rooms.route(route) else { return };
+            events.push_back(Event::StreamState {
+                room: identity.room_id.clone(),
+                peer: identity.id.clone(),
+                track: known.track.clone(),
+                paused,
+            });
+        };
+        let next = if peer.congestion.is_controlled() {
+            sharing.begin();
+            for (slot, subscription) in &peer.subscriptions {
+                let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
+                let Some(track) = track else { continue };
+                sharing.add(now, slot as u32, subscription, &mut track.published, track.speaks);
+            }
+            let Peer { congestion, subscriptions, .. } = peer;
+            Some(sharing.settle(now, congestion, subscriptions, changed))
+        } else {
+            Sharing::end(&mut peer.subscriptions, changed);
+            None
+        };
+        let deadlines = [
+            (Timer::Allocation, next),
+            // Packets may have left since the latest feedback: silence is noticed by its deadline.
+            (Timer::Estimator, peer.congestion.poll_timeout()),
+            (Timer::PacerRelease, peer.congestion.poll_release(now)),
+        ];
+        for (timer, deadline) in deadlines {
+            self.timers.set(Sleeper::Peer(key), timer, deadline);
+        }
         self.follow_up();
     }
 
@@ -127,7 +135,7 @@ impl Shard {
         else {
             return 1;
         };
-        let (mut served, mut unable) = (0, false);
+        let mut served = 0;
         while served < limit
             && link.waiting() < STEP
             && let Some(waiting) = link.congestion.poll_waiting(now)
@@ -149,14 +157,15 @@ impl Shard {
                 let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
                 let Some(track) = track else { continue };
                 if subscription.pad(&track.published, missing, &mut link).is_some() {
+                    link.congestion.set_unable(false);
                     continue 'probe;
                 }
             }
             // No stream has retransmissions: media alone has to do.
-            unable = true;
+            link.congestion.set_unable(true);
             break;
         }
-        let release = link.congestion.poll_release(now).filter(|_| !unable);
+        let release = link.congestion.poll_release(now);
         self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
         self.follow_up();
         served.max(1)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chappe_sfu::{
-    rtp::{Bitrate, MediaKind},
+    rtp::{Bitrate, ExtensionMap, MediaKind},
     shard::Event,
 };
 
@@ -145,6 +145,52 @@ fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
                 .last()
                 .is_some_and(|p| p.at > world.now - SECOND / 10)
     });
+}
+
+#[test]
+fn a_paused_picture_comes_back_where_no_probe_can_be_filled() {
+    let mut world = World::new(1);
+    let (publisher, subscriber) = (world.client("room", 0), world.client("room", 0));
+    world.clients[publisher].publish("camera", &SIMULCAST[..1]);
+    let video = world.clients[subscriber].subscribe("camera", MediaKind::Video);
+    // Nothing may be sent again to this subscriber.
+    world.clients[subscriber].spec.subscriptions[0].rtx_ssrc = None;
+    world.connect_all();
+    world.run_for(3 * SECOND);
+    world.down[subscriber].rate = Some(80_000);
+    let paused = |event: &Event| matches!(event, Event::StreamState { paused: true, .. });
+    world.run_until("a pause", 5 * SECOND, |world| world.events.iter().any(paused));
+    world.run_for(2 * SECOND);
+    world.down[subscriber].rate = Some(5_000_000);
+    world.run_until("a picture again", 30 * SECOND, |world| {
+        let last = world.clients[subscriber].packets(video).last();
+        last.is_some_and(|packet| packet.at > world.now - SECOND / 10)
+    });
+    world.run_for(20 * SECOND);
+    let since = world.now - 3 * SECOND;
+    let lately = world.clients[subscriber].packets(video).filter(|p| p.at > since).count();
+    assert!(lately > 60, "it stays: {lately} packets in 3 s");
+}
+
+#[test]
+fn a_subscriber_that_ends_its_feedback_gets_everything() {
+    let mut room = room(1, &SIMULCAST[..1], 1_000_000);
+    room.world.run_for(3 * SECOND);
+    room.set_rate(130_000);
+    let states = |world: &World| {
+        let states = world.events.iter().filter_map(|event| match event {
+            Event::StreamState { paused, .. } => Some(*paused),
+            _ => None,
+        });
+        states.collect::<Vec<bool>>()
+    };
+    room.world.run_until("a pause", 5 * SECOND, |world| states(world) == [true]);
+    room.set_rate(1_000_000);
+    room.world.clients[1].spec.send_extensions = ExtensionMap::default();
+    room.world.apply(1);
+    room.world.run_for(SECOND);
+    assert_eq!(states(&room.world), [true, false]);
+    assert!(room.layer().is_some());
 }
 
 #[test]

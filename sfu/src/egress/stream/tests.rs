@@ -331,3 +331,19 @@ fn the_descriptor_and_the_marker_are_the_subscribers_own_and_repeated_so() {
         assert_eq!(stream.descriptors_left_out(), left_out, "{}", case.name);
     }
 }
+
+#[test]
+fn padding_takes_numbers_of_the_retransmissions_alone() {
+    let now = start();
+    let mut stream = video(now);
+    let mut out = [0xff; 1_500];
+    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(7)))]);
+    let written = stream.write_padding(1_000, &mut out).unwrap();
+    assert_eq!((written.ssrc, written.seq), (RTX, SeqNo(7)));
+    let packet = RtpPacket::parse(&out[..written.len]).unwrap();
+    assert_eq!((packet.header.pt, packet.header.seq), (Pt::new(124).unwrap(), Seq16(7)));
+    assert!(packet.payload.is_empty(), "nothing but padding");
+    assert_eq!(written.len - written.header_len, 255);
+    // Whoever takes the SSRC up again must not seal these numbers twice, though no media left.
+    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(8)))]);
+}

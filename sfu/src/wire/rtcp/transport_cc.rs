@@ -41,7 +41,7 @@ pub struct TransportFeedback<'a> {
 impl<'a> TransportFeedback<'a> {
     /// More packets than anybody sends between two reports; run lengths make larger claims cheap for a peer and
     /// dear for us.
-    const MAX_STATUS_COUNT: u16 = 16_384;
+    const MAX_STATUS_COUNT: u16 = 4_096;
 
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
