@@ -63,7 +63,7 @@ pub struct Transport {
     early_data: Vec<Bytes>,
     state: State,
     /// STUN answers, each for the five-tuple it came by.
-    answers: VecDeque<(FiveTuple, Vec<u8>)>,
+    answers: VecDeque<(FiveTuple, ice::Response)>,
     /// DTLS records for the egress path.
     records: VecDeque<Vec<u8>>,
     events: VecDeque<TransportEvent>,

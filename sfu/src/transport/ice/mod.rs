@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 
+pub(super) use self::stun::Response;
 use self::stun::{BindingRequest, ParseError};
 use super::{DropReason, FiveTuple, IceCredentials};
 
@@ -133,7 +134,7 @@ impl IceLite {
         five: FiveTuple,
         message: &[u8],
         events: &mut Vec<IceEvent>,
-    ) -> Result<Vec<u8>, DropReason> {
+    ) -> Result<Response, DropReason> {
         let request = BindingRequest::parse(message).map_err(|error| match error {
             ParseError::Malformed => DropReason::StunMalformed,
             ParseError::NotABindingRequest => DropReason::StunUnexpected,

@@ -81,70 +81,100 @@ pub(super) fn integrity_key(pwd: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_bytes())
 }
 
+/// A response. It has its bytes in itself: each peer checks every few seconds, and between its checks nothing else of a
+/// steady load asks for memory.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::transport) struct Response {
+    bytes: [u8; MAX_RESPONSE],
+    len: usize,
+}
+
+impl Response {
+    fn new(kind: [u8; 2], transaction: [u8; 12]) -> Self {
+        let mut response = Self { bytes: [0; MAX_RESPONSE], len: 0 };
+        for part in [&kind[..], &[0, 0], &MAGIC, &transaction] {
+            response.push(part);
+        }
+        response
+    }
+
+    /// What does not fit is left out: all there are fit.
+    fn push(&mut self, part: &[u8]) {
+        let end = self.len + part.len();
+        debug_assert!(end <= MAX_RESPONSE);
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(part);
+            self.len = end;
+        }
+    }
+
+    fn push_attr(&mut self, kind: u16, len: usize, padded: &[u8]) {
+        self.push(&kind.to_be_bytes());
+        self.push(&(len as u16).to_be_bytes());
+        self.push(padded);
+    }
+}
+
+impl std::ops::Deref for Response {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Success response that tells the peer how it is seen.
 pub(super) fn binding_success(
     transaction: [u8; 12],
     mapped: SocketAddr,
     key: &hmac::Key,
-) -> Vec<u8> {
-    let mut value = vec![0, 1];
-    value.extend_from_slice(&(mapped.port() ^ 0x2112).to_be_bytes());
-    // An IPv4 peer on a dual-stack socket knows itself by its IPv4 address.
-    match mapped.ip().to_canonical() {
-        IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(MAGIC).map(|(a, b)| a ^ b)),
-        IpAddr::V6(ip) => {
-            value[1] = 2;
-            let mask = MAGIC.iter().chain(&transaction);
-            value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b));
+) -> Response {
+    let mut value = [0; 20];
+    value[1] = 1;
+    value[2..4].copy_from_slice(&(mapped.port() ^ 0x2112).to_be_bytes());
+    let mut mask = |octets: &[u8]| {
+        let mask = MAGIC.iter().chain(&transaction);
+        for ((place, octet), mask) in value[4..].iter_mut().zip(octets).zip(mask) {
+            *place = octet ^ mask;
         }
-    }
-    response(BINDING_SUCCESS, transaction, XOR_MAPPED_ADDRESS, &value, key)
+        4 + octets.len()
+    };
+    // An IPv4 peer on a dual-stack socket knows itself by its IPv4 address.
+    let len = match mapped.ip().to_canonical() {
+        IpAddr::V4(ip) => mask(&ip.octets()),
+        IpAddr::V6(ip) => {
+            let len = mask(&ip.octets());
+            value[1] = 2;
+            len
+        }
+    };
+    response(BINDING_SUCCESS, transaction, XOR_MAPPED_ADDRESS, &value[..len], len, key)
 }
 
 /// 487: the peer must take the controlling role, since a lite agent never can (RFC 8445 section 7.3.1.1).
-pub(super) fn role_conflict(transaction: [u8; 12], key: &hmac::Key) -> Vec<u8> {
+pub(super) fn role_conflict(transaction: [u8; 12], key: &hmac::Key) -> Response {
     const VALUE: &[u8; 20] = b"\0\0\x04\x57Role Conflict\0\0\0";
     // 17 bytes of value, 3 of padding.
-    response_padded(BINDING_ERROR, transaction, ERROR_CODE, VALUE, 17, key)
+    response(BINDING_ERROR, transaction, ERROR_CODE, VALUE, 17, key)
 }
 
 fn response(
     kind: [u8; 2],
     transaction: [u8; 12],
     attr: u16,
-    value: &[u8],
-    key: &hmac::Key,
-) -> Vec<u8> {
-    response_padded(kind, transaction, attr, value, value.len(), key)
-}
-
-fn response_padded(
-    kind: [u8; 2],
-    transaction: [u8; 12],
-    attr: u16,
     padded: &[u8],
     len: usize,
     key: &hmac::Key,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_LEN + 4 + padded.len() + 4 + INTEGRITY_LEN + 8);
-    out.extend_from_slice(&kind);
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&transaction);
-    push_attr(&mut out, attr, len, padded);
+) -> Response {
+    let mut out = Response::new(kind, transaction);
+    out.push_attr(attr, len, padded);
     let tag = integrity(key, &out);
-    push_attr(&mut out, MESSAGE_INTEGRITY, INTEGRITY_LEN, &tag);
+    out.push_attr(MESSAGE_INTEGRITY, INTEGRITY_LEN, &tag);
     let body_len = (out.len() - HEADER_LEN + 8) as u16;
-    out[2..4].copy_from_slice(&body_len.to_be_bytes());
+    out.bytes[2..4].copy_from_slice(&body_len.to_be_bytes());
     let crc = crc32(&out) ^ 0x5354_554e;
-    push_attr(&mut out, FINGERPRINT, 4, &crc.to_be_bytes());
+    out.push_attr(FINGERPRINT, 4, &crc.to_be_bytes());
     out
-}
-
-fn push_attr(out: &mut Vec<u8>, kind: u16, len: usize, padded: &[u8]) {
-    out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&(len as u16).to_be_bytes());
-    out.extend_from_slice(padded);
 }
 
 /// HMAC over what precedes the attribute, with the length of a message that ends with it (RFC 8489 section 14.5).
@@ -173,6 +203,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 const HEADER_LEN: usize = 20;
 const INTEGRITY_LEN: usize = 20;
+/// A role conflict, or an IPv6 address: a value of 20 bytes, integrity, fingerprint.
+const MAX_RESPONSE: usize = HEADER_LEN + 4 + 20 + 4 + INTEGRITY_LEN + 8;
 const MAGIC: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
@@ -184,6 +216,13 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
 const ICE_CONTROLLED: u16 = 0x8029;
+
+#[cfg(any(test, fuzzing))]
+fn push_attr(out: &mut Vec<u8>, kind: u16, len: usize, padded: &[u8]) {
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&(len as u16).to_be_bytes());
+    out.extend_from_slice(padded);
+}
 
 /// For the fuzzer: a check with these attributes, signed as its peer would.
 #[cfg(fuzzing)]

@@ -56,7 +56,9 @@ impl World {
     }
 
     fn receive(&mut self, port: u16, message: &[u8]) -> Result<Vec<u8>, DropReason> {
-        self.ice.handle(self.now, tuple(port), message, &mut self.events)
+        self.ice
+            .handle(self.now, tuple(port), message, &mut self.events)
+            .map(|answer| answer.to_vec())
     }
 
     fn check(&mut self, port: u16, nominates: bool) -> Result<Vec<u8>, DropReason> {
