@@ -44,7 +44,7 @@ impl Seen {
 
     /// Xorshift: any sequence without a pattern does.
     fn random(&mut self) -> u64 {
-        let mut x = self.rng.max(0x9e37_79b9_7f4a_7c15);
+        let mut x = if self.rng == 0 { 0x9e37_79b9_7f4a_7c15 } else { self.rng };
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;

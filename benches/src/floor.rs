@@ -38,18 +38,27 @@ pub fn keys(profile: Profile, destinations: usize) -> Arc<[Cipher]> {
 /// What is sent, how often, to whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// Packets of a frame.
-    pub frame_packets: usize,
+    /// Packets of a frame, on average; frames differ by one packet where it is no whole number.
+    pub frame_packets: f64,
     /// Bytes of a payload.
     pub payload: usize,
-    /// Packets of one send: 1 is without GSO.
-    pub run: usize,
+    /// Packets of one send; a frame has a whole number of them.
+    pub run: Run,
     /// Nothing is sent: what remains is header, copy and cipher.
     pub discard: bool,
     /// Frames.
     pub frames: u32,
     /// From one frame to the next; zero is back to back.
     pub interval: Duration,
+}
+
+/// How a frame leaves to one destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Run {
+    /// In one send (GSO).
+    Frame,
+    /// One send a packet.
+    Packet,
 }
 
 /// What it came to.
@@ -120,21 +129,22 @@ impl Floor {
             wait(outcome.sent);
             let at = begun + work.interval * n;
             thread::sleep(at.saturating_duration_since(Instant::now()));
-            self.send_frame(work, &mut outcome);
+            let packets = |frames: u32| (f64::from(frames) * work.frame_packets).round() as usize;
+            self.send_frame(work, packets(n + 1) - packets(n), &mut outcome);
         }
         outcome.cpu_ns = cpu::thread_ns(NAME) - before;
         outcome
     }
 
-    fn send_frame(&mut self, work: &Work, outcome: &mut Outcome) {
+    fn send_frame(&mut self, work: &Work, packets: usize, outcome: &mut Outcome) {
         let len = HEADER + work.payload + self.tag_len;
-        self.write_payloads(work);
+        self.write_payloads(work, packets);
         for (key, to) in self.keys.iter().zip(&self.destinations) {
             let mut filled = 0;
-            for n in 0..work.frame_packets {
+            for n in 0..packets {
                 let packet = &mut self.arena[filled * len..(filled + 1) * len];
                 let seq = self.seq + n as u64;
-                let last = n + 1 == work.frame_packets;
+                let last = n + 1 == packets;
                 let fixed = packet::header(last, packet::VIDEO, seq as u16, self.frame, SSRC);
                 packet[..12].copy_from_slice(&fixed);
                 packet[0] |= 0x10;
@@ -152,7 +162,7 @@ impl Floor {
                 packet[HEADER..HEADER + work.payload].copy_from_slice(payload);
                 key.seal(SSRC, seq, HEADER, packet).expect("there is room for the tag");
                 filled += 1;
-                if filled < work.run && !last {
+                if work.run == Run::Frame && !last {
                     continue;
                 }
                 let run = &self.arena[..filled * len];
@@ -166,17 +176,17 @@ impl Floor {
             // Nobody misses what was not sent: the next frame takes the same numbers.
             return;
         }
-        self.seq += work.frame_packets as u64;
-        self.index += work.frame_packets as u32;
+        self.seq += packets as u64;
+        self.index += packets as u32;
         self.frame += 1;
     }
 
     /// Payloads of a frame, as the cache of an SFU holds them.
-    fn write_payloads(&mut self, work: &Work) {
-        self.payload.resize(work.frame_packets * work.payload, 0);
+    fn write_payloads(&mut self, work: &Work, packets: usize) {
+        self.payload.resize(packets * work.payload, 0);
         let sent = unix_ns();
         for (n, payload) in self.payload.chunks_exact_mut(work.payload).enumerate() {
-            let (first, last) = (n == 0, n + 1 == work.frame_packets);
+            let (first, last) = (n == 0, n + 1 == packets);
             let place = Place { frame: self.frame, first, last, keyframe: false };
             let stamp = Stamp { index: self.index + n as u32, sent };
             packet::write_payload(false, place, stamp, payload);

@@ -49,6 +49,21 @@ pub struct Arrival {
     pub at: Duration,
 }
 
+/// Datagrams that these sockets had no room for, since they were bound.
+pub fn kernel_drops(ports: &[Port]) -> u64 {
+    let table = std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default();
+    let of_line = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (_, number) = fields.nth(1)?.rsplit_once(':')?;
+        let number = u16::from_str_radix(number, 16).ok()?;
+        ports
+            .iter()
+            .any(|port| port.number == number)
+            .then_some(fields.next_back()?.parse::<u64>().ok()?)
+    };
+    table.lines().skip(1).filter_map(of_line).sum()
+}
+
 impl Port {
     /// Any free port, with the largest buffers that the kernel grants.
     pub fn bind() -> io::Result<Self> {
@@ -66,16 +81,6 @@ impl Port {
     /// Its number.
     pub fn number(&self) -> u16 {
         self.number
-    }
-
-    /// Bytes of receive buffer that the kernel granted, as it counts them.
-    pub fn granted(&self) -> usize {
-        socket2::SockRef::from(&self.socket).recv_buffer_size().unwrap_or(0)
-    }
-
-    /// Segments of one send.
-    pub fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
     }
 
     /// Sends datagrams of `segment` bytes (the last may be shorter). False when the kernel took none.

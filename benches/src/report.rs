@@ -54,10 +54,8 @@ pub struct ForwardingReport {
     pub user_ratio: f64,
     /// How often a core could do that in a second.
     pub packets_per_s_per_core: f64,
-    /// Packets of one send, on average.
+    /// Packets of one send, on average; of the floor too.
     pub run_length: f64,
-    /// Packets of one send of the floor.
-    pub floor_run: usize,
     /// On media threads.
     pub allocations_per_packet: f64,
     /// From the publisher's send to the sink's kernel, microseconds.
@@ -138,7 +136,7 @@ pub fn forwarding_table(rows: &[ForwardingReport]) -> String {
             Cell::new(name),
             Cell::new(row.parts_on.join(", ")),
             Cell::new(row.cipher.trim_start_matches("AEAD_")),
-            Cell::new(format!("{:.1} ({})", row.run_length, row.floor_run)),
+            Cell::new(format!("{:.1}", row.run_length)),
             Cell::new(format!("{:.0}", row.ns_per_packet)),
             Cell::new(format!("{:.0}", row.floor_ns)),
             Cell::new(format!("{:.2}", row.ratio)),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use chappe_benches::{
-    floor::{self, Floor, Outcome, Work},
+    floor::{self, Floor, Outcome, Run, Work},
     packet,
     port::{Port, Slots},
     sink::{SAMPLE, Stream, Tally},
@@ -130,14 +130,14 @@ fn measure(args: &Args, profile: Profile) -> Result<Vec<Row>, String> {
     let per_frame = (args.frame_packets * args.destinations) as u64;
     let frames = (args.packets / per_frame).max(3) as u32;
     let ways = [
-        ("none", args.frame_packets, true),
-        ("one by one", 1, false),
-        ("GSO", args.frame_packets, false),
+        ("none", Run::Frame, true),
+        ("one by one", Run::Packet, false),
+        ("GSO", Run::Frame, false),
     ];
     let mut rows = Vec::new();
     for (send, run, discard) in ways {
         let work = Work {
-            frame_packets: args.frame_packets,
+            frame_packets: args.frame_packets as f64,
             payload: args.payload,
             run,
             discard,
@@ -214,7 +214,7 @@ struct Sinks {
 
 impl Sinks {
     fn start(count: usize, keys: Arc<[Cipher]>) -> Result<Self, String> {
-        let ports: Vec<Port> = (0..count.div_ceil(400).max(2))
+        let ports: Vec<Port> = (0..count.div_ceil(100).max(4))
             .map(|_| Port::bind())
             .collect::<Result<_, _>>()
             .map_err(|error| format!("sockets: {error}"))?;

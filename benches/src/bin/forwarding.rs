@@ -12,9 +12,10 @@ use chappe_benches::{
     alloc::{self, CountingAllocator},
     client::Habits,
     cpu,
-    floor::{self, Floor, FloorThread, Outcome, Work},
+    floor::{self, Floor, FloorThread, Outcome, Run, Work},
     handshake::Identity,
     packet,
+    port::kernel_drops,
     report::{ForwardingReport, LoadReport, forwarding_table, percentile_us},
     room::{Described, Negotiation, Room, metric},
     srtp::Profile,
@@ -184,6 +185,11 @@ impl Counters {
         }
     }
 
+    /// Packets of one send.
+    fn run_length(self) -> f64 {
+        (self.media_out + self.retransmitted) as f64 / self.sends.max(1) as f64
+    }
+
     fn since(self, before: Self) -> Self {
         Self {
             media_out: self.media_out - before.media_out,
@@ -250,19 +256,16 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
     let counters = Counters::read(&node);
     world.publish(&load, Duration::from_secs_f64(warm_up));
     let warm = Counters::read(&node).since(counters);
-    let run = (warm.media_out as f64 / warm.sends.max(1) as f64).round() as usize;
-    let run = run.clamp(1, args.frame_packets);
     world.restart();
     let rss_after = (cpu::rss_bytes(), alloc::own_bytes());
 
     let counters = Counters::read(&node);
     let published = world.published();
-    let measured = rounds(args, &mut world, &floor, &load, run);
+    let measured = rounds(args, &node, &mut world, &floor, &load);
     let counters = Counters::read(&node).since(counters);
     let own = rss_after.1 - rss_before.1;
     let rss = rss_after.0 as f64 - rss_before.0 as f64 - own as f64;
     let figures = Figures {
-        run,
         join_us,
         counters,
         measured,
@@ -308,31 +311,23 @@ async fn describe(
 /// Node and floor take turns.
 fn rounds(
     args: &Args,
+    node: &NodeHandle,
     world: &mut World,
     floor: &FloorThread,
     load: &Load,
-    run: usize,
 ) -> Measured {
     let mut measured = Measured::default();
     let slice = Duration::from_secs_f64(args.duration / f64::from(ROUNDS));
-    let interval = load.interval / args.publishers as u32;
-    let work = Work {
-        frame_packets: args.frame_packets,
-        payload: args.payload,
-        run,
-        discard: false,
-        frames: (slice.as_secs_f64() / interval.as_secs_f64()).ceil() as u32,
-        interval,
-    };
     world.seen.reset();
     let allocations = alloc::shard_allocations();
     let user_before = cpu::user_ticks_ns("shard-");
     for _ in 0..ROUNDS {
-        let before = cpu::thread_ns("shard-");
+        let (before, counters) = (cpu::thread_ns("shard-"), Counters::read(node));
         alloc::arm(true);
         world.publish(load, slice);
         alloc::arm(false);
         measured.node_ns += cpu::thread_ns("shard-") - before;
+        let work = floor_work(args, slice, Counters::read(node).since(counters).run_length());
         let outcome = world.run_floor(floor, work);
         measured.floor.add(outcome);
         measured.no_send.add(world.run_floor(floor, Work { discard: true, ..work }));
@@ -342,9 +337,24 @@ fn rounds(
     measured
 }
 
+/// The floor's part of a round: as many packets in the same time, in runs as the node has just made them.
+fn floor_work(args: &Args, slice: Duration, run_length: f64) -> Work {
+    let packets = args.rate * args.publishers as f64 * slice.as_secs_f64();
+    // What one send holds at most.
+    let run_length = run_length.clamp(1.0, 60_000.0 / (args.payload + 40) as f64).min(60.0);
+    let frames = (packets / run_length).ceil().max(1.0) as u32;
+    Work {
+        frame_packets: run_length,
+        payload: args.payload,
+        run: Run::Frame,
+        discard: false,
+        frames,
+        interval: slice / frames,
+    }
+}
+
 /// Everything that a report is made of.
 struct Figures {
-    run: usize,
     join_us: f64,
     counters: Counters,
     warm: Counters,
@@ -356,7 +366,7 @@ struct Figures {
 }
 
 fn report(args: &Args, world: &World, figures: &Figures) -> ForwardingReport {
-    let Figures { run, counters, measured, .. } = figures;
+    let Figures { counters, measured, .. } = figures;
     let seen = &world.seen;
     let forwarded = (seen.node.packets + seen.repairs).max(1) as f64;
     let ns_per_packet = measured.node_ns as f64 / forwarded;
@@ -387,9 +397,7 @@ fn report(args: &Args, world: &World, figures: &Figures) -> ForwardingReport {
         ratio: ns_per_packet / floor_ns,
         user_ratio: user_ns / no_send,
         packets_per_s_per_core: 1e9 / ns_per_packet,
-        run_length: (counters.media_out + counters.retransmitted) as f64
-            / counters.sends.max(1) as f64,
-        floor_run: *run,
+        run_length: counters.run_length(),
         allocations_per_packet: measured.allocations as f64 / forwarded,
         p50_us: percentile_us(&seen.node.latency, 50.0),
         p99_us: percentile_us(&seen.node.latency, 99.0),
@@ -428,6 +436,11 @@ fn wrong(args: &Args, world: &World, figures: &Figures) -> Vec<String> {
         }
     };
     let (node, floor) = (&seen.node, &seen.floor);
+    let dropped = kernel_drops(world.ports());
+    check(
+        dropped == 0,
+        format!("the sinks' own sockets overflowed ({dropped} datagrams): too little CPU for them"),
+    );
     let lost = figures.expected.saturating_sub(node.packets);
     check(
         node.packets == figures.expected,
