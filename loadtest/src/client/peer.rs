@@ -8,11 +8,11 @@ use str0m::{
     channel::{ChannelConfig, Reliability},
     media::{Direction, MediaKind, Mid, Simulcast, SimulcastLayer},
     net::{Protocol, Receive},
-    rtp::Extension,
+    rtp::{Extension, ExtensionMap},
 };
 
 use super::link::{Arrival, Link};
-use crate::scenario::Impairment;
+use crate::{media::unix_now, scenario::Impairment};
 
 /// Payload types that we offer (str0m's own).
 pub(crate) const OPUS: u8 = 111;
@@ -57,15 +57,27 @@ impl Peer {
         local: IpAddr,
         impairment: Option<Impairment>,
         seed: u64,
+        bandwidth_feedback: bool,
     ) -> Result<Self, io::Error> {
         let now = Instant::now();
         let link = Link::bind(local, impairment, seed)?;
+        // str0m's own numbers.
+        let mut extensions = ExtensionMap::empty();
+        extensions.set(1, Extension::AudioLevel);
+        extensions.set(2, Extension::AbsoluteSendTime);
+        if bandwidth_feedback {
+            extensions.set(3, Extension::TransportSequenceNumber);
+        }
+        extensions.set(4, Extension::RtpMid);
+        extensions.set(8, Extension::AbsoluteCaptureTime);
+        extensions.set(10, Extension::RtpStreamId);
+        extensions.set(11, Extension::RepairedRtpStreamId);
         let mut rtc = RtcConfig::new()
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
-            .set_extension(8, Extension::AbsoluteCaptureTime)
+            .set_extension_map(extensions)
             .set_stats_interval(None)
             .build(now);
         let candidate = Candidate::host(link.local, "udp").map_err(io::Error::other)?;
@@ -293,7 +305,10 @@ fn feed(
 ) {
     take(rtc, Happened::Arrived(arrival));
     if let Ok(receive) = Receive::new(Protocol::Udp, arrival.from, local, arrival.bytes) {
-        let _ = rtc.handle_input(Input::Receive(now, receive));
+        // When the kernel had it: the server's bandwidth estimate must not see the tester's own delay.
+        let waited = unix_now().saturating_sub(arrival.at);
+        let arrived = now.checked_sub(waited).unwrap_or(now);
+        let _ = rtc.handle_input(Input::Receive(arrived, receive));
         *wake = drain(rtc, now, connected, out, take);
     }
 }

@@ -120,7 +120,7 @@ impl Session {
         let local = context.target.local;
         let seed = u64::from(context.run) << 32 | u64::from(plan.number);
         let peer = |seed| {
-            Peer::new(local, plan.impairment, seed)
+            Peer::new(local, plan.impairment, seed, context.scenario.bandwidth_feedback)
                 .map_err(|error| ConnectError::Unreachable(format!("no socket: {error}")))
         };
         let mut uplink = peer(seed)?;

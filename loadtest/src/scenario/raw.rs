@@ -46,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) view: Quality,
     /// 1 (`/rtc/v1`) or 2 (`/rtc`) PeerConnections for each client.
     pub(crate) peer_connections: u8,
+    /// Clients answer with transport-wide feedback, from which servers estimate bandwidth.
+    pub(crate) bandwidth_feedback: bool,
     /// So often the large view moves to the next person (0: never).
     pub(crate) switch_every: Span,
     /// Leaves and joins a second while the window is open.
@@ -151,6 +153,7 @@ impl Default for Scenario {
             grid: 0,
             view: Quality::High,
             peer_connections: 1,
+            bandwidth_feedback: true,
             switch_every: Span::default(),
             churn_rate: 0.0,
             reconnect_at: Span::default(),

@@ -98,7 +98,8 @@ impl Server {
         let mut command = loadtest(&[what, scenario, "--json", "--url", &self.url]);
         command.args(["--api-key", KEY, "--api-secret", SECRET, "--workers", "1"]);
         command.args(["--metrics-url", &metrics, "--server-pid", &pid]);
-        for field in ["warmup=500ms"].iter().chain(set) {
+        // Without feedback: on a busy machine an estimate of the bandwidth may take the pictures away.
+        for field in ["warmup=500ms", "bandwidth_feedback=false"].iter().chain(set) {
             command.args(["--set", field]);
         }
         command

@@ -83,7 +83,8 @@ impl Sink {
             .map_err(|error| ConnectError::Unreachable(format!("no socket: {error}")))?;
         let mut publisher = Publisher::new(plan.number, context.run, &context.scenario);
         publisher.tracks.clear();
-        let mut description = Description::new(path.credentials(), (3, 3));
+        let mut description =
+            Description::new(path.credentials(), (3, 3), context.scenario.bandwidth_feedback);
         let offer = signalling::description("offer", 1, description.offer());
         let query = signalling::join_path(&context, &plan, &publisher, Some(offer))?;
         let mut ws = Ws::connect(&context.target, &query).await?;

@@ -5,6 +5,9 @@ use std::fmt::Write;
 /// Id of the transport-wide sequence number in our offers.
 pub(super) const TRANSPORT_CC: u8 = 3;
 
+const TRANSPORT_CC_URI: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
 /// What a sink says of itself.
 #[derive(Clone, Debug)]
 pub(super) struct Credentials {
@@ -17,6 +20,7 @@ pub(super) struct Credentials {
 #[derive(Debug)]
 pub(super) struct Description {
     credentials: Credentials,
+    bandwidth_feedback: bool,
     /// Kinds of the sections in the order they were added: sections never move.
     video: Vec<bool>,
     version: u32,
@@ -25,9 +29,19 @@ pub(super) struct Description {
 }
 
 impl Description {
-    pub(super) fn new(credentials: Credentials, sections: (u32, u32)) -> Self {
-        let mut description =
-            Self { credentials, video: Vec::new(), version: 0, pending: false, wanted: None };
+    pub(super) fn new(
+        credentials: Credentials,
+        sections: (u32, u32),
+        bandwidth_feedback: bool,
+    ) -> Self {
+        let mut description = Self {
+            credentials,
+            bandwidth_feedback,
+            video: Vec::new(),
+            version: 0,
+            pending: false,
+            wanted: None,
+        };
         description.add(sections);
         description
     }
@@ -81,9 +95,11 @@ impl Description {
                 "m={media} 9 UDP/TLS/RTP/SAVPF {payloads}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n\
                  a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=ice-options:trickle\r\n\
                  a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\na=mid:{mid}\r\n\
-                 a=extmap:{TRANSPORT_CC} http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
                  a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n"
             );
+            if self.bandwidth_feedback {
+                let _ = write!(sdp, "a=extmap:{TRANSPORT_CC} {TRANSPORT_CC_URI}\r\n");
+            }
             sdp.push_str(if *video {
                 "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:96 nack\r\n\
                  a=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
@@ -150,7 +166,7 @@ mod tests {
         let text = |text: &str| text.to_owned();
         let credentials =
             Credentials { ufrag: text("u"), pwd: text("p"), fingerprint: text("AA:BB") };
-        Description::new(credentials, (1, 1))
+        Description::new(credentials, (1, 1), true)
     }
 
     #[test]
