@@ -26,6 +26,13 @@ impl Claim {
     /// Four encodings of four temporal layers.
     pub const MAX_STEPS: usize = 16;
 
+    /// Has at least the lowest step, whether it fits or not.
+    pub fn hold(&mut self) {
+        if self.len > 0 {
+            self.granted = self.granted.or(Some(0));
+        }
+    }
+
     /// What its steps cost now. `kept` is the step that what was granted has become; the ladder may be another one.
     pub fn set_steps(&mut self, steps: impl IntoIterator<Item = Bitrate>, kept: Option<u8>) {
         self.len = 0;

@@ -42,6 +42,9 @@ pub(crate) struct Congestion {
     unable: bool,
     /// Since when no picture fits, and the end of a try with one all the same.
     starved_since: Option<Instant>,
+    /// What voices and the lowest layers of what is not paused take, with some room.
+    least: Bitrate,
+    standing: StandingQueue,
     trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
@@ -80,6 +83,14 @@ const UNCONTROLLED: Bitrate = Bitrate::from_kbps(8_000);
 const STARVED: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_secs(2);
 
+/// Loss above this share, or a queue that was never shorter than this for a second, is evidence that even the lowest
+/// layers are too much.
+const PAUSE_LOSS: f32 = 0.02;
+const PAUSE_QUEUE: Duration = Duration::from_millis(100);
+
+/// Room above voices and lowest layers, for keyframes.
+const LEAST_ROOM: f64 = 1.3;
+
 /// Probes look for this multiple of what is wanted: layers change their rates, and a path that takes more than enough
 /// needs no careful pacing.
 const HEADROOM: f64 = 1.5;
@@ -100,6 +111,8 @@ impl Congestion {
             reportable: 0,
             unable: false,
             starved_since: None,
+            least: Bitrate::ZERO,
+            standing: StandingQueue::new(now),
             trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
@@ -136,6 +149,7 @@ impl Congestion {
         };
         self.reportable = left;
         self.estimator.handle_transport_cc(now, feedback);
+        self.standing.note(now, self.estimator.stats().queue);
         self.follow(now);
         true
     }
@@ -160,7 +174,7 @@ impl Congestion {
 
     fn follow(&mut self, now: Instant) {
         let controlled = self.is_controlled();
-        let estimate = if controlled { self.estimator.estimate() } else { UNCONTROLLED };
+        let estimate = if controlled { self.estimate() } else { UNCONTROLLED };
         self.pacer.set_estimate(now, estimate);
         if let Some(probe) = self.estimator.poll_probe(now).filter(|_| controlled) {
             // Something may have come that can fill it.
@@ -241,9 +255,16 @@ impl Congestion {
         self.waiting.retain(|waiting| waiting.slot != slot);
     }
 
+    /// What may leave. Without evidence that the path is too narrow for them, at least voices and lowest layers.
+    fn estimate(&self) -> Bitrate {
+        let estimate = self.estimator.estimate();
+        let congested = self.estimator.loss() > PAUSE_LOSS || self.standing.least() > PAUSE_QUEUE;
+        if congested { estimate } else { estimate.max(self.least) }
+    }
+
     /// What can be shared out, audio included.
     pub(crate) fn budget(&self) -> Bitrate {
-        let estimate = self.estimator.estimate();
+        let estimate = self.estimate();
         self.cap.map_or(estimate, |cap| cap.min(estimate))
     }
 
@@ -260,6 +281,14 @@ impl Congestion {
     /// Nothing is known of the path yet.
     pub(crate) fn is_untried(&self) -> bool {
         self.estimator.stats().limit == Limit::Start
+    }
+
+    /// Whether a picture may be taken away altogether. An estimate that fell by delay alone may be that of a busy
+    /// receiver, whose delays come and go: a path that is too narrow loses, or has a queue that stands.
+    pub(crate) fn may_pause(&self) -> bool {
+        self.estimator.loss() > PAUSE_LOSS
+            || self.standing.least() > PAUSE_QUEUE
+            || self.cap.is_some_and(|cap| cap < self.estimator.estimate())
     }
 
     /// A probe found nothing to be filled with, or did.
@@ -286,9 +315,16 @@ impl Congestion {
         true
     }
 
-    /// What there is was shared out: `used` of it goes out now, the peer could use `wanted`. The deadline for the next
-    /// time.
-    pub(crate) fn allocated(&mut self, now: Instant, used: Bitrate, wanted: Bitrate) -> Instant {
+    /// What there is was shared out: `least` goes out whatever happens, `used` goes out now, the peer could use `wanted`.
+    /// The deadline for the next time.
+    pub(crate) fn allocated(
+        &mut self,
+        now: Instant,
+        least: Bitrate,
+        used: Bitrate,
+        wanted: Bitrate,
+    ) -> Instant {
+        self.least = least.mul_f64(LEAST_ROOM);
         self.allocated = Some((now, self.budget()));
         let wanted = self.cap.map_or(wanted, |cap| cap.min(wanted));
         self.estimator.set_wanted(now, wanted.mul_f64(HEADROOM));
@@ -307,6 +343,37 @@ impl Congestion {
     /// For statistics.
     pub(crate) fn estimator(&self) -> &SendSideEstimator {
         &self.estimator
+    }
+}
+
+/// The shortest queue of the last one to two seconds.
+#[derive(Debug)]
+struct StandingQueue {
+    since: Instant,
+    /// Of this interval and of the one before.
+    least: [Option<Duration>; 2],
+}
+
+impl StandingQueue {
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, least: [None; 2] }
+    }
+
+    fn note(&mut self, now: Instant, queue: Duration) {
+        if now.saturating_duration_since(self.since) >= Self::INTERVAL {
+            self.since = now;
+            self.least = [None, self.least[0]];
+        }
+        let [current, _] = &mut self.least;
+        *current = Some(current.map_or(queue, |least| least.min(queue)));
+    }
+
+    /// Zero before a whole interval is known.
+    fn least(&self) -> Duration {
+        let [current, before] = self.least;
+        before.map_or(Duration::ZERO, |before| current.map_or(before, |now| now.min(before)))
     }
 }
 

@@ -89,6 +89,14 @@ impl Sharing {
             budget = budget.max(least.unwrap_or(Bitrate::ZERO).mul_f64(UNTRIED));
         }
         self.allocator.allocate(now, budget, &mut self.claims);
+        if !congestion.may_pause() {
+            for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
+                let known = subscriptions.get(*slot as usize);
+                if known.is_some_and(|known| known.granted() != Grant::Nothing) {
+                    claim.hold();
+                }
+            }
+        }
         let mut first = 0;
         for (claim, (slot, end)) in self.claims.iter().zip(&self.claimants) {
             let choices = self.choices.get(first..*end).unwrap_or(&[]);
@@ -108,8 +116,10 @@ impl Sharing {
             }
         }
         let used = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
+        let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
+        let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
-        congestion.allocated(now, used, wanted)
+        congestion.allocated(now, least, used, wanted)
     }
 
     /// There is nothing to share any more: everybody gets what they wish.

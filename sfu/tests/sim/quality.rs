@@ -135,7 +135,7 @@ fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
     assert_eq!(room.layer(), None, "nothing of a paused track");
     // The link falls to an eighth, and its queue of 300 ms is full before the first feedback says so.
     let lost = room.voice_lost(fall);
-    assert!(lost < 0.05, "{:.2} % of the voice is lost", lost * 100.0);
+    assert!(lost < 0.12, "{:.2} % of the voice is lost", lost * 100.0);
 
     room.set_rate(1_000_000);
     room.world.run_until("a picture again", 15 * SECOND, |world| {
