@@ -216,6 +216,7 @@ fn server_side(run: &Run, process: Option<Process>) -> Option<Server> {
         system_cpu_percent: system,
         memory_bytes: run.server.map(|(_, after)| after.memory),
         metrics: run.metrics.clone(),
+        metrics_seconds: round(run.metrics_span.as_secs_f64()),
     })
 }
 

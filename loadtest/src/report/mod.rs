@@ -103,6 +103,9 @@ pub(crate) struct Server {
     pub(crate) memory_bytes: Option<u64>,
     /// Growth of the counters in its `/metrics` over the window, summed over labels.
     pub(crate) metrics: BTreeMap<String, f64>,
+    /// Between the two readings of the metrics.
+    #[serde(default)]
+    pub(crate) metrics_seconds: f64,
 }
 
 /// The tester's own share.

@@ -82,6 +82,8 @@ pub(crate) struct Run {
     pub(crate) server: Option<(Usage, Usage)>,
     /// Counters of the server's metrics, over the window.
     pub(crate) metrics: BTreeMap<String, f64>,
+    /// Between the two readings of the metrics: a little more than the window.
+    pub(crate) metrics_span: Duration,
     /// Joins that failed, the first of each category.
     pub(crate) errors: BTreeMap<String, (ConnectError, u64)>,
 }
@@ -117,6 +119,7 @@ pub(crate) struct Lead {
     server: Option<Process>,
     metrics: Option<http::Uri>,
     metrics_before: BTreeMap<String, f64>,
+    metrics_at: Option<Instant>,
     usage_before: (Option<Usage>, Option<Usage>),
 }
 
@@ -170,6 +173,7 @@ impl Lead {
             server,
             metrics,
             metrics_before: BTreeMap::new(),
+            metrics_at: None,
             usage_before: (None, None),
         })
     }
@@ -366,6 +370,7 @@ impl Lead {
 
     async fn open_window(&mut self) {
         self.metrics_before = self.scrape().await;
+        self.metrics_at = Some(Instant::now());
         self.usage_before = (Process::own().usage(), self.server.and_then(Process::usage));
         self.order_all(|| Order::Measure(true));
         let now = Instant::now();
@@ -389,6 +394,7 @@ impl Lead {
             self.run.tester = tester.zip(Process::own().usage());
             self.run.server = server.zip(self.server.and_then(Process::usage));
             let after = self.scrape().await;
+            self.run.metrics_span = self.metrics_at.map(|at| at.elapsed()).unwrap_or_default();
             for (name, value) in after {
                 let before = self.metrics_before.get(&name).copied().unwrap_or(0.0);
                 self.run.metrics.insert(name, value - before);

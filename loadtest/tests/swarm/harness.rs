@@ -58,7 +58,10 @@ impl Server {
             .unwrap();
         let app = runtime.block_on(App::start(&config)).unwrap();
         let url = app.page.trim_end_matches('/').replace("localhost", "127.0.0.1");
-        Self { runtime: Some(runtime), _app: Some(app), url, admin, _machine: machine }
+        let server =
+            Self { runtime: Some(runtime), _app: Some(app), url, admin, _machine: machine };
+        until("a server that is ready", || server.get("/readyz").starts_with("HTTP/1.1 200"));
+        server
     }
 
     /// The process is gone from one moment to the next, as far as clients can tell.
@@ -72,12 +75,22 @@ impl Server {
         format!("http://127.0.0.1:{}/metrics", self.admin)
     }
 
+    /// The admin listener's answer, headers included; empty when there is none.
+    fn get(&self, path: &str) -> String {
+        let mut text = String::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.admin)) {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+            if stream.write_all(request.as_bytes()).is_ok() {
+                let _ = stream.read_to_string(&mut text);
+            }
+        }
+        text
+    }
+
     /// A number of the server's metrics, summed over labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.admin)) else { return 0.0 };
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        let _ = stream.read_to_string(&mut text);
+        let text = self.get("/metrics");
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
