@@ -83,9 +83,11 @@ pub struct World {
 impl World {
     /// Sockets for so many clients.
     pub fn new(clients: usize, floor_keys: Arc<[Cipher]>, habits: Habits) -> std::io::Result<Self> {
-        // A frame to everybody must fit into what the kernel grants, about 8 MiB a socket.
-        let ports =
-            (0..clients.div_ceil(400).max(2)).map(|_| Port::bind()).collect::<Result<_, _>>()?;
+        // The kernel grants about 8 MiB a socket. Together they hold a second of load: this thread may have to wait for
+        // a core.
+        let ports = (0..clients.div_ceil(32).clamp(4, 64))
+            .map(|_| Port::bind())
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             ports,
             slots: Slots::new(),

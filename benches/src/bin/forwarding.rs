@@ -46,7 +46,7 @@ struct Args {
     #[arg(long, default_value_t = 1_100)]
     payload: usize,
     /// Packets a second of each publisher.
-    #[arg(long, default_value_t = 300.0)]
+    #[arg(long, default_value_t = 120.0)]
     rate: f64,
     /// Media threads.
     #[arg(long, default_value_t = 1)]
@@ -81,13 +81,13 @@ struct Args {
 const ROWS: &[&str] = &[
     "",
     "--subscribers 50",
-    "--subscribers 5000 --rate 60",
+    "--subscribers 5000 --rate 12",
     "--spread-ms 10",
     "--frame-packets 10",
     "--frame-packets 1",
     "--audio",
     "--feedback --nack-percent 1",
-    "--feedback --nack-percent 1 --rate 120",
+    "--feedback --nack-percent 1 --rate 300",
     "--shards 2",
     "--subscribers 50 --publishers 10",
 ];
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
     if args.audio {
         args.frame_packets = if args.frame_packets == 4 { 1 } else { args.frame_packets };
         args.payload = if args.payload == 1_100 { 120 } else { args.payload };
-        args.rate = if args.rate == 300.0 { 50.0 } else { args.rate };
+        args.rate = if args.rate == 120.0 { 50.0 } else { args.rate };
     }
     let senseless = args.payload < packet::MIN_PAYLOAD
         || args.payload > 1_400
