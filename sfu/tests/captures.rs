@@ -2,13 +2,12 @@
 
 #[path = "captures/decode.rs"]
 mod decode;
-#[path = "captures/record.rs"]
-mod record;
+#[path = "captures/recorded.rs"]
+mod recorded;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use chappe_sfu::{
@@ -24,81 +23,24 @@ use chappe_sfu::{
     },
 };
 use decode::{Picture, decode};
+use recorded::{CAPTURES, Recorded, place};
 
-/// A packet of a capture.
-#[derive(Clone, Debug)]
-struct Recorded {
-    seq: u64,
-    time: u32,
-    marker: bool,
-    descriptor: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Recorded {
-    /// Length, number, timestamp, marker, length of the descriptor; then descriptor and payload.
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.payload.len() as u16).to_be_bytes());
-        out.extend_from_slice(&self.seq.to_be_bytes());
-        out.extend_from_slice(&self.time.to_be_bytes());
-        out.push(self.marker.into());
-        out.push(self.descriptor.len() as u8);
-        out.extend_from_slice(&self.descriptor);
-        out.extend_from_slice(&self.payload);
+fn read_all(mut bytes: &[u8]) -> Vec<Recorded> {
+    let mut all = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
+        let payload_len = usize::from(u16::from_be_bytes([head[0], head[1]]));
+        let (descriptor, rest) = rest.split_at(head[15].into());
+        let (payload, rest) = rest.split_at(payload_len);
+        all.push(Recorded {
+            seq: u64::from_be_bytes(head[2..10].try_into().unwrap()),
+            time: u32::from_be_bytes(head[10..14].try_into().unwrap()),
+            marker: head[14] != 0,
+            descriptor: descriptor.to_vec(),
+            payload: payload.to_vec(),
+        });
+        bytes = rest;
     }
-
-    fn read_all(mut bytes: &[u8]) -> Vec<Self> {
-        let mut all = Vec::new();
-        while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
-            let payload_len = usize::from(u16::from_be_bytes([head[0], head[1]]));
-            let (descriptor, rest) = rest.split_at(head[15].into());
-            let (payload, rest) = rest.split_at(payload_len);
-            all.push(Self {
-                seq: u64::from_be_bytes(head[2..10].try_into().unwrap()),
-                time: u32::from_be_bytes(head[10..14].try_into().unwrap()),
-                marker: head[14] != 0,
-                descriptor: descriptor.to_vec(),
-                payload: payload.to_vec(),
-            });
-            bytes = rest;
-        }
-        all
-    }
-}
-
-fn place(codec: &str, mode: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/captures/{codec}-{mode}.rtp"))
-}
-
-const CAPTURES: [(&str, &str); 4] =
-    [("vp9", "L3T3"), ("vp9", "L3T3_KEY"), ("av1", "L3T3"), ("av1", "L3T3_KEY")];
-
-/// Makes the captures anew. Run it by hand.
-#[test]
-#[ignore = "writes the fixtures of the other tests; needs Chromium"]
-fn record_captures() {
-    for (codec, mode) in CAPTURES {
-        let mut recorded = record::record(
-            codec,
-            mode,
-            if codec == "av1" { 700_000 } else { 1_000_000 },
-            Duration::from_millis(3_400),
-        );
-        recorded.sort_by_key(|packet| packet.seq);
-        recorded.dedup_by_key(|packet| packet.seq);
-        let mut bytes = Vec::new();
-        // Whole pictures, and no more than a fixture should have.
-        let mut whole = 0;
-        for packet in &recorded {
-            packet.write(&mut bytes);
-            if packet.marker && bytes.len() <= 300_000 {
-                whole = bytes.len();
-            }
-        }
-        bytes.truncate(whole);
-        eprintln!("{codec} {mode}: {} packets, {} bytes", recorded.len(), bytes.len());
-        std::fs::write(place(codec, mode), bytes).unwrap();
-    }
+    all
 }
 
 /// Enough randomness for a network.
@@ -270,7 +212,7 @@ impl Replay {
 
 fn load(codec: &str, mode: &str) -> (CodecKind, Vec<Recorded>) {
     let kind = if codec == "vp9" { CodecKind::Vp9 } else { CodecKind::Av1 };
-    (kind, Recorded::read_all(&std::fs::read(place(codec, mode)).unwrap()))
+    (kind, read_all(&std::fs::read(place(codec, mode)).unwrap()))
 }
 
 #[test]

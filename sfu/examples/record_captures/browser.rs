@@ -15,7 +15,7 @@ use str0m::{
     rtp::{Extension, ExtensionSerializer, ExtensionValues},
 };
 
-use crate::Recorded;
+use crate::recorded::Recorded;
 
 const DESCRIPTOR: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
