@@ -206,6 +206,37 @@ pub struct SubscribedTrack {
     pub variants: Vec<TrackVariant>,
 }
 
+/// Rooms of more people than this are crowds: viewers are told of together, and no session remembers each of them.
+pub(crate) const CROWD: usize = 100;
+
+/// News for everybody: viewers (nobody with tracks) that came, changed or left. Encoded once.
+#[derive(PartialEq, Debug)]
+pub struct News {
+    /// The message.
+    pub response: proto::SignalResponse,
+    /// The same as it goes out in a binary frame.
+    pub encoded: bytes::Bytes,
+}
+
+impl News {
+    /// News of these.
+    pub fn new(participants: Vec<proto::ParticipantInfo>) -> Self {
+        let update = proto::ParticipantUpdate { participants };
+        let message = Some(proto::signal_response::Message::Update(update));
+        let response = proto::SignalResponse { message };
+        let encoded = prost::Message::encode_to_vec(&response).into();
+        Self { response, encoded }
+    }
+
+    /// Who.
+    pub fn participants(&self) -> &[proto::ParticipantInfo] {
+        match &self.response.message {
+            Some(proto::signal_response::Message::Update(update)) => &update.participants,
+            _ => &[],
+        }
+    }
+}
+
 /// What a room tells a session. A queue that ends without [`RoomEvent::Closed`] was not drained in time: the session
 /// closes its socket and the client resumes.
 #[derive(Clone, PartialEq, Debug)]
@@ -213,6 +244,8 @@ pub enum RoomEvent {
     /// Others (or the participant itself) changed, or left (state DISCONNECTED). Send before any description that
     /// carries their tracks.
     Participants(Vec<proto::ParticipantInfo>),
+    /// Viewers in a crowd changed or left.
+    News(std::sync::Arc<News>),
     /// The room's metadata or counts changed.
     Room(proto::Room),
     /// Take this track, or take it in other variants than before.

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     LiveSession, SignalState,
     session::{Effect, Reply, RoomCommand, Session},
-    ws::{Connection, Incoming},
+    ws::{Connection, Incoming, Outgoing},
 };
 use crate::{
     auth::Grants,
@@ -213,14 +213,15 @@ impl Driver {
     fn execute_effects(&mut self) {
         while let Some(effect) = self.session.poll_effect() {
             match effect {
-                Effect::Send(message) => self.send(*message),
+                Effect::Send(message) => self.send(Outgoing::Message(*message)),
+                Effect::Announce(news) => self.send(Outgoing::News(news)),
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(permissions) => {
                     let keys = &self.state.shared.keys;
                     // `None` where the operator took the key away: the client keeps what it has.
                     if let Some(token) = keys.refresh(&self.grants, &permissions, SystemTime::now())
                     {
-                        self.send(Message::RefreshToken(token));
+                        self.send(Outgoing::Message(Message::RefreshToken(token)));
                     }
                 }
                 Effect::CloseSignal => self.lose_signal(),
@@ -232,7 +233,7 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: Outgoing) {
         let Some(connection) = self.connection.take() else { return };
         if connection.send(message) {
             self.state.shared.metrics.responses.inc();
@@ -247,12 +248,13 @@ impl Driver {
 
     fn answer_garbage(&mut self, message: String) {
         self.state.shared.metrics.garbage.inc();
-        self.send(Message::RequestResponse(proto::RequestResponse {
+        let response = Message::RequestResponse(proto::RequestResponse {
             request_id: 0,
             reason: proto::request_response::Reason::InvalidRequest as i32,
             message,
             request: None,
-        }));
+        });
+        self.send(Outgoing::Message(response));
     }
 }
 

@@ -295,7 +295,7 @@ async fn resume(state: SignalState, admitted: Admitted, sid: String) -> Socket {
             proto::DisconnectReason::StateMismatch,
             proto::leave_request::Action::Reconnect,
         );
-        connection.send(leave);
+        connection.send(ws::Outgoing::Message(leave));
     }
     socket
 }

@@ -15,7 +15,6 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use livekit_protocol::{self as proto, signal_response::Message};
-use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -26,6 +25,7 @@ use super::{
     SignalConfig,
     wire::{self, Frame, FrameKind},
 };
+use crate::room::News;
 
 /// Requests that wait for the session, at most: beyond, the socket is not read.
 const REQUEST_QUEUE: usize = 32;
@@ -42,10 +42,39 @@ pub(super) enum Incoming {
     Garbage(String),
 }
 
+/// What a session says.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are the large one.
+pub(super) enum Outgoing {
+    Message(Message),
+    /// To everybody in a room.
+    News(Arc<News>),
+}
+
+impl Outgoing {
+    fn size(&self) -> usize {
+        match self {
+            // The tag and length of the message in its SignalResponse are not worth a copy.
+            Self::Message(message) => message.encoded_len(),
+            Self::News(news) => news.encoded.len(),
+        }
+    }
+
+    fn into_frame(self, kind: FrameKind) -> Frame {
+        match self {
+            Self::Message(message) => {
+                wire::encode(&proto::SignalResponse { message: Some(message) }, kind)
+            }
+            Self::News(news) if kind == FrameKind::Binary => Frame::Binary(news.encoded.clone()),
+            Self::News(news) => wire::encode(&news.response, kind),
+        }
+    }
+}
+
 /// The session's end of a WebSocket. Dropped, everything sent before still goes out, then the socket closes.
 #[derive(Debug)]
 pub(super) struct Connection {
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::Sender<Outgoing>,
     queued_bytes: Arc<AtomicUsize>,
     max_bytes: usize,
     incoming: mpsc::Receiver<Incoming>,
@@ -54,8 +83,8 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Queues a message. `false` where the client does not read: the connection is of no use any more.
-    pub(super) fn send(&self, message: Message) -> bool {
-        let bytes = proto::SignalResponse { message: Some(message.clone()) }.encoded_len();
+    pub(super) fn send(&self, message: Outgoing) -> bool {
+        let bytes = message.size();
         if self.queued_bytes.load(Ordering::Relaxed).saturating_add(bytes) > self.max_bytes {
             return false;
         }
@@ -77,7 +106,7 @@ impl Connection {
 /// The socket's end.
 #[derive(Debug)]
 pub(super) struct Socket {
-    queue: mpsc::Receiver<Message>,
+    queue: mpsc::Receiver<Outgoing>,
     queued_bytes: Arc<AtomicUsize>,
     incoming: mpsc::Sender<Incoming>,
     abort: CancellationToken,
@@ -166,7 +195,7 @@ async fn read(
 /// Sends what the session says, and a close frame after it; `false` where the socket broke before.
 async fn write(
     mut sink: SplitSink<WebSocket, WsMessage>,
-    mut queue: mpsc::Receiver<Message>,
+    mut queue: mpsc::Receiver<Outgoing>,
     queued_bytes: &AtomicUsize,
     kind: watch::Receiver<FrameKind>,
     ping_every: Duration,
@@ -176,9 +205,8 @@ async fn write(
         let frame = tokio::select! {
             message = queue.recv() => {
                 let Some(message) = message else { break };
-                let response = proto::SignalResponse { message: Some(message) };
-                queued_bytes.fetch_sub(response.encoded_len(), Ordering::Relaxed);
-                match wire::encode(&response, *kind.borrow()) {
+                queued_bytes.fetch_sub(message.size(), Ordering::Relaxed);
+                match message.into_frame(*kind.borrow()) {
                     Frame::Binary(bytes) => WsMessage::Binary(bytes),
                     Frame::Text(text) => WsMessage::Text(text.into()),
                 }
@@ -256,9 +284,10 @@ mod tests {
             SignalConfig { queue_messages: 4, queue_bytes: 1000, ..SignalConfig::default() };
         let sockets = tokio_util::task::TaskTracker::new();
         let (_socket, connection) = pair(&config, sockets.token());
-        let sent = (0..10).take_while(|_| connection.send(Message::Pong(1))).count();
+        let sent =
+            (0..10).take_while(|_| connection.send(Outgoing::Message(Message::Pong(1)))).count();
         assert_eq!(sent, 4);
         let (_socket, connection) = pair(&config, sockets.token());
-        assert!(!connection.send(Message::RefreshToken("x".repeat(2000))));
+        assert!(!connection.send(Outgoing::Message(Message::RefreshToken("x".repeat(2000)))));
     }
 }

@@ -128,20 +128,23 @@ impl RoomState {
         role: PeerRole,
         stats: &node::PeerStats,
     ) {
+        let crowd = self.participants.len() > CROWD;
         let Some(participant) = self.participants.get_mut(sid) else { return };
         if !participant.connection.update(role, stats) {
             return;
         }
         let Some(info) = participant.connection.info(sid) else { return };
-        let hidden = participant.permissions.hidden;
+        // Nobody shows how each viewer of a crowd is connected.
+        let alone = participant.permissions.hidden || participant.tracks.is_empty() && crowd;
         let update = proto::ConnectionQualityUpdate { updates: vec![info] };
         let event = RoomEvent::ConnectionQuality(update);
-        if hidden { self.tell(sid, event) } else { self.broadcast(&event, None) }
+        if alone { self.tell(sid, event) } else { self.broadcast(&event, None) }
     }
 
     /// Tells a participant who is new here, or was away, how the others are connected.
     pub(super) fn tell_qualities(&mut self, to: &ParticipantSid) {
-        let shown = self.participants.values();
+        let crowd = self.participants.len() > CROWD;
+        let shown = self.participants.values().filter(|one| !crowd || !one.tracks.is_empty());
         let shown = shown.filter(|one| !one.permissions.hidden || one.sid == *to);
         let updates: Vec<_> = shown.filter_map(|one| one.connection.info(&one.sid)).collect();
         if !updates.is_empty() {

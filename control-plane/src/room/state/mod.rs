@@ -6,6 +6,7 @@
 mod audience;
 mod connection;
 mod media;
+mod news;
 mod participant;
 mod quality;
 mod saved;
@@ -85,6 +86,8 @@ pub(super) struct RoomState {
     end_at: Option<Instant>,
     /// Counts changed: told then.
     counts_due: Option<Instant>,
+    /// Of viewers in a crowd.
+    waiting: news::Waiting,
     speaking: speakers::Speaking,
     /// APIs may unmute tracks.
     remote_unmute: bool,
@@ -105,6 +108,7 @@ impl RoomState {
             departed: VecDeque::new(),
             end_at,
             counts_due: None,
+            waiting: news::Waiting::new(now.mono),
             speaking: speakers::Speaking::new(),
             remote_unmute: false,
             effects: VecDeque::from([Effect::Save]),
@@ -122,7 +126,7 @@ impl RoomState {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let people = self.participants.values().filter_map(Participant::next_deadline).min();
-        [self.end_at, self.counts_due, people].into_iter().flatten().min()
+        [self.end_at, self.counts_due, self.waiting.due(), people].into_iter().flatten().min()
     }
 
     /// The room as the wire protocol states it.
@@ -283,7 +287,11 @@ impl RoomState {
         if !gone.permissions.hidden {
             gone.version += 1;
             let info = departure(&gone, reason);
-            self.broadcast(&RoomEvent::Participants(vec![info.clone()]), None);
+            if self.is_one_of_a_crowd(&gone) {
+                self.put_off_departure(sid, info.clone());
+            } else {
+                self.broadcast(&RoomEvent::Participants(vec![info.clone()]), None);
+            }
             self.departed.push_back((now.mono, info));
         }
         self.speaking.remove(sid);
@@ -439,6 +447,9 @@ impl RoomState {
             let info = self.info();
             self.broadcast(&RoomEvent::Room(info), None);
         }
+        if due(self.waiting.due()) {
+            self.tell_news(now);
+        }
         while self.departed.front().is_some_and(|(at, _)| now.mono - *at > 2 * RESUME_WITHIN) {
             self.departed.pop_front();
         }
@@ -475,6 +486,10 @@ impl RoomState {
     fn tell_others(&mut self, sid: &ParticipantSid) {
         let Some(participant) = self.participants.get(sid) else { return };
         if participant.permissions.hidden {
+            return;
+        }
+        if self.is_one_of_a_crowd(participant) {
+            self.put_off(sid);
             return;
         }
         let event = RoomEvent::Participants(vec![participant.info()]);

@@ -845,3 +845,51 @@ proptest! {
         prop_assert!(RoomState::restore(&bytes, at(0)).is_err());
     }
 }
+
+#[test]
+fn a_crowd_is_told_of_its_viewers_together() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let viewers: Vec<_> =
+        (0..150).map(|number| join(&mut room, &format!("viewer-{number}"))).collect();
+    drain(&mut room);
+    // Of those who came and changed since the room became a crowd in one message, and of who left.
+    for viewer in &viewers {
+        room.peer_connected(viewer, PeerRole::Single);
+    }
+    room.leave(&viewers[7], proto::DisconnectReason::ClientInitiated, at(1));
+    let effects = drain(&mut room);
+    assert!(told(&effects, &anna).is_empty(), "not one by one");
+    let own = told(&effects, &viewers[0]);
+    assert!(own.contains(&RoomEvent::PeerConnected(PeerRole::Single)), "of itself at once");
+    assert_eq!(room.poll_timeout(), Some(at(1).mono));
+    room.handle_timeout(at(1));
+    let news = |room: &mut RoomState, sid| {
+        let events = told(&drain(room), sid);
+        let news = events.into_iter().filter_map(|event| match event {
+            RoomEvent::News(news) => Some(news.participants().to_vec()),
+            _ => None,
+        });
+        news.collect::<Vec<_>>()
+    };
+    let told_anna = news(&mut room, &anna);
+    let [people] = &told_anna[..] else { panic!("{} messages", told_anna.len()) };
+    let state = |sid: &ParticipantSid| {
+        let found = people.iter().find(|person| person.sid == sid.to_string());
+        found.map(|person| person.state())
+    };
+    assert_eq!(state(&viewers[0]), Some(proto::participant_info::State::Active));
+    assert_eq!(state(&viewers[7]), Some(proto::participant_info::State::Disconnected));
+    assert_eq!(state(&anna), None, "nothing changed");
+    // The next ones wait a second.
+    room.leave(&viewers[8], proto::DisconnectReason::ClientInitiated, at(1));
+    assert!(room.poll_timeout().is_some_and(|due| due > at(1).mono));
+    room.handle_timeout(at(3));
+    assert_eq!(news(&mut room, &anna)[0].len(), 1);
+    // Publishers are told of at once.
+    publish(&mut room, &anna, "cam");
+    let effects = drain(&mut room);
+    let seen = told(&effects, &viewers[0]);
+    assert!(seen.iter().any(|event| matches!(event, RoomEvent::Participants(people)
+        if people[0].sid == anna.to_string())));
+}

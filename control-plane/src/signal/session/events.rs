@@ -1,12 +1,15 @@
 //! What the room says.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol::{self as proto, signal_response::Message};
 
 use super::{Effect, Session, deadline::Deadline};
-use crate::room::{PeerRole, RoomEvent, TrackSid};
+use crate::room::{News, PeerRole, RoomEvent, TrackSid};
 
 impl Session {
     /// The room has news.
@@ -16,6 +19,7 @@ impl Session {
         }
         match event {
             RoomEvent::Participants(participants) => self.handle_participants(participants),
+            RoomEvent::News(news) => self.handle_news(news),
             RoomEvent::Room(room) => {
                 self.send(Message::RoomUpdate(proto::RoomUpdate { room: Some(room) }))
             }
@@ -101,6 +105,16 @@ impl Session {
                 .is_some_and(|downlink| !downlink.is_created() && !downlink.is_busy())
         {
             self.apply(PeerRole::Subscriber);
+        }
+    }
+
+    /// They are not remembered: who left while a client was away is what the room says it is.
+    fn handle_news(&mut self, news: Arc<News>) {
+        for participant in news.participants() {
+            self.known.remove(&participant.sid);
+        }
+        if self.attached {
+            self.effects.push_back(Effect::Announce(news));
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -39,7 +40,8 @@ use super::sdp::Negotiator;
 use crate::{
     auth::Permissions,
     room::{
-        Joined, ParticipantSid, PeerRole, ProfileUpdate, PublishedInfo, RequestError, TrackSid,
+        Joined, News, ParticipantSid, PeerRole, ProfileUpdate, PublishedInfo, RequestError,
+        TrackSid,
     },
 };
 
@@ -108,6 +110,8 @@ impl Default for SessionConfig {
 pub enum Effect {
     /// To the client.
     Send(Box<Message>),
+    /// To the client, as it is.
+    Announce(Arc<News>),
     /// To the room; its outcome comes back by [`Session::handle_reply`].
     Room(RoomCommand),
     /// A fresh token is due.

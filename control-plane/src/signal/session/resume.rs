@@ -135,8 +135,7 @@ impl Session {
             last_message_seq: 0,
         }));
         self.send_absent(resumed.departed, &resumed.others);
-        self.known =
-            resumed.others.iter().map(|other| (other.sid.clone(), other.clone())).collect();
+        self.remember(&resumed.others);
         self.publications.compare(&resumed.participant.tracks);
         let mut everybody = resumed.others;
         everybody.push(resumed.participant);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use livekit_protocol::{self as proto, signal_response::Message};
 
 use super::{Session, SessionConfig};
-use crate::room::Joined;
+use crate::room::{CROWD, Joined};
 
 /// Version of the wire protocol that is spoken: from 18 on, clients expect data channels that are negotiated out of
 /// band.
@@ -26,9 +26,7 @@ const PUBLISH_CODECS: [&str; 8] = [
 impl Session {
     /// The JoinResponse and what follows it at once.
     pub(super) fn welcome(&mut self, joined: Joined, now: Instant) {
-        for participant in &joined.others {
-            self.known.insert(participant.sid.clone(), participant.clone());
-        }
+        self.remember(&joined.others);
         let can_subscribe = self.facts.permissions.can_subscribe;
         let seconds =
             |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
@@ -51,6 +49,15 @@ impl Session {
         self.send(Message::Join(join));
         self.refresh_token(now);
         self.begin_downlink();
+    }
+}
+
+impl Session {
+    /// Who is here now. Of a crowd, those who publish: everybody would be as many entries as the square of the room.
+    pub(super) fn remember(&mut self, others: &[proto::ParticipantInfo]) {
+        let all = others.len() <= CROWD;
+        let kept = others.iter().filter(|other| all || !other.tracks.is_empty());
+        self.known = kept.map(|other| (other.sid.clone(), other.clone())).collect();
     }
 }
 

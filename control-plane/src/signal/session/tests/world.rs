@@ -170,6 +170,11 @@ impl World {
                     self.inbox.push((*message).clone());
                     self.unread.push_back(*message);
                 }
+                Effect::Announce(news) => {
+                    let message = news.response.message.clone().unwrap();
+                    self.inbox.push(message.clone());
+                    self.unread.push_back(message);
+                }
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(_) => self.inbox.push(Response::RefreshToken("token".into())),
                 Effect::CloseSignal => self.signal_closed = true,
