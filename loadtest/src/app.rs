@@ -1,24 +1,22 @@
 //! What the commands do.
 
-use std::{
-    io::{IsTerminal, Write},
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-    process::ExitCode,
-};
+use std::{io::Write, path::Path, process::ExitCode};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::{self, Capacity, Search, Step},
-    cli::{CapacityArgs, Cli, Command, CompareArgs, RunArgs, ServerArgs, TuningArgs},
-    client::ws::{ConnectError, Target, tls_connector},
-    measure::Process,
+    cli::{
+        AgentArgs, CapacityArgs, Cli, Command, CompareArgs, CoordinatorArgs, OutputArgs, RunArgs,
+        SecretArgs, TuningArgs,
+    },
+    live::LiveView,
+    remote::{self, Secret, Setting},
     report::{self, Condition, Report},
-    scenario::{self, Scenario},
-    server::LocalServer,
-    swarm::{Lead, Phase, Progress},
+    scenario::{self, Scenario, plan},
+    server::Server,
+    swarm::{Crew, Lead},
 };
 
 /// Errors of usage are one line each and end with this code.
@@ -55,6 +53,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Usage> {
     match cli.command {
         Command::Run(args) => run_scenario(args).await,
         Command::FindCapacity(args) => find_capacity(args).await,
+        Command::Agent(args) => agent(&args).await,
+        Command::Coordinator(args) => coordinate(args).await,
         Command::Compare(args) => compare(&args).map(|()| ExitCode::SUCCESS),
         Command::Presets => {
             presets();
@@ -72,13 +72,74 @@ fn presets() {
 
 async fn run_scenario(args: RunArgs) -> Result<ExitCode, Usage> {
     let scenario = load(&args.scenario, &args.tuning)?;
-    let conditions: Vec<Condition> =
-        args.fail_if.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let conditions = conditions(&args.out)?;
     let server = Server::prepare(&args.server, &scenario).await?;
     let stop = stop_on_signals();
-    let (report, refused) = measure(&scenario, &server, &args.tuning, &stop).await?;
+    let players = Players::Threads(workers(args.workers));
+    let measured = measure(&scenario, &server, &players, args.tuning.quiet, &stop).await?;
     drop(server);
-    publish(&report, &args)?;
+    conclude(measured, &args.out, &conditions)
+}
+
+/// Plays clients for whoever holds the secret.
+async fn agent(args: &AgentArgs) -> Result<ExitCode, Usage> {
+    let secret = secret(&args.secret)?;
+    let listener = TcpListener::bind(&args.listen)
+        .await
+        .map_err(|error| Usage(format!("--listen {}: {error}", args.listen)))?;
+    let address = listener.local_addr().map_err(|error| Usage(error.to_string()))?;
+    eprintln!("chappe-loadtest: an agent waits for its coordinator at {address}");
+    let stop = stop_on_signals();
+    remote::serve(listener, secret, workers(args.workers), args.max_clients, stop)
+        .await
+        .map_err(|error| Usage(error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A run that agents play.
+async fn coordinate(args: CoordinatorArgs) -> Result<ExitCode, Usage> {
+    let scenario = load(&args.scenario, &args.tuning)?;
+    let conditions = conditions(&args.out)?;
+    let secret = secret(&args.secret)?;
+    let server = Server::prepare(&args.server, &scenario).await?;
+    let stop = stop_on_signals();
+    let players = Players::Agents(args.agents, secret);
+    let measured = measure(&scenario, &server, &players, args.tuning.quiet, &stop).await?;
+    drop(server);
+    conclude(measured, &args.out, &conditions)
+}
+
+fn secret(args: &SecretArgs) -> Result<Secret, Usage> {
+    let text = match (&args.swarm_secret, &args.secret_file) {
+        (_, Some(path)) => std::fs::read_to_string(path)
+            .map_err(|error| Usage(format!("--secret-file {}: {error}", path.display())))?,
+        (Some(text), None) => text.clone(),
+        (None, None) => {
+            let text =
+                "agents and coordinator need one secret: CHAPPE_SWARM_SECRET or --secret-file";
+            return Err(Usage(text.to_owned()));
+        }
+    };
+    Ok(Secret::new(&text)?)
+}
+
+/// One per core, unless told otherwise.
+fn workers(given: Option<u16>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    given.map_or(cores, usize::from)
+}
+
+fn conditions(out: &OutputArgs) -> Result<Vec<Condition>, Usage> {
+    Ok(out.fail_if.iter().map(|text| text.parse()).collect::<Result<_, String>>()?)
+}
+
+/// Shows a report, and judges it.
+fn conclude(
+    (report, refused): (Report, Option<String>),
+    out: &OutputArgs,
+    conditions: &[Condition],
+) -> Result<ExitCode, Usage> {
+    publish(&report, out)?;
     if let Some(refusal) = refused {
         return Err(Usage(refusal));
     }
@@ -102,7 +163,7 @@ async fn run_scenario(args: RunArgs) -> Result<ExitCode, Usage> {
 }
 
 /// The report, wherever it was asked for.
-fn publish(report: &Report, args: &RunArgs) -> Result<(), Usage> {
+fn publish(report: &Report, args: &OutputArgs) -> Result<(), Usage> {
     let write = |path: &Path, text: String| {
         std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
     };
@@ -129,6 +190,7 @@ async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
     loaded(args.from)?;
     let server = Server::prepare(&args.server, &base).await?;
     let stop = stop_on_signals();
+    let players = Players::Threads(workers(args.workers));
     let mut search = Search::new(args.from, args.limit);
     let mut capacity = Capacity {
         field: args.field.clone(),
@@ -139,7 +201,8 @@ async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
         steps: Vec::new(),
     };
     while let Some(value) = search.poll() {
-        let (report, _) = measure(&loaded(value)?, &server, &args.tuning, &stop).await?;
+        let (report, _) =
+            measure(&loaded(value)?, &server, &players, args.tuning.quiet, &stop).await?;
         if report.interrupted {
             break;
         }
@@ -194,101 +257,45 @@ pub(crate) fn load(name: &str, tuning: &TuningArgs) -> Result<Scenario, Usage> {
     scenario::load(name, &overrides).map_err(|error| Usage(error.to_string()))
 }
 
-/// The server under test.
+/// Who plays.
 #[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) target: Target,
-    process: Option<Process>,
-    metrics: Option<http::Uri>,
-    /// Stopped when this goes.
-    _local: Option<LocalServer>,
-}
-
-impl Server {
-    /// Finds or starts it, and asks whether it would let clients in.
-    pub(crate) async fn prepare(args: &ServerArgs, scenario: &Scenario) -> Result<Self, Usage> {
-        let local = if args.start_server { Some(LocalServer::start().await?) } else { None };
-        let given = |value: &Option<String>| value.clone().unwrap_or_default();
-        let (url, key, secret, metrics) = match &local {
-            Some(local) => {
-                let metrics = Some(local.metrics.clone());
-                (local.url.clone(), local.key.clone(), local.secret.clone(), metrics)
-            }
-            None => {
-                let metrics = args.metrics_url.clone();
-                (given(&args.url), given(&args.api_key), given(&args.api_secret), metrics)
-            }
-        };
-        let url = parse_url(&url)?;
-        let tls = matches!(url.scheme_str(), Some("https" | "wss"));
-        let tls = if tls { Some(tls_connector(args.ca.as_deref())?) } else { None };
-        let metrics = match metrics {
-            Some(metrics) => {
-                Some(metrics.parse().map_err(|error| format!("--metrics-url {metrics}: {error}"))?)
-            }
-            None => None,
-        };
-        let process = local.as_ref().map(LocalServer::process).or(args.server_pid.map(Process));
-        if let Some(process) = process
-            && process.usage().is_none()
-        {
-            return Err(Usage(format!("--server-pid {}: no such process", process.0)));
-        }
-        let mut target = Target { url, key, secret, tls, local: IpAddr::V4(Ipv4Addr::LOCALHOST) };
-        preflight(&mut target, scenario).await?;
-        Ok(Self { target, process, metrics, _local: local })
-    }
-}
-
-fn parse_url(text: &str) -> Result<http::Uri, Usage> {
-    let fail = || Usage(format!("--url {text}: write http://host:7880 or wss://host"));
-    let url: http::Uri = text.parse().map_err(|_| fail())?;
-    let scheme = matches!(url.scheme_str(), Some("http" | "https" | "ws" | "wss"));
-    if scheme && url.host().is_some() { Ok(url) } else { Err(fail()) }
-}
-
-/// One question before the crowd comes.
-async fn preflight(target: &mut Target, scenario: &Scenario) -> Result<(), Usage> {
-    let room = format!("load-check-{:08x}", rand::random::<u32>());
-    let say = |url: &http::Uri, error: &ConnectError| Usage(format!("{url}: {error}"));
-    let token =
-        target.token(&room, "load-check", true, true).map_err(|error| say(&target.url, &error))?;
-    let path = if scenario.peer_connections == 1 { "/rtc/v1/validate" } else { "/rtc/validate" };
-    match target.validate(&token, path).await {
-        Ok(()) => Ok(()),
-        Err(ConnectError::Refused { status: 401, reason }) => Err(Usage(format!(
-            "{}: the server does not take this API key and secret (401: {reason})",
-            target.url
-        ))),
-        // Rooms that joining makes do not exist yet.
-        Err(ConnectError::Refused { status: 404, reason }) if reason.contains("room") => Ok(()),
-        Err(ConnectError::Refused { status: 404, .. }) => Err(Usage(format!(
-            "{}: there is no room server (404 for {path}){}",
-            target.url,
-            if scenario.peer_connections == 1 {
-                "; for an older one --set peer_connections=2"
-            } else {
-                ""
-            }
-        ))),
-        Err(error) => Err(say(&target.url, &error)),
-    }
+enum Players {
+    /// So many threads of this process.
+    Threads(usize),
+    Agents(Vec<String>, Secret),
 }
 
 /// Runs a scenario once. The second value says when the server had no room for all.
-pub(crate) async fn measure(
+async fn measure(
     scenario: &Scenario,
     server: &Server,
-    tuning: &TuningArgs,
+    players: &Players,
+    quiet: bool,
     stop: &CancellationToken,
 ) -> Result<(Report, Option<String>), Usage> {
-    let memory = Process::own().usage().map_or(0, |usage| usage.memory);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = tuning.workers.map_or(cores, usize::from);
-    let metrics = server.metrics.clone();
-    let lead = Lead::new(scenario.clone(), &server.target, workers, server.process, metrics)
-        .map_err(|error| error.to_string())?;
-    let mut view = LiveView::new(tuning.quiet, &scenario.name);
+    let number: u32 = rand::random();
+    let prefix = match scenario.room_prefix.as_str() {
+        "" => format!("load-{number:08x}"),
+        prefix => prefix.to_owned(),
+    };
+    let plans = plan(scenario, &prefix);
+    let crew = match players {
+        Players::Threads(count) => Crew::threads(*count, &server.target, scenario, number)
+            .map_err(|error| error.to_string())?,
+        Players::Agents(names, secret) => {
+            let setting = Setting {
+                url: server.target.url.to_string(),
+                key: server.target.key.clone(),
+                secret: server.target.secret.clone(),
+                certificates: server.certificates.clone(),
+                scenario: scenario.clone(),
+                run: number,
+            };
+            Crew::agents(names, secret, &setting, &plans).await?
+        }
+    };
+    let lead = Lead::new(scenario.clone(), plans, crew, server.process, server.metrics.clone());
+    let mut view = LiveView::new(quiet, &scenario.name);
     let run = lead.run(stop, |progress| view.show(&progress)).await;
     view.end();
     if run.joined == 0 && !run.interrupted {
@@ -301,7 +308,7 @@ pub(crate) async fn measure(
         let count: u64 = full.iter().map(|(_, count)| count).sum();
         format!("the server is full: {count} of {} clients were not let in: {error}", run.planned)
     });
-    Ok((report::build(scenario.clone(), run, server.process, memory), refused))
+    Ok((report::build(scenario.clone(), run, server.process), refused))
 }
 
 /// Ctrl-C and SIGTERM end a run with its report; a second one ends the process.
@@ -326,58 +333,4 @@ pub(crate) fn stop_on_signals() -> CancellationToken {
         });
     }
     stop
-}
-
-/// Progress on a terminal; silence elsewhere.
-struct LiveView(Option<ProgressBar>);
-
-impl LiveView {
-    fn new(quiet: bool, name: &str) -> Self {
-        if quiet || !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::new(1_000);
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(name.to_owned());
-        Self(Some(bar))
-    }
-
-    fn show(&mut self, progress: &Progress<'_>) {
-        let Some(bar) = &self.0 else { return };
-        let phase = match progress.phase {
-            Phase::Joining => "joining",
-            Phase::WarmingUp => "warming up",
-            Phase::Measuring => "measuring",
-            Phase::Leaving => "leaving",
-        };
-        let mut text = format!("{phase} · {}/{} joined", progress.joined, progress.planned);
-        if progress.failed + progress.lost > 0 {
-            text.push_str(&format!(" · {} failed, {} lost", progress.failed, progress.lost));
-        }
-        if let Some(point) = progress.last {
-            let count = &point.stats.count;
-            let latency = point.stats.latency();
-            text.push_str(&format!(" · {:.1} Mb/s", count.bytes_received as f64 * 8.0 / 1e6));
-            if count.expected > 0 {
-                let share = count.lost_after_repair as f64 * 100.0 / count.expected as f64;
-                text.push_str(&format!(" · loss {share:.2} %"));
-            }
-            if let (Some(p50), Some(p99)) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99)) {
-                text.push_str(&format!(" · latency {p50:.1}/{p99:.1} ms"));
-            }
-            if point.stats.tester_delay.quantile_ms(0.99).is_some_and(|ms| ms > 20.0) {
-                text.push_str(" · THE TESTER IS LATE");
-            }
-        }
-        bar.set_message(text);
-        bar.set_position((progress.done * 1_000.0) as u64);
-    }
-
-    fn end(&mut self) {
-        if let Some(bar) = self.0.take() {
-            bar.finish_and_clear();
-        }
-    }
 }

@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
   chappe-loadtest run meeting --start-server
   chappe-loadtest run livestream --set subscribers=500 --url http://sfu:7880 --api-key KEY --api-secret SECRET
   chappe-loadtest run meeting --start-server --json --fail-if 'p99_latency_ms > 50' > report.json
-  chappe-loadtest compare before.json after.json")]
+  chappe-loadtest compare before.json after.json
+  CHAPPE_SWARM_SECRET=... chappe-loadtest agent --listen 0.0.0.0:7990
+  CHAPPE_SWARM_SECRET=... chappe-loadtest coordinator livestream --agent host1:7990,host2:7990 --url http://sfu:7880")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -27,6 +29,10 @@ pub(crate) enum Command {
     FindCapacity(CapacityArgs),
     /// Two reports (JSON) side by side.
     Compare(CompareArgs),
+    /// Wait for a coordinator and play the clients that it gives to this machine.
+    Agent(AgentArgs),
+    /// Run a preset or a scenario file on several agents, into one report.
+    Coordinator(CoordinatorArgs),
     /// List the presets.
     Presets,
 }
@@ -39,6 +45,16 @@ pub(crate) struct RunArgs {
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
+    /// Threads that play clients [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+}
+
+/// Where the report goes, and what it decides.
+#[derive(Args, Debug)]
+pub(crate) struct OutputArgs {
     /// Print the report as JSON, alone, on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -51,6 +67,51 @@ pub(crate) struct RunArgs {
     /// End with exit code 1 when this holds, for example 'p99_latency_ms > 50'. May be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<String>,
+}
+
+/// What an agent needs to know.
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    /// Address and port to wait at.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:7990")]
+    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+    /// Clients that a coordinator may ask for.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(crate) max_clients: u64,
+    /// Threads that play clients [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+}
+
+/// A run on agents.
+#[derive(Args, Debug)]
+pub(crate) struct CoordinatorArgs {
+    /// Name of a preset, or a YAML file.
+    pub(crate) scenario: String,
+    /// An agent. May be repeated, or several with commas.
+    #[arg(long = "agent", value_name = "HOST:PORT", required = true, value_delimiter = ',')]
+    pub(crate) agents: Vec<String>,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+    #[command(flatten)]
+    pub(crate) out: OutputArgs,
+}
+
+/// What agents and their coordinator share.
+#[derive(Args, Debug)]
+pub(crate) struct SecretArgs {
+    /// The secret, 16 random characters or more.
+    #[arg(long, env = "CHAPPE_SWARM_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub(crate) swarm_secret: Option<String>,
+    /// A file that holds it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
 }
 
 /// What is searched.
@@ -74,6 +135,9 @@ pub(crate) struct CapacityArgs {
     /// Largest load to try.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: u64,
+    /// Threads that play clients [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
     /// Print the outcome as JSON, alone, on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -131,9 +195,6 @@ pub(crate) struct TuningArgs {
     /// Length of the measured window, for example 20s.
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<String>,
-    /// Threads that play clients [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) workers: Option<u16>,
     /// No progress.
     #[arg(long, short)]
     pub(crate) quiet: bool,

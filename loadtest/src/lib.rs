@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! app -> swarm -> client -> { measure, media, scenario }
-//!     -> report -> measure
+//!     |       \\-> remote (agents) -> swarm's workers
+//!     \\-> report -> measure
 //! ```
 
 mod app;
@@ -11,8 +12,10 @@ mod capacity;
 mod cli;
 mod client;
 mod fetch;
+mod live;
 mod measure;
 mod media;
+mod remote;
 mod report;
 mod scenario;
 mod server;

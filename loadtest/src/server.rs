@@ -1,13 +1,19 @@
-//! A local server for the run: found, started on free ports, waited for, stopped.
+//! The server under test: one that is there, asked whether it lets clients in, or a local one for the run, found, started
+//! on free ports, waited for and stopped.
 
 use std::{
-    net::{TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::measure::Process;
+use crate::{
+    cli::ServerArgs,
+    client::ws::{ConnectError, Target, tls_connector},
+    measure::Process,
+    scenario::Scenario,
+};
 
 /// How long a server may take until it is ready.
 const READY: Duration = Duration::from_secs(20);
@@ -16,19 +22,120 @@ const STOP: Duration = Duration::from_secs(5);
 /// Media ports to look for: one per core, and some.
 const MEDIA_PORTS: u16 = 64;
 
+/// The server under test.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) target: Target,
+    pub(crate) process: Option<Process>,
+    pub(crate) metrics: Option<http::Uri>,
+    /// Trusted instead of the system's, as PEM.
+    pub(crate) certificates: Option<String>,
+    /// Stopped when this goes.
+    _local: Option<LocalServer>,
+}
+
+impl Server {
+    /// Finds or starts it, and asks whether it would let clients in. Errors are sentences.
+    pub(crate) async fn prepare(args: &ServerArgs, scenario: &Scenario) -> Result<Self, String> {
+        let local = if args.start_server { Some(LocalServer::start().await?) } else { None };
+        let given = |value: &Option<String>| value.clone().unwrap_or_default();
+        let (url, key, secret, metrics) = match &local {
+            Some(local) => {
+                let metrics = Some(local.metrics.clone());
+                (local.url.clone(), local.key.clone(), local.secret.clone(), metrics)
+            }
+            None => {
+                let metrics = args.metrics_url.clone();
+                (given(&args.url), given(&args.api_key), given(&args.api_secret), metrics)
+            }
+        };
+        let metrics = match metrics {
+            Some(metrics) => {
+                Some(metrics.parse().map_err(|error| format!("--metrics-url {metrics}: {error}"))?)
+            }
+            None => None,
+        };
+        let process = local.as_ref().map(LocalServer::process).or(args.server_pid.map(Process));
+        if let Some(process) = process
+            && process.usage().is_none()
+        {
+            return Err(format!("--server-pid {}: no such process", process.0));
+        }
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| format!("--ca {}: {error}", path.display()))
+        };
+        let certificates = args.ca.as_ref().map(read).transpose()?;
+        let target = reach(&url, &key, &secret, certificates.as_deref(), scenario).await?;
+        Ok(Self { target, process, metrics, certificates, _local: local })
+    }
+}
+
+/// Asks a server whether it would let clients in. Errors are sentences.
+pub(crate) async fn reach(
+    url: &str,
+    key: &str,
+    secret: &str,
+    certificates: Option<&str>,
+    scenario: &Scenario,
+) -> Result<Target, String> {
+    let url = parse_url(url)?;
+    let tls = matches!(url.scheme_str(), Some("https" | "wss"));
+    let tls = if tls { Some(tls_connector(certificates)?) } else { None };
+    let (key, secret) = (key.to_owned(), secret.to_owned());
+    let mut target = Target { url, key, secret, tls, local: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    preflight(&mut target, scenario).await?;
+    Ok(target)
+}
+
+fn parse_url(text: &str) -> Result<http::Uri, String> {
+    let fail = || format!("--url {text}: write http://host:7880 or wss://host");
+    let url: http::Uri = text.parse().map_err(|_| fail())?;
+    let scheme = matches!(url.scheme_str(), Some("http" | "https" | "ws" | "wss"));
+    if scheme && url.host().is_some() { Ok(url) } else { Err(fail()) }
+}
+
+/// One question before the crowd comes.
+async fn preflight(target: &mut Target, scenario: &Scenario) -> Result<(), String> {
+    let room = format!("load-check-{:08x}", rand::random::<u32>());
+    let say = |url: &http::Uri, error: &ConnectError| format!("{url}: {error}");
+    let token =
+        target.token(&room, "load-check", true, true).map_err(|error| say(&target.url, &error))?;
+    let path = if scenario.peer_connections == 1 { "/rtc/v1/validate" } else { "/rtc/validate" };
+    match target.validate(&token, path).await {
+        Ok(()) => Ok(()),
+        Err(ConnectError::Refused { status: 401, reason }) => Err(format!(
+            "{}: the server does not take this API key and secret (401: {reason})",
+            target.url
+        )),
+        // Rooms that joining makes do not exist yet.
+        Err(ConnectError::Refused { status: 404, reason }) if reason.contains("room") => Ok(()),
+        Err(ConnectError::Refused { status: 404, .. }) => Err(format!(
+            "{}: there is no room server (404 for {path}){}",
+            target.url,
+            if scenario.peer_connections == 1 {
+                "; for an older one --set peer_connections=2"
+            } else {
+                ""
+            }
+        )),
+        Err(error) => Err(say(&target.url, &error)),
+    }
+}
+
 /// A server that this process started.
 #[derive(Debug)]
-pub(crate) struct LocalServer {
+struct LocalServer {
     child: Child,
-    pub(crate) url: String,
-    pub(crate) metrics: String,
-    pub(crate) key: String,
-    pub(crate) secret: String,
+    url: String,
+    metrics: String,
+    key: String,
+    secret: String,
 }
 
 impl LocalServer {
     /// Starts it and waits until it is ready.
-    pub(crate) async fn start() -> Result<Self, String> {
+    async fn start() -> Result<Self, String> {
         let binary = find()?;
         let port = free_tcp()?;
         let admin = free_tcp()?;
@@ -76,7 +183,7 @@ impl LocalServer {
         Err(format!("the server was not ready within {READY:?}"))
     }
 
-    pub(crate) fn process(&self) -> Process {
+    fn process(&self) -> Process {
         Process(self.child.id())
     }
 }

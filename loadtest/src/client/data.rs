@@ -12,7 +12,7 @@ use str0m::{Rtc, channel::ChannelId};
 
 use super::Context;
 use crate::{
-    media::{STAMP_LEN, Stamp, Stream, unix_now},
+    media::{STAMP_LEN, Stamp, Stream},
     scenario::ClientPlan,
 };
 
@@ -75,7 +75,7 @@ impl Data {
             publisher: self.number,
             stream: Stream::Data { echo: false },
             number: self.count,
-            sent: unix_now(),
+            sent: self.context.clock.now(),
         };
         let sent = self.send(rtc, stamp, None);
         if let (true, Some(stats)) = (sent, self.context.recorder.borrow_mut().window()) {
@@ -116,7 +116,7 @@ impl Data {
         if stamp.run != self.context.run {
             return false;
         }
-        let taken = at.saturating_sub(stamp.sent);
+        let taken = at.saturating_sub(self.context.clock.local(stamp.sent));
         if stamp.stream == (Stream::Data { echo: true }) {
             if let (true, Some(stats)) =
                 (stamp.publisher == self.number, self.context.recorder.borrow_mut().window())

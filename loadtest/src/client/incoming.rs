@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use str0m::{Event, Rtc, media::KeyframeRequestKind, rtp::RtpPacket};
@@ -11,12 +11,12 @@ use str0m::{Event, Rtc, media::KeyframeRequestKind, rtp::RtpPacket};
 use super::{
     Context,
     link::Arrival,
-    peer::{Happened, OPUS, VP8_RTX},
+    peer::{Happened, Payload},
     receive::{Packet, Reception},
 };
 use crate::{
     measure::{Header, HeaderStream},
-    media::{Stream, unix_now},
+    media::{Stamp, Stream, VideoCodec, unix_now},
 };
 
 /// Hertz of RTP time.
@@ -75,7 +75,8 @@ impl Incoming {
             self.got_packet = true;
             recorder.stats.first_packet.record(now.saturating_duration_since(self.since));
         }
-        let repair = header.payload_type == VP8_RTX;
+        let payload = Payload::of(header.payload_type);
+        let repair = payload == Payload::Repair;
         if let Some(stats) = recorder.window() {
             let bytes = arrival.bytes.len() as u64;
             stats.tester_delay.record(unix_now().saturating_sub(arrival.at));
@@ -92,25 +93,32 @@ impl Incoming {
             }
         }
         if !repair {
-            let clock = if header.payload_type == OPUS { AUDIO_CLOCK } else { VIDEO_CLOCK };
+            let clock = if payload == Payload::Audio { AUDIO_CLOCK } else { VIDEO_CLOCK };
             let stream = self.headers.entry(header.ssrc);
             stream.or_insert_with(|| HeaderStream::new(header, clock)).handle(header, arrival.at);
         }
     }
 
     fn handle_packet(&mut self, rtc: &mut Rtc, packet: &RtpPacket, now: Instant) {
-        let video = *packet.header.payload_type != OPUS;
+        let payload = Payload::of(*packet.header.payload_type);
+        let video = payload != Payload::Audio;
         let ssrc = *packet.header.ssrc;
         let reception = self.receptions.entry(ssrc).or_insert_with(|| Reception::new(video));
+        let captured = packet.header.ext_vals.abs_capture_time;
+        let captured = captured.and_then(|at| at.capture_time.duration_since(UNIX_EPOCH).ok());
+        let stamp = Stamp::at_end_of(&packet.payload).filter(|stamp| stamp.run == self.context.run);
+        let stamp = stamp.map(|stamp| self.context.received(stamp, captured));
         let mut recorder = self.context.recorder.borrow_mut();
         let arrived = Packet {
             seq: *packet.seq_no,
             marker: packet.header.marker,
+            codec: if let Payload::Video(codec) = payload { codec } else { VideoCodec::Vp8 },
             payload: &packet.payload,
+            stamp,
             now,
             at: self.at,
         };
-        if let Some(seen) = reception.handle(arrived, self.context.run, &mut recorder) {
+        if let Some(seen) = reception.handle(arrived, &mut recorder) {
             if !self.got_frame && (video || !self.context.scenario.video) {
                 self.got_frame = true;
                 recorder.stats.first_frame.record(now.saturating_duration_since(self.since));

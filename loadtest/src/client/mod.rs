@@ -10,14 +10,22 @@ mod session;
 mod signalling;
 mod sink;
 mod view;
+mod websocket;
 pub(crate) mod ws;
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
 
 use tokio::sync::mpsc;
 
 use crate::{
     measure::Recorder,
+    media::{Clock, Stamp},
     scenario::{ClientPlan, Mode, Scenario},
 };
 use session::{End, Session};
@@ -31,12 +39,47 @@ pub(crate) struct Context {
     pub(crate) scenario: Scenario,
     /// Number of the run, in each stamp.
     pub(crate) run: u32,
+    /// Of this process against that of the whole run.
+    pub(crate) clock: Clock,
+    /// Which clients this process plays.
+    pub(crate) share: Share,
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
 }
 
+/// The clients that one process of several plays: every so many, from one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) index: u32,
+    pub(crate) of: u32,
+}
+
+impl Share {
+    /// All of them.
+    pub(crate) const ALL: Self = Self { index: 0, of: 1 };
+
+    pub(crate) fn holds(self, client: u32) -> bool {
+        client % self.of.max(1) == self.index
+    }
+}
+
+impl Context {
+    /// A stamp with its send time on this machine's clock. From another process the send time is that of abs-capture-time
+    /// (`captured`, on the run's clock) where the server passes it on.
+    fn received(&self, stamp: Stamp, captured: Option<Duration>) -> Stamp {
+        let mut sent = stamp.sent;
+        if let Some(captured) = captured.filter(|_| !self.share.holds(stamp.publisher)) {
+            sent = captured;
+            if let Some(stats) = self.recorder.borrow_mut().window() {
+                stats.count.frames_timed_by_capture_time += 1;
+            }
+        }
+        Stamp { sent: self.clock.local(sent), ..stamp }
+    }
+}
+
 /// What a client is told while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Leave the room and end.
     Leave,
@@ -51,7 +94,7 @@ pub(crate) enum Command {
 }
 
 /// What a client tells of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// It is in, and its media path is up.
     Joined(u32),
@@ -61,6 +104,8 @@ pub(crate) enum Report {
     Lost(u32, String),
     /// It left as told.
     Left(u32),
+    /// An agent is gone, and all its clients with it: its number, and why.
+    AgentLost(u32, String),
 }
 
 /// How often a client that was told to start anew does.
@@ -117,12 +162,12 @@ async fn live(
     commands: &mut mpsc::UnboundedReceiver<Command>,
 ) -> Result<End, ConnectError> {
     let limit = context.scenario.join_timeout.0;
-    let late = |_| ConnectError::Timeout("connecting");
+    let late = |_| ConnectError::Timeout("connecting".into());
     if plan.mode == Mode::Sink {
-        let joining = Sink::join(Rc::clone(context), plan.clone());
-        // On the heap: the future of a whole client is many times larger.
+        // On the heap, for as long as they are needed: the future of a whole client is many times larger than a sink's.
+        let joining = Box::pin(Sink::join(Rc::clone(context), plan.clone()));
         let mut sink = Box::new(tokio::time::timeout(limit, joining).await.map_err(late)??);
-        return Ok(sink.run(commands).await);
+        return Ok(Box::pin(sink.run(commands)).await);
     }
     let joining = Box::pin(Session::join(Rc::clone(context), plan.clone()));
     let mut session = Box::new(tokio::time::timeout(limit, joining).await.map_err(late)??);

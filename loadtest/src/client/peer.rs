@@ -12,12 +12,47 @@ use str0m::{
 };
 
 use super::link::{Arrival, Link};
-use crate::{media::unix_now, scenario::Impairment};
+use crate::{
+    media::{VideoCodec, unix_now},
+    scenario::Impairment,
+};
 
-/// Payload types that we offer (str0m's own).
-pub(crate) const OPUS: u8 = 111;
-pub(crate) const VP8: u8 = 96;
-pub(crate) const VP8_RTX: u8 = 97;
+/// Payload types that we offer.
+const OPUS: u8 = 111;
+const VP8: u8 = 96;
+const VP8_RTX: u8 = 97;
+const H264: u8 = 125;
+const H264_RTX: u8 = 107;
+/// Constrained baseline, level 3.1.
+const H264_PROFILE: u32 = 0x42_e01f;
+
+/// What a payload type stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Audio,
+    Video(VideoCodec),
+    Repair,
+}
+
+impl Payload {
+    pub(crate) fn of(payload_type: u8) -> Self {
+        match payload_type {
+            OPUS => Self::Audio,
+            VP8_RTX | H264_RTX => Self::Repair,
+            H264 => Self::Video(VideoCodec::H264),
+            _ => Self::Video(VideoCodec::Vp8),
+        }
+    }
+
+    /// The payload type of audio and video.
+    pub(crate) fn payload_type(self) -> u8 {
+        match self {
+            Self::Audio => OPUS,
+            Self::Video(VideoCodec::H264) => H264,
+            Self::Video(VideoCodec::Vp8) | Self::Repair => VP8,
+        }
+    }
+}
 
 /// Layers by their rid, from the lowest.
 pub(crate) const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -72,14 +107,15 @@ impl Peer {
         extensions.set(8, Extension::AbsoluteCaptureTime);
         extensions.set(10, Extension::RtpStreamId);
         extensions.set(11, Extension::RepairedRtpStreamId);
-        let mut rtc = RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
             .set_extension_map(extensions)
-            .set_stats_interval(None)
-            .build(now);
+            .set_stats_interval(None);
+        config.codec_config().add_h264(H264.into(), Some(H264_RTX.into()), true, H264_PROFILE);
+        let mut rtc = config.build(now);
         let candidate = Candidate::host(link.local, "udp").map_err(io::Error::other)?;
         rtc.add_local_candidate(candidate);
         Ok(Self {

@@ -1,6 +1,6 @@
 //! What one client sends: its loops, packet by packet, in the layers that somebody wants.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use livekit_protocol as proto;
 use rand::Rng;
@@ -10,17 +10,21 @@ use str0m::{
     rtp::{AbsCaptureTime, ExtensionValues, RtpWrite},
 };
 
-use super::peer::{NewTrack, OPUS, RIDS, VP8};
+use super::peer::{NewTrack, Payload, RIDS};
 use crate::{
     measure::{Recorder, Stats},
     media::{
-        AUDIO_INTERVAL, CLIPS, Stamp, Stream, VIDEO_INTERVAL, packetize_vp8, stamped_opus, unix_now,
+        AUDIO_INTERVAL, CLIPS, Clock, Stamp, Stream, VIDEO_INTERVAL, VideoCodec, stamped_opus,
     },
     scenario::Scenario,
 };
 
 /// A frame that is later than this is left out: the tester does not make up for its own pauses with bursts.
 const MAX_LATE: Duration = Duration::from_millis(200);
+
+/// What is kept to be sent again: most of what a client holds in memory. Half a second is more than a NACK takes.
+const RESEND_PACKETS: usize = 256;
+const RESEND_FOR: Duration = Duration::from_millis(500);
 
 /// One encoding of a track.
 #[derive(Debug)]
@@ -33,11 +37,14 @@ struct Encoding {
     wants_keyframe: bool,
     position: usize,
     seq: u64,
+    /// What is kept to be sent again has its bounds.
+    bounded: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Publication {
     kind: MediaKind,
+    codec: VideoCodec,
     pub(crate) cid: String,
     /// Given by the server.
     pub(crate) sid: String,
@@ -62,6 +69,7 @@ impl Publisher {
         let mut random = rand::rng();
         let mut track = |kind: MediaKind, name: &str, layers: u8| Publication {
             kind,
+            codec: scenario.video_codec,
             cid: format!("{name}-{client}-{:08x}", random.random::<u32>()),
             sid: String::new(),
             mid: None,
@@ -74,6 +82,7 @@ impl Publisher {
                     // Clients are in different places of the loop.
                     position: client as usize * 7,
                     seq: u64::from(random.random_range(1..30_000_u16)),
+                    bounded: false,
                 })
                 .collect(),
             next: None,
@@ -115,10 +124,11 @@ impl Publisher {
         let Some(track) = self.tracks.iter_mut().find(|track| track.sid == update.track_sid) else {
             return;
         };
+        let own = track.codec.name();
         let wanted = update
             .subscribed_codecs
             .iter()
-            .find(|codec| codec.codec.eq_ignore_ascii_case("vp8") || codec.codec.is_empty())
+            .find(|codec| codec.codec.eq_ignore_ascii_case(own) || codec.codec.is_empty())
             .or(update.subscribed_codecs.first());
         let Some(wanted) = wanted else { return };
         for quality in &wanted.qualities {
@@ -149,7 +159,13 @@ impl Publisher {
     }
 
     /// Hands frames that are due to str0m. True when there were some.
-    pub(crate) fn produce(&mut self, rtc: &mut Rtc, now: Instant, recorder: &mut Recorder) -> bool {
+    pub(crate) fn produce(
+        &mut self,
+        rtc: &mut Rtc,
+        now: Instant,
+        clock: &Clock,
+        recorder: &mut Recorder,
+    ) -> bool {
         let mut wrote = false;
         for track in &mut self.tracks {
             let interval = track.interval();
@@ -169,7 +185,7 @@ impl Publisher {
                 stats.tester_lateness.record(late);
             }
             wrote = true;
-            track.send(rtc, now, (self.run, self.client), recorder);
+            track.send(rtc, now, (self.run, self.client, clock.now()), recorder);
         }
         wrote
     }
@@ -205,7 +221,7 @@ impl Publication {
             if video { proto::TrackSource::Camera } else { proto::TrackSource::Microphone };
         let kind = if video { proto::TrackType::Video } else { proto::TrackType::Audio };
         let codec = proto::SimulcastCodec {
-            codec: "vp8".to_owned(),
+            codec: self.codec.name().to_owned(),
             cid: self.cid.clone(),
             layers: layers.clone(),
             ..proto::SimulcastCodec::default()
@@ -224,21 +240,31 @@ impl Publication {
         }
     }
 
-    fn send(&mut self, rtc: &mut Rtc, now: Instant, id: (u32, u32), recorder: &mut Recorder) {
+    /// `id` is the run, the client and its time.
+    fn send(
+        &mut self,
+        rtc: &mut Rtc,
+        now: Instant,
+        id: (u32, u32, Duration),
+        recorder: &mut Recorder,
+    ) {
         let Some(mid) = self.mid else { return };
         let audio = self.kind == MediaKind::Audio;
         let ticks = if audio { 960 } else { 3_000 };
         let time = self.base_time.wrapping_add(self.number.wrapping_mul(ticks));
         let number = self.number;
+        let codec = self.codec;
+        let payload_kind = if audio { Payload::Audio } else { Payload::Video(codec) };
         for encoding in self.encodings.iter_mut().filter(|encoding| encoding.active) {
-            let clip = if audio { &CLIPS.audio } else { &CLIPS.video[usize::from(encoding.layer)] };
+            let video = &CLIPS.of(self.codec)[usize::from(encoding.layer)];
+            let clip = if audio { &CLIPS.audio } else { video };
             if std::mem::take(&mut encoding.wants_keyframe) {
                 encoding.position = clip.next_keyframe(encoding.position);
             }
             let frame = clip.frame(encoding.position);
             encoding.position += 1;
             let stream = if audio { Stream::Audio } else { Stream::Video(encoding.layer) };
-            let stamp = Stamp { run: id.0, publisher: id.1, stream, number, sent: unix_now() };
+            let stamp = Stamp { run: id.0, publisher: id.1, stream, number, sent: id.2 };
             let mut write = |payload: Vec<u8>, last: bool| {
                 encoding.seq += 1;
                 count(payload.len(), stream, recorder.window());
@@ -248,13 +274,17 @@ impl Publication {
                     extensions.voice_activity = Some(true);
                 }
                 extensions.abs_capture_time =
-                    Some(AbsCaptureTime { capture_time: SystemTime::now(), clock_offset: None });
-                let pt = if audio { OPUS } else { VP8 };
-                let rtp = RtpWrite::new(pt.into(), encoding.seq.into(), time, now, payload)
-                    .marker(last && !audio)
-                    .ext_vals(extensions)
-                    .nackable(!audio);
+                    Some(AbsCaptureTime { capture_time: UNIX_EPOCH + id.2, clock_offset: None });
+                let payload_type = payload_kind.payload_type();
+                let rtp =
+                    RtpWrite::new(payload_type.into(), encoding.seq.into(), time, now, payload)
+                        .marker(last && !audio)
+                        .ext_vals(extensions)
+                        .nackable(!audio);
                 if let Some(tx) = rtc.direct_api().stream_tx_by_mid(mid, encoding.rid) {
+                    if !std::mem::replace(&mut encoding.bounded, true) {
+                        tx.set_rtx_cache(RESEND_PACKETS, RESEND_FOR, None);
+                    }
                     tx.write_rtp(rtp);
                 }
                 // str0m takes one input at a time.
@@ -263,7 +293,7 @@ impl Publication {
             if audio {
                 write(stamped_opus(frame.bytes, stamp), true);
             } else {
-                packetize_vp8(frame.bytes, stamp, (number & 0x7fff) as u16, write);
+                codec.packetize(frame.bytes, stamp, write);
             }
             if let Some(stats) = recorder.window() {
                 stats.count.frames_sent += 1;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     measure::{Recorder, Stats},
-    media::{Stamp, Stream, Vp8Packet},
+    media::{Stamp, Stream, VideoCodec, VideoPacket},
 };
 
 /// A packet that has not been repaired for so long is lost: a player has moved on.
@@ -55,7 +55,7 @@ impl Gaps {
 /// A packet's place in its frame.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    packet: Vp8Packet,
+    packet: VideoPacket,
     last: bool,
     stamp: Option<Stamp>,
 }
@@ -195,7 +195,11 @@ pub(crate) struct Seen {
 pub(crate) struct Packet<'a> {
     pub(crate) seq: u64,
     pub(crate) marker: bool,
+    /// Of video.
+    pub(crate) codec: VideoCodec,
     pub(crate) payload: &'a [u8],
+    /// One of ours, with its send time on this machine's clock.
+    pub(crate) stamp: Option<Stamp>,
     pub(crate) now: Instant,
     /// When the kernel had its datagram.
     pub(crate) at: Duration,
@@ -217,16 +221,11 @@ impl Reception {
     }
 
     /// Takes a packet; tells of the last frame that it made whole.
-    pub(crate) fn handle(
-        &mut self,
-        packet: Packet<'_>,
-        run: u32,
-        recorder: &mut Recorder,
-    ) -> Option<Seen> {
+    pub(crate) fn handle(&mut self, packet: Packet<'_>, recorder: &mut Recorder) -> Option<Seen> {
         // Padding has no payload: it fills numbers only.
         self.gaps.handle(packet.seq, packet.now);
         self.started.get_or_insert(packet.at);
-        let stamp = Stamp::at_end_of(packet.payload).filter(|stamp| stamp.run == run);
+        let stamp = packet.stamp;
         let Some(frames) = &mut self.video else {
             if let (Some(stamp), Some(stats)) = (stamp, recorder.window()) {
                 stats.latency_audio.record(packet.at.saturating_sub(stamp.sent));
@@ -241,9 +240,9 @@ impl Reception {
             }
             self.publisher = Some(stamp.publisher);
         }
-        let parsed = Vp8Packet::parse(packet.payload);
+        let parsed = packet.codec.parse(packet.payload);
         let slot = Slot {
-            packet: parsed.unwrap_or(Vp8Packet { start: false, keyframe: false }),
+            packet: parsed.unwrap_or_default(),
             last: packet.marker,
             stamp: stamp.filter(|_| packet.marker),
         };

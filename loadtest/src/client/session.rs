@@ -237,7 +237,8 @@ impl Session {
     /// Does what is due.
     fn advance(&mut self, now: Instant) {
         let mut recorder = self.context.recorder.borrow_mut();
-        if self.uplink.connected && self.publisher.produce(&mut self.uplink.rtc, now, &mut recorder)
+        if self.uplink.connected
+            && self.publisher.produce(&mut self.uplink.rtc, now, &self.context.clock, &mut recorder)
         {
             self.uplink.poke(now);
         }
@@ -283,7 +284,7 @@ impl Session {
         }
         let timeout = self.context.scenario.join_timeout.0;
         if !self.joined && now.saturating_duration_since(self.since) > timeout {
-            let error = ConnectError::Timeout("waiting for the media path");
+            let error = ConnectError::Timeout("waiting for the media path".into());
             self.end = Some(End::Failed(error));
         }
         self.looks += 1;

@@ -1,22 +1,17 @@
 //! The signalling WebSocket: how a client gets in, and why it does not.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::{SinkExt, StreamExt};
 use http::Uri;
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message as _;
 use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
-};
+
+use super::websocket::{HandshakeError, Stream, WebSocket};
 
 /// Largest signalling message that the protocol allows.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -41,7 +36,7 @@ impl std::fmt::Debug for Target {
 }
 
 /// Why a client did not get in.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ConnectError {
     #[error("cannot reach the server: {0}")]
     Unreachable(String),
@@ -50,7 +45,7 @@ pub(crate) enum ConnectError {
     #[error("the server does not speak the protocol: {0}")]
     Protocol(String),
     #[error("timed out while {0}")]
-    Timeout(&'static str),
+    Timeout(Cow<'static, str>),
 }
 
 impl ConnectError {
@@ -148,53 +143,34 @@ fn sentence(body: &[u8]) -> String {
     text.lines().next().unwrap_or_default().trim().chars().take(200).collect()
 }
 
-/// TCP, with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 /// An open signalling connection.
 pub(crate) struct Ws {
-    stream: WebSocketStream<Box<dyn Stream>>,
+    socket: WebSocket<Box<dyn Stream>>,
 }
 
 impl Ws {
     /// Opens the WebSocket at `path` (with its query).
     pub(crate) async fn connect(target: &Target, path: &str) -> Result<Self, ConnectError> {
         let (stream, _) = target.dial().await?;
-        let scheme = if target.is_tls() { "wss" } else { "ws" };
-        let authority = target.url.authority().map_or("localhost", |authority| authority.as_str());
-        let request = format!("{scheme}://{authority}{}{path}", target.base())
-            .into_client_request()
-            .map_err(|error| ConnectError::Protocol(error.to_string()))?;
-        // Thousands of clients: the usual buffers of 128 KiB each are too much.
-        let config = WebSocketConfig::default()
-            .read_buffer_size(4 * 1_024)
-            .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        match client_async_with_config(request, stream, Some(config)).await {
-            Ok((stream, _)) => Ok(Self { stream }),
-            Err(tungstenite::Error::Http(response)) => Err(ConnectError::Refused {
-                status: response.status().as_u16(),
-                reason: sentence(response.body().as_deref().unwrap_or_default()),
-            }),
-            Err(tungstenite::Error::Io(error)) => Err(ConnectError::Unreachable(error.to_string())),
-            Err(error) => Err(ConnectError::Protocol(error.to_string())),
+        let host = target.url.authority().map_or("localhost", |authority| authority.as_str());
+        let path = format!("{}{path}", target.base());
+        match WebSocket::connect(stream, host, &path, MAX_MESSAGE).await {
+            Ok(socket) => Ok(Self { socket }),
+            Err(HandshakeError::Refused(status, body)) => {
+                Err(ConnectError::Refused { status, reason: sentence(&body) })
+            }
+            Err(HandshakeError::Io(error)) => Err(ConnectError::Unreachable(error.to_string())),
+            Err(HandshakeError::Protocol(error)) => Err(ConnectError::Protocol(error.to_owned())),
         }
     }
 
     /// The next message; `None` when the connection is gone.
     pub(crate) async fn next(&mut self) -> Option<proto::signal_response::Message> {
         loop {
-            match self.stream.next().await? {
-                Ok(Message::Binary(bytes)) => {
-                    let response = proto::SignalResponse::decode(bytes).ok()?;
-                    if let Some(message) = response.message {
-                        return Some(message);
-                    }
-                }
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(_) => {}
+            let bytes = self.socket.next().await.ok()?;
+            let response = proto::SignalResponse::decode(&bytes[..]).ok()?;
+            if let Some(message) = response.message {
+                return Some(message);
             }
         }
     }
@@ -202,11 +178,11 @@ impl Ws {
     /// Sends a request; errors show in [`Self::next`].
     pub(crate) async fn send(&mut self, message: proto::signal_request::Message) {
         let request = proto::SignalRequest { message: Some(message) };
-        let _ = self.stream.send(Message::Binary(request.encode_to_vec().into())).await;
+        let _ = self.socket.send(&request.encode_to_vec()).await;
     }
 
-    pub(crate) async fn close(mut self) {
-        let _ = tokio::time::timeout(Duration::from_millis(200), self.stream.close(None)).await;
+    pub(crate) async fn close(self) {
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.socket.close()).await;
     }
 }
 
@@ -244,15 +220,20 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads certificates to trust: a PEM file, or the system's.
-pub(crate) fn tls_connector(ca: Option<&std::path::Path>) -> Result<TlsConnector, String> {
+/// Trusts these certificates (PEM), or the system's.
+pub(crate) fn tls_connector(pem: Option<&str>) -> Result<TlsConnector, String> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let system = std::path::Path::new("/etc/ssl/certs/ca-certificates.crt");
-    let path = ca.unwrap_or(system);
-    let fail =
-        |error: &dyn std::fmt::Display| format!("certificates in {}: {error}", path.display());
+    const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+    let fail = |error: &dyn std::fmt::Display| match pem {
+        Some(_) => format!("certificates to trust: {error}"),
+        None => format!("certificates in {SYSTEM}: {error}"),
+    };
+    let pem = match pem {
+        Some(pem) => pem.as_bytes().to_vec(),
+        None => std::fs::read(SYSTEM).map_err(|error| fail(&error))?,
+    };
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(&error))? {
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| fail(&error))?;
         // The system's list may hold some that rustls does not take.
         let _ = roots.add(certificate);

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 /// Ticks a second in `/proc/PID/stat`: USER_HZ, 100 on every Linux platform that Rust supports.
 const TICKS: u64 = 100;
 
@@ -10,7 +12,7 @@ const TICKS: u64 = 100;
 pub(crate) struct Process(pub(crate) u32);
 
 /// What it has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// User and system time of all its threads.
     pub(crate) cpu: Duration,

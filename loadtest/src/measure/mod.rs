@@ -2,72 +2,19 @@
 
 mod host;
 mod stream;
+mod times;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use host::{Process, Usage};
 pub(crate) use stream::{Header, HeaderStream, Reported};
-
-/// Times from a microsecond to ten minutes, three significant digits.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Times(Option<Box<Histogram<u64>>>);
-
-const MAX_MICROS: u64 = 600_000_000;
-
-impl Times {
-    pub(crate) fn record(&mut self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(MAX_MICROS);
-        self.0.get_or_insert_with(new_histogram).saturating_record(micros.clamp(1, MAX_MICROS));
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        if let Some(other) = &other.0 {
-            // Same bounds on both sides: cannot fail.
-            let _ = self.0.get_or_insert_with(new_histogram).add(other.as_ref());
-        }
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.0.as_ref().map_or(0, |histogram| histogram.len())
-    }
-
-    /// Milliseconds at a quantile; `None` without a sample.
-    pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
-        self.of(|histogram| histogram.value_at_quantile(quantile) as f64 / 1_000.0)
-    }
-
-    pub(crate) fn max_ms(&self) -> Option<f64> {
-        self.of(|histogram| histogram.max() as f64 / 1_000.0)
-    }
-
-    pub(crate) fn mean_ms(&self) -> Option<f64> {
-        self.of(|histogram| histogram.mean() / 1_000.0)
-    }
-
-    /// Steps of the distribution: milliseconds and the share of samples at or below.
-    pub(crate) fn steps(&self) -> Vec<(f64, f64)> {
-        let Some(histogram) = &self.0 else { return Vec::new() };
-        let mut steps = Vec::new();
-        for step in histogram.iter_quantiles(2) {
-            steps.push((step.value_iterated_to() as f64 / 1_000.0, step.quantile()));
-        }
-        steps
-    }
-
-    fn of(&self, value: impl Fn(&Histogram<u64>) -> f64) -> Option<f64> {
-        self.0.as_ref().filter(|histogram| !histogram.is_empty()).map(|histogram| value(histogram))
-    }
-}
-
-fn new_histogram() -> Box<Histogram<u64>> {
-    // The bounds are constants that the crate accepts.
-    Box::new(Histogram::new_with_max(MAX_MICROS, 3).expect("constant bounds"))
-}
+pub(crate) use times::Times;
 
 /// One worker's measurements since they were last taken.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Stats {
     // Over the whole run.
     pub(crate) join: Times,
@@ -94,7 +41,8 @@ pub(crate) struct Stats {
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts inside the window.
-        #[derive(Clone, Debug, Default)]
+        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
         pub(crate) struct Counters { $($(#[$doc])* pub(crate) $name: u64),* }
         impl Counters {
             fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
@@ -119,6 +67,8 @@ counters! {
     lost_before_repair,
     /// Of these, not repaired in time either.
     lost_after_repair,
+    /// Frames whose send time was that of abs-capture-time.
+    frames_timed_by_capture_time,
     frames_received, keyframes_received, layer_switches,
     keyframe_requests_received, keyframe_requests_sent,
     data_sent, data_received, datagrams_impaired, ice_disconnects,
@@ -191,22 +141,6 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_added_and_read_in_milliseconds() {
-        let (mut one, mut other) = (Times::default(), Times::default());
-        assert_eq!(one.quantile_ms(0.5), None);
-        for ms in 1..=99 {
-            one.record(Duration::from_millis(ms));
-        }
-        other.record(Duration::from_secs(1));
-        one.add(&other);
-        assert_eq!(one.count(), 100);
-        let p50 = one.quantile_ms(0.5).unwrap();
-        assert!((49.9..50.2).contains(&p50), "{p50}");
-        assert!(one.max_ms().unwrap() >= 1_000.0);
-        assert!(one.steps().last().unwrap().1 >= 1.0);
-    }
 
     #[test]
     fn nothing_is_counted_outside_the_window() {

@@ -1,21 +1,69 @@
 //! What publishers send: short encoded loops, made by `loadtest/media/make.sh` and shipped in the binary. Each frame
 //! leaves with a [`Stamp`] that no decoder minds, so that whoever receives it knows who sent it, when, and in which layer.
 
+mod clock;
 mod container;
+mod h264;
 mod opus;
 mod stamp;
 mod vp8;
 
 use std::{sync::LazyLock, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
+pub(crate) use clock::Clock;
 pub(crate) use opus::stamped_opus;
 pub(crate) use stamp::{STAMP_LEN, Stamp, Stream, unix_now};
-pub(crate) use vp8::{Vp8Packet, packetize as packetize_vp8};
 
 /// Time between two pictures.
 pub(crate) const VIDEO_INTERVAL: Duration = Duration::from_micros(33_333);
 /// Time between two Opus packets.
 pub(crate) const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What cameras send.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VideoCodec {
+    #[default]
+    Vp8,
+    H264,
+}
+
+impl VideoCodec {
+    /// As the signalling protocol names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vp8 => "vp8",
+            Self::H264 => "h264",
+        }
+    }
+
+    /// Cuts a frame into payloads, the stamp at the end of the last one. `emit` gets each payload, and whether it is the last.
+    pub(crate) fn packetize(self, frame: &[u8], stamp: Stamp, emit: impl FnMut(Vec<u8>, bool)) {
+        match self {
+            Self::Vp8 => vp8::packetize(frame, stamp, (stamp.number & 0x7fff) as u16, emit),
+            Self::H264 => h264::packetize(frame, stamp, emit),
+        }
+    }
+
+    /// Reads a received payload.
+    pub(crate) fn parse(self, payload: &[u8]) -> Option<VideoPacket> {
+        match self {
+            Self::Vp8 => vp8::parse(payload),
+            Self::H264 => h264::parse(payload),
+        }
+    }
+}
+
+/// What a received payload says about its frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VideoPacket {
+    /// It begins a frame, as far as it says.
+    pub(crate) start: bool,
+    /// It begins a keyframe.
+    pub(crate) keyframe: bool,
+}
 
 /// One frame of a loop.
 #[derive(Clone, Copy, Debug)]
@@ -53,23 +101,40 @@ impl Clip {
 /// The loops: video by layer (low, mid, high) and audio.
 #[derive(Debug)]
 pub(crate) struct Clips {
-    pub(crate) video: [Clip; 3],
+    vp8: [Clip; 3],
+    h264: [Clip; 3],
     pub(crate) audio: Clip,
+}
+
+impl Clips {
+    pub(crate) fn of(&self, codec: VideoCodec) -> &[Clip; 3] {
+        match codec {
+            VideoCodec::Vp8 => &self.vp8,
+            VideoCodec::H264 => &self.h264,
+        }
+    }
 }
 
 /// Parsed once; the files are part of the binary and covered by a test.
 pub(crate) static CLIPS: LazyLock<Clips> = LazyLock::new(|| {
-    let video = |file: &'static [u8]| Clip {
-        frames: container::ivf(file)
+    let clip = |frames: Vec<&'static [u8]>, keyframe: fn(&[u8]) -> bool| Clip {
+        frames: frames
             .into_iter()
-            .map(|bytes| Frame { bytes, keyframe: vp8::is_keyframe(bytes) })
+            .map(|bytes| Frame { bytes, keyframe: keyframe(bytes) })
             .collect(),
     };
+    let vp8 = |file: &'static [u8]| clip(container::ivf(file), vp8::is_keyframe);
+    let h264 = |file: &'static [u8]| clip(h264::pictures(file), h264::is_keyframe);
     Clips {
-        video: [
-            video(include_bytes!("../../media/low.ivf")),
-            video(include_bytes!("../../media/mid.ivf")),
-            video(include_bytes!("../../media/high.ivf")),
+        vp8: [
+            vp8(include_bytes!("../../media/low.ivf")),
+            vp8(include_bytes!("../../media/mid.ivf")),
+            vp8(include_bytes!("../../media/high.ivf")),
+        ],
+        h264: [
+            h264(include_bytes!("../../media/low.h264")),
+            h264(include_bytes!("../../media/mid.h264")),
+            h264(include_bytes!("../../media/high.h264")),
         ],
         audio: Clip {
             frames: container::ogg_packets(include_bytes!("../../media/tone.ogg"))
@@ -88,18 +153,19 @@ mod tests {
     #[test]
     fn the_shipped_loops_are_what_the_script_makes() {
         let seconds = |frames: usize| frames as f64 / 30.0;
-        for (clip, height, kbps) in [
-            (&CLIPS.video[0], 180, 80.0..160.0),
-            (&CLIPS.video[1], 360, 350.0..550.0),
-            (&CLIPS.video[2], 720, 1_200.0..1_700.0),
-        ] {
-            let bytes: usize = (0..clip.len()).map(|at| clip.frame(at).bytes.len()).sum();
-            let rate = bytes as f64 * 8.0 / 1_000.0 / seconds(clip.len());
-            assert!(kbps.contains(&rate), "{height}p runs at {rate} kb/s");
-            assert!(clip.frame(0).keyframe && !clip.frame(1).keyframe);
-            assert_eq!(clip.next_keyframe(1), 60);
-            assert_eq!(clip.next_keyframe(clip.len() - 1), clip.len());
-            assert_eq!(vp8::height(clip.frame(0).bytes), Some(height));
+        for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+            let kbps = [80.0..160.0, 350.0..550.0, 1_200.0..1_700.0];
+            for ((clip, kbps), height) in CLIPS.of(codec).iter().zip(kbps).zip([180, 360, 720]) {
+                let bytes: usize = (0..clip.len()).map(|at| clip.frame(at).bytes.len()).sum();
+                let rate = bytes as f64 * 8.0 / 1_000.0 / seconds(clip.len());
+                assert!(kbps.contains(&rate), "{codec:?}, {height}p: {rate} kb/s");
+                assert!(clip.frame(0).keyframe && !clip.frame(1).keyframe);
+                assert_eq!(clip.next_keyframe(1), 60);
+                assert_eq!(clip.next_keyframe(clip.len() - 1), clip.len());
+                if codec == VideoCodec::Vp8 {
+                    assert_eq!(vp8::height(clip.frame(0).bytes), Some(height));
+                }
+            }
         }
         assert!(CLIPS.audio.len() >= 200, "{} packets of 20 ms", CLIPS.audio.len());
     }

@@ -54,7 +54,10 @@ impl Stamp {
 
     /// Reads the stamp at the end of a payload.
     pub(crate) fn at_end_of(payload: &[u8]) -> Option<Self> {
-        let bytes: &[u8; STAMP_LEN] = payload.last_chunk()?;
+        Self::from_bytes(payload.last_chunk()?).or_else(|| super::h264::stamp_at_end_of(payload))
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; STAMP_LEN]) -> Option<Self> {
         let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
         let stream = match bytes[2] {
             0 => Stream::Audio,

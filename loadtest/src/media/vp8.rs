@@ -1,13 +1,13 @@
 //! VP8 in RTP (RFC 7741): enough to send whole frames and to see where received ones begin, end and how large they are.
 
-use super::{STAMP_LEN, Stamp};
+use super::{STAMP_LEN, Stamp, VideoPacket};
 
 /// Payload bytes of a packet at most: leaves room for headers and SRTP in 1,200 bytes.
 const MAX_PAYLOAD: usize = 1_100;
 
 /// Cuts a frame into payloads of equal size (as browsers do), the stamp at the end of the last one. The decoder reads what
 /// follows the last partition's data as part of it and needs none of it. `emit` gets each payload, and whether it is the last.
-pub(crate) fn packetize(
+pub(super) fn packetize(
     frame: &[u8],
     stamp: Stamp,
     picture_id: u16,
@@ -36,31 +36,21 @@ pub(crate) fn packetize(
     }
 }
 
-/// What a received payload says about its frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vp8Packet {
-    /// It begins a frame.
-    pub(crate) start: bool,
-    /// It begins a keyframe.
-    pub(crate) keyframe: bool,
-}
-
-impl Vp8Packet {
-    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
-        let first = *payload.first()?;
-        let mut at = 1;
-        if first & 0x80 != 0 {
-            let extension = *payload.get(at)?;
-            at += 1;
-            if extension & 0x80 != 0 {
-                at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
-            }
-            at += usize::from(extension & 0x40 != 0) + usize::from(extension & 0x30 != 0);
+/// Reads the descriptor of a payload (section 4.2).
+pub(super) fn parse(payload: &[u8]) -> Option<VideoPacket> {
+    let first = *payload.first()?;
+    let mut at = 1;
+    if first & 0x80 != 0 {
+        let extension = *payload.get(at)?;
+        at += 1;
+        if extension & 0x80 != 0 {
+            at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
         }
-        let start = first & 0x10 != 0 && first & 0x0f == 0;
-        let data = payload.get(at..)?;
-        Some(Self { start, keyframe: start && is_keyframe(data) })
+        at += usize::from(extension & 0x40 != 0) + usize::from(extension & 0x30 != 0);
     }
+    let start = first & 0x10 != 0 && first & 0x0f == 0;
+    let data = payload.get(at..)?;
+    Some(VideoPacket { start, keyframe: start && is_keyframe(data) })
 }
 
 /// Whether a frame is one (RFC 6386 section 9.1).
@@ -78,21 +68,21 @@ pub(super) fn height(frame: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{CLIPS, Stream, unix_now};
+    use crate::media::{CLIPS, Stream, VideoCodec, unix_now};
 
     #[test]
     fn a_frame_is_cut_into_equal_packets_with_the_stamp_at_the_end() {
         let stamp =
             Stamp { run: 1, publisher: 2, stream: Stream::Video(2), number: 3, sent: unix_now() };
-        let frame = CLIPS.video[2].frame(0);
+        let frame = CLIPS.of(VideoCodec::Vp8)[2].frame(0);
         let mut packets = Vec::new();
         packetize(frame.bytes, stamp, 0x7abc, |payload, last| packets.push((payload, last)));
         assert!(packets.len() > 50);
         let sizes: Vec<_> = packets.iter().map(|(payload, _)| payload.len()).collect();
         assert!(sizes[..sizes.len() - 1].windows(2).all(|pair| pair[0] == pair[1]));
         for (index, (payload, last)) in packets.iter().enumerate() {
-            let parsed = Vp8Packet::parse(payload).unwrap();
-            assert_eq!(parsed, Vp8Packet { start: index == 0, keyframe: index == 0 });
+            let parsed = parse(payload).unwrap();
+            assert_eq!(parsed, VideoPacket { start: index == 0, keyframe: index == 0 });
             assert_eq!(*last, index + 1 == packets.len());
         }
         assert_eq!(Stamp::at_end_of(&packets.last().unwrap().0), Some(stamp));
@@ -104,17 +94,17 @@ mod tests {
     #[test]
     fn descriptors_of_other_senders_are_read() {
         for (name, payload, expected) in [
-            ("no extension", vec![0x10, 0x00], Some(Vp8Packet { start: true, keyframe: true })),
-            ("continuation", vec![0x00, 0x00], Some(Vp8Packet { start: false, keyframe: false })),
+            ("no extension", vec![0x10, 0x00], Some(VideoPacket { start: true, keyframe: true })),
+            ("continuation", vec![0x00, 0x00], Some(VideoPacket { start: false, keyframe: false })),
             (
                 "short picture id, TL0PICIDX, TID",
                 vec![0x90, 0xe0, 0x12, 0x03, 0x40, 0x01],
-                Some(Vp8Packet { start: true, keyframe: false }),
+                Some(VideoPacket { start: true, keyframe: false }),
             ),
             ("empty", vec![], None),
             ("cut in the extension", vec![0x90, 0x80], None),
         ] {
-            assert_eq!(Vp8Packet::parse(&payload), expected, "{name}");
+            assert_eq!(parse(&payload), expected, "{name}");
         }
     }
 }

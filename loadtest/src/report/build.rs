@@ -5,27 +5,23 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Clients, Report, SCHEMA, Second, Server, Summary, Tester, round};
+use super::{AgentShare, Clients, Report, SCHEMA, Second, Server, Summary, Tester, round};
 use crate::{
     measure::{Process, Stats, Usage},
     scenario::Scenario,
-    swarm::{Point, Run},
+    swarm::{Point, Run, TesterRun},
 };
 
 /// A worker thread that is busier than this has no time for what comes.
 const BUSY_PERCENT: f64 = 85.0;
 /// Datagrams that wait longer than this in the tester's own sockets (99th percentile) say that it is late.
-const LATE_MS: f64 = 20.0;
+pub(crate) const LATE_MS: f64 = 20.0;
 
-/// `memory_at_start` is the tester's own before the first client.
-pub(crate) fn build(
-    scenario: Scenario,
-    run: Run,
-    server: Option<Process>,
-    memory_at_start: u64,
-) -> Report {
+pub(crate) fn build(scenario: Scenario, run: Run, server: Option<Process>) -> Report {
     let window = run.window.as_secs_f64();
-    let tester = tester(&run, memory_at_start);
+    let tester = tester(&run);
+    let agents: Vec<_> =
+        run.testers.iter().filter_map(|tester| agent(tester, run.window)).collect();
     let server = server_side(&run, server);
     let figures = figures(&run, server.as_ref(), &tester);
     let mut warnings = Vec::new();
@@ -38,6 +34,7 @@ pub(crate) fn build(
             round(run.stats.tester_delay.quantile_ms(0.99).unwrap_or_default()),
         ));
     }
+    warnings.extend(run.agents_lost.iter().cloned());
     if run.interrupted {
         warnings.push("interrupted: the figures are those of the run so far".to_owned());
     }
@@ -64,11 +61,11 @@ pub(crate) fn build(
             lost_by_reason: run.stats.lost.clone(),
         },
         figures,
-        latency_method: "send time in the payload against the kernel's receive time, one clock"
-            .to_owned(),
+        latency_method: latency_method(&run, &agents),
         times: times(&run.stats),
         server,
         tester,
+        agents,
         series: run.series.iter().scan(Duration::ZERO, second).collect(),
         warnings,
     }
@@ -153,6 +150,7 @@ fn figures(run: &Run, server: Option<&Server>, tester: &Tester) -> BTreeMap<Stri
         ("packets_lost", count.lost_after_repair),
         ("frames_sent", count.frames_sent),
         ("frames_received", count.frames_received),
+        ("frames_timed_by_capture_time", count.frames_timed_by_capture_time),
         ("keyframes_received", count.keyframes_received),
         ("keyframe_requests_received", count.keyframe_requests_received),
         ("keyframe_requests_sent", count.keyframe_requests_sent),
@@ -220,18 +218,63 @@ fn server_side(run: &Run, process: Option<Process>) -> Option<Server> {
     })
 }
 
-fn tester(run: &Run, memory_at_start: u64) -> Tester {
-    let memory = run.tester.map_or(0, |(_, after)| after.memory);
-    let cpu = run.tester.and_then(|usage| cpu_percent(usage, run.window)).unwrap_or_default();
-    let busy = cpu > BUSY_PERCENT * run.workers as f64;
+/// The share of a core that a process used in the window.
+fn cpu_of(tester: &TesterRun, window: Duration) -> f64 {
+    let usage = tester.before.usage.zip(tester.after.usage);
+    usage.and_then(|usage| cpu_percent(usage, window)).unwrap_or_default()
+}
+
+/// All processes that played clients together.
+fn tester(run: &Run) -> Tester {
+    let memory = |usage: Option<Usage>| usage.map_or(0, |usage| usage.memory);
+    let all = || run.testers.iter();
+    let busy = |tester: &TesterRun| {
+        cpu_of(tester, run.window) > BUSY_PERCENT * tester.at_start.workers as f64
+    };
     let late = run.stats.tester_delay.quantile_ms(0.99).is_some_and(|ms| ms > LATE_MS);
+    let grown: u64 = all()
+        .map(|tester| memory(tester.after.usage).saturating_sub(memory(tester.at_start.usage)))
+        .sum();
     Tester {
-        workers: run.workers,
-        cpu_percent: cpu,
-        memory_bytes: memory,
-        memory_bytes_per_client: memory.saturating_sub(memory_at_start) / run.planned.max(1),
-        is_bottleneck: busy || late,
+        workers: all().map(|tester| tester.at_start.workers).sum(),
+        cpu_percent: round(all().map(|tester| cpu_of(tester, run.window)).sum()),
+        memory_bytes: all().map(|tester| memory(tester.after.usage)).sum(),
+        memory_bytes_per_client: grown / run.planned.max(1),
+        is_bottleneck: all().any(busy) || late,
     }
+}
+
+/// One of several machines; nothing for a run on this one.
+fn agent(tester: &TesterRun, window: Duration) -> Option<AgentShare> {
+    let clock = tester.after.clock.or(tester.at_start.clock)?;
+    Some(AgentShare {
+        name: tester.at_start.name.clone()?,
+        clients: tester.clients,
+        workers: tester.at_start.workers,
+        cpu_percent: cpu_of(tester, window),
+        memory_bytes: tester.after.usage.map_or(0, |usage| usage.memory),
+        clock_ahead_ms: round(clock.ahead as f64 / 1e6),
+        clock_error_ms: round(clock.error.as_secs_f64() * 1e3),
+    })
+}
+
+/// In words, with what makes it uncertain.
+fn latency_method(run: &Run, agents: &[AgentShare]) -> String {
+    if agents.is_empty() {
+        let text = "send time in the payload against the kernel's receive time, one clock";
+        return text.to_owned();
+    }
+    // Two agents may each be off by their own error.
+    let mut errors: Vec<_> = agents.iter().map(|agent| agent.clock_error_ms).collect();
+    errors.sort_by(f64::total_cmp);
+    let error: f64 = errors.iter().rev().take(2).sum();
+    let by_capture = run.stats.count.frames_timed_by_capture_time;
+    let all = run.stats.latency_video.count() + run.stats.latency_audio.count();
+    let share = percent(by_capture, all).unwrap_or_default();
+    format!(
+        "within an agent the send time in the payload, between agents abs-capture-time ({share:.0} % of the frames) or, where \
+         the server does not pass it on, the payload; against the kernel's receive time, on clocks that agree within {error:.3} ms"
+    )
 }
 
 /// `last` is the time of the point before.

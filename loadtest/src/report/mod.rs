@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{measure::Times, scenario::Scenario};
 
-pub(crate) use build::build;
+pub(crate) use build::{LATE_MS, build};
 pub(crate) use compare::compare;
 pub(crate) use condition::Condition;
 pub(crate) use html::html;
@@ -42,6 +42,9 @@ pub(crate) struct Report {
     pub(crate) times: BTreeMap<String, Summary>,
     pub(crate) server: Option<Server>,
     pub(crate) tester: Tester,
+    /// The machines that played, when several did.
+    #[serde(default)]
+    pub(crate) agents: Vec<AgentShare>,
     pub(crate) series: Vec<Second>,
     /// What the reader must know before believing the figures.
     pub(crate) warnings: Vec<String>,
@@ -118,6 +121,23 @@ pub(crate) struct Tester {
     pub(crate) memory_bytes_per_client: u64,
     /// It could not keep up: latency, jitter and loss are partly its own.
     pub(crate) is_bottleneck: bool,
+}
+
+/// One of several machines.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AgentShare {
+    /// Its address, as the coordinator was told.
+    pub(crate) name: String,
+    /// Planned for it.
+    pub(crate) clients: u64,
+    pub(crate) workers: usize,
+    /// Of one core, over the window.
+    pub(crate) cpu_percent: f64,
+    pub(crate) memory_bytes: u64,
+    /// Of its clock against the coordinator's, taken out of all latencies.
+    pub(crate) clock_ahead_ms: f64,
+    /// What may be left of that.
+    pub(crate) clock_error_ms: f64,
 }
 
 /// One second of the run.

@@ -52,6 +52,23 @@ pub(crate) fn table(report: &Report) -> String {
     }
     text.push_str(&values.to_string());
     text.push('\n');
+    if !report.agents.is_empty() {
+        let header = ["agent", "clients", "CPU", "memory", "clock ahead", "within"];
+        let mut agents = new_table(&header);
+        for agent in &report.agents {
+            let mut row = vec![Cell::new(&agent.name)];
+            row.extend([
+                right(agent.clients.to_string()),
+                right(format!("{:.1} %", agent.cpu_percent)),
+                right(format!("{:.1} MiB", agent.memory_bytes as f64 / 1_048_576.0)),
+                right(format!("{:.3} ms", agent.clock_ahead_ms)),
+                right(format!("{:.3} ms", agent.clock_error_ms)),
+            ]);
+            agents.add_row(row);
+        }
+        text.push_str(&agents.to_string());
+        text.push('\n');
+    }
     for warning in &report.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }

@@ -21,10 +21,9 @@ pub(crate) fn sample() -> Report {
         joined: 4,
         failed: 1,
         full_clients: 5,
-        workers: 1,
         ..Run::default()
     };
-    build(load("meeting", &[]).unwrap(), run, None, 0)
+    build(load("meeting", &[]).unwrap(), run, None)
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod plan;
 mod raw;
 mod span;
 
-pub(crate) use plan::{ClientPlan, Impairment, Mode, plan};
+pub(crate) use plan::{ClientPlan, Impairment, Mode, Network, plan};
 pub(crate) use raw::{Quality, Reconnect, Scenario, SubscriberMode};
 pub(crate) use span::Span;
 
@@ -14,8 +14,11 @@ pub(crate) use span::Span;
 pub(crate) struct ScenarioError(pub(crate) String);
 
 /// A preset: its name and its file.
-const PRESETS: [(&str, &str); 9] = [
+const PRESETS: [(&str, &str); 12] = [
     ("meeting", include_str!("../../presets/meeting.yaml")),
+    ("meeting-4", include_str!("../../presets/meeting-4.yaml")),
+    ("meeting-16", include_str!("../../presets/meeting-16.yaml")),
+    ("meeting-25", include_str!("../../presets/meeting-25.yaml")),
     ("livestream", include_str!("../../presets/livestream.yaml")),
     ("audio-room", include_str!("../../presets/audio-room.yaml")),
     ("many-rooms", include_str!("../../presets/many-rooms.yaml")),

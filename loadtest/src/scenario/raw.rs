@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ScenarioError, Span};
+use super::{Network, ScenarioError, Span};
+use crate::media::VideoCodec;
 
 /// What is run. Numbers of people are per room.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -38,6 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) audio: bool,
     /// Publishers send a camera.
     pub(crate) video: bool,
+    /// What cameras send: `vp8` or `h264`.
+    pub(crate) video_codec: VideoCodec,
     /// Simulcast layers of the camera, 1 to 3, from the lowest up.
     pub(crate) layers: u8,
     /// Cameras that each person sees at most; 0 is all.
@@ -76,6 +79,8 @@ pub(crate) struct Scenario {
     pub(crate) delay: Span,
     /// Rate toward such a client in kilobits a second (0: no limit), with a queue of 300 ms.
     pub(crate) rate_kbps: u32,
+    /// Bad networks beside that one, each with its share of the clients.
+    pub(crate) networks: Vec<Network>,
 }
 
 /// Layers by their height.
@@ -149,6 +154,7 @@ impl Default for Scenario {
             publishers_subscribe: true,
             audio: true,
             video: true,
+            video_codec: VideoCodec::Vp8,
             layers: 3,
             grid: 0,
             view: Quality::High,
@@ -168,6 +174,7 @@ impl Default for Scenario {
             uplink_loss_percent: 0.0,
             delay: Span::default(),
             rate_kbps: 0,
+            networks: Vec::new(),
         }
     }
 }
@@ -221,6 +228,15 @@ impl Scenario {
         percent("impaired_percent", self.impaired_percent)?;
         percent("loss_percent", self.loss_percent)?;
         percent("uplink_loss_percent", self.uplink_loss_percent)?;
+        for network in &self.networks {
+            percent("networks: percent", network.percent)?;
+            percent("networks: loss_percent", network.loss_percent)?;
+            percent("networks: uplink_loss_percent", network.uplink_loss_percent)?;
+        }
+        let shares: f64 = super::plan::networks(self).map(|network| network.percent).sum();
+        if shares > 100.0 {
+            return Err(format!("networks: shares of {shares} % of the clients are more than all"));
+        }
         let positive = |name: &str, value: f64| match value {
             v if v > 0.0 && v <= 100_000.0 => Ok(()),
             _ => Err(format!("{name}: {value} is not between 0 and 100000")),

@@ -49,7 +49,7 @@ fn errors_are_one_line_that_names_the_cause() {
         assert!(error.contains(expected) && !error.contains('\n'), "{text:?}: {error}");
     }
     let error = load("meating", &[]).unwrap_err().to_string();
-    assert!(error.contains("neither a preset (meeting, livestream, "), "{error}");
+    assert!(error.contains("neither a preset (meeting, meeting-4, "), "{error}");
 }
 
 #[test]
@@ -69,4 +69,24 @@ fn publishers_join_first_and_the_share_of_bad_networks_is_kept() {
     assert!(clients[..4].iter().all(ClientPlan::publishes));
     assert!(clients[4..].iter().all(|client| client.mode == Mode::Sink && client.subscribes));
     assert_eq!((clients[1].room.as_str(), clients[2].place), ("x-1", 1));
+}
+
+#[test]
+fn networks_are_dealt_by_their_shares() {
+    let networks =
+        r#"networks=[{"percent": 25, "delay": "40ms"}, {"percent": 10, "rate_kbps": 500}]"#;
+    let scenario =
+        with(&["publishers=40", "loss_percent=5", "impaired_percent=50", networks]).unwrap();
+    let clients = plan(&scenario, "x");
+    let count = |chosen: fn(Impairment) -> bool, of: &[ClientPlan]| {
+        of.iter().filter(|client| client.impairment.is_some_and(chosen)).count()
+    };
+    let lossy: fn(Impairment) -> bool = |network| network.downlink_loss == 0.05;
+    assert_eq!(count(lossy, &clients), 20);
+    assert_eq!(count(|network| network.delay == Duration::from_millis(40), &clients), 10);
+    assert_eq!(count(|network| network.rate == 500_000, &clients), 4);
+    // Spread over the clients, not one after the other.
+    assert!((4..=6).contains(&count(lossy, &clients[..10])));
+    let error = with(&["loss_percent=5", networks]).unwrap_err().to_string();
+    assert!(error.contains("shares of 135 % of the clients are more than all"), "{error}");
 }

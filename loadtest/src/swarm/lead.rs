@@ -5,18 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, seq::IteratorRandom};
-use tokio::sync::mpsc;
+use rand::seq::IteratorRandom;
 use tokio_util::sync::CancellationToken;
 
-use super::worker::{Order, Worker};
+use super::{Crew, Order, crew::Player};
 use crate::{
-    client::{
-        Command, Report,
-        ws::{ConnectError, Target},
-    },
+    client::{Command, Report, ws::ConnectError},
     measure::{Process, Stats, Usage},
-    scenario::{ClientPlan, Mode, Scenario, plan},
+    scenario::{ClientPlan, Mode, Scenario},
 };
 
 /// How often the lead looks at what is due.
@@ -76,16 +72,27 @@ pub(crate) struct Run {
     pub(crate) in_room: u64,
     pub(crate) full_clients: u64,
     pub(crate) sinks: u64,
-    pub(crate) workers: usize,
+    pub(crate) testers: Vec<TesterRun>,
     /// Before and after the window.
-    pub(crate) tester: Option<(Usage, Usage)>,
     pub(crate) server: Option<(Usage, Usage)>,
     /// Counters of the server's metrics, over the window.
     pub(crate) metrics: BTreeMap<String, f64>,
     /// Between the two readings of the metrics: a little more than the window.
     pub(crate) metrics_span: Duration,
+    /// A sentence for each.
+    pub(crate) agents_lost: Vec<String>,
     /// Joins that failed, the first of each category.
     pub(crate) errors: BTreeMap<String, (ConnectError, u64)>,
+}
+
+/// A process that played clients: before the first of them, and before and after the window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TesterRun {
+    pub(crate) at_start: Player,
+    pub(crate) before: Player,
+    pub(crate) after: Player,
+    /// Planned for it.
+    pub(crate) clients: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +106,7 @@ enum State {
 /// Leads one run.
 pub(crate) struct Lead {
     scenario: Scenario,
-    workers: Vec<Worker>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    crew: Crew,
     plans: Vec<ClientPlan>,
     states: BTreeMap<u32, State>,
     next_plan: usize,
@@ -120,42 +126,30 @@ pub(crate) struct Lead {
     metrics: Option<http::Uri>,
     metrics_before: BTreeMap<String, f64>,
     metrics_at: Option<Instant>,
-    usage_before: (Option<Usage>, Option<Usage>),
+    players_before: Vec<Player>,
+    server_before: Option<Usage>,
 }
 
 impl Lead {
-    /// Starts workers, and no client yet.
+    /// Starts no client yet.
     pub(crate) fn new(
         scenario: Scenario,
-        target: &Target,
-        workers: usize,
+        plans: Vec<ClientPlan>,
+        crew: Crew,
         server: Option<Process>,
         metrics: Option<http::Uri>,
-    ) -> std::io::Result<Self> {
-        let mut random = rand::rng();
-        let number: u32 = random.random();
-        let prefix = match scenario.room_prefix.as_str() {
-            "" => format!("load-{number:08x}"),
-            prefix => prefix.to_owned(),
-        };
-        let plans = plan(&scenario, &prefix);
-        let (sender, reports) = mpsc::unbounded_channel();
-        let started = (0..workers)
-            .map(|index| Worker::start(index, target, &scenario, number, sender.clone()))
-            .collect::<Result<_, _>>()?;
+    ) -> Self {
         let now = Instant::now();
         let sinks = plans.iter().filter(|plan| plan.mode == Mode::Sink).count() as u64;
         let run = Run {
             planned: plans.len() as u64,
             full_clients: plans.len() as u64 - sinks,
             sinks,
-            workers,
             ..Run::default()
         };
-        Ok(Self {
+        Self {
             scenario,
-            workers: started,
-            reports,
+            crew,
             plans,
             states: BTreeMap::new(),
             next_plan: 0,
@@ -174,8 +168,9 @@ impl Lead {
             metrics,
             metrics_before: BTreeMap::new(),
             metrics_at: None,
-            usage_before: (None, None),
-        })
+            players_before: Vec::new(),
+            server_before: None,
+        }
     }
 
     /// Leads the run to its end, or to `stop`.
@@ -189,7 +184,7 @@ impl Lead {
         while self.phase != Phase::Leaving {
             tokio::select! {
                 _ = turn.tick() => self.turn(&mut show).await,
-                Some(report) = self.reports.recv() => self.handle_report(report),
+                report = self.crew.report() => self.handle_report(report),
                 () = stop.cancelled() => {
                     self.run.interrupted = true;
                     break;
@@ -230,7 +225,7 @@ impl Lead {
         }
         if now >= self.next_sample {
             self.next_sample += SAMPLE;
-            self.sample().await;
+            let _ = self.sample().await;
             show(self.progress(now));
         }
     }
@@ -270,17 +265,7 @@ impl Lead {
 
     fn start(&mut self, plan: ClientPlan) {
         self.states.insert(plan.number, State::Joining);
-        self.worker(plan.number).order(Order::Start(plan));
-    }
-
-    fn worker(&self, number: u32) -> &Worker {
-        &self.workers[number as usize % self.workers.len()]
-    }
-
-    fn order_all(&self, order: impl Fn() -> Order) {
-        for worker in &self.workers {
-            worker.order(order());
-        }
+        self.crew.order(plan.number, Order::Start(plan));
     }
 
     /// What the scenario has happen inside the window.
@@ -290,18 +275,18 @@ impl Lead {
         let storm = scenario.reconnect_at.0;
         if !storm.is_zero() && since >= storm && !self.stormed {
             self.stormed = true;
-            self.order_all(|| Order::TellAll(Command::Reconnect));
+            self.crew.order_all(&Order::TellAll(Command::Reconnect));
         }
         let (at, length) = (scenario.pause_at.0, scenario.pause_for.0);
         let paused = !at.is_zero() && since >= at && since < at + length;
         if !at.is_zero() && self.paused.replace(paused).unwrap_or(false) != paused {
-            self.order_all(|| Order::TellAll(Command::Pause(paused)));
+            self.crew.order_all(&Order::TellAll(Command::Pause(paused)));
         }
         if self.next_turn.is_some_and(|at| now >= at) {
             self.turns += 1;
             self.next_turn = Some(now + self.scenario.switch_every.0);
             let turns = self.turns;
-            self.order_all(|| Order::TellAll(Command::Spotlight(turns)));
+            self.crew.order_all(&Order::TellAll(Command::Spotlight(turns)));
         }
         while self.next_churn.is_some_and(|at| now >= at) {
             let interval = Duration::from_secs_f64(1.0 / self.scenario.churn_rate);
@@ -317,7 +302,7 @@ impl Lead {
             return;
         };
         self.states.insert(number, State::Leaving);
-        self.worker(number).order(Order::Tell(number, Command::Leave));
+        self.crew.order(number, Order::Tell(number, Command::Leave));
         let next = self.plans.len() as u32;
         let old = &self.plans[number as usize];
         let identity = format!("load-{next}-{}", old.place);
@@ -351,6 +336,29 @@ impl Lead {
                 self.run.left += 1;
                 self.states.insert(number, State::Out);
             }
+            Report::AgentLost(index, reason) => self.lose_agent(index, &reason),
+        }
+    }
+
+    /// Nobody speaks for its clients any more.
+    fn lose_agent(&mut self, index: u32, reason: &str) {
+        let name = self.crew.name_of(index);
+        self.run.agents_lost.push(format!("agent {name} was lost: {reason}"));
+        for (number, state) in &mut self.states {
+            if !self.crew.plays(index, *number) || *state == State::Out {
+                continue;
+            }
+            let reasons = match std::mem::replace(state, State::Out) {
+                State::Joining => {
+                    self.run.failed += 1;
+                    &mut self.run.stats.failures
+                }
+                _ => {
+                    self.run.lost += 1;
+                    &mut self.run.stats.lost
+                }
+            };
+            *reasons.entry("agent lost".to_owned()).or_default() += 1;
         }
     }
 
@@ -358,21 +366,20 @@ impl Lead {
         self.states.values().filter(|state| **state == State::In).count() as u32
     }
 
-    async fn sample(&mut self) {
-        let mut stats = Stats::default();
-        for worker in &self.workers {
-            stats.add(&worker.take().await);
-        }
+    async fn sample(&mut self) -> Vec<Player> {
+        let (stats, players) = self.crew.take().await;
         self.run.stats.add(&stats);
         let at = self.started.elapsed();
         self.run.series.push(Point { at, in_room: self.in_room(), stats });
+        players
     }
 
     async fn open_window(&mut self) {
         self.metrics_before = self.scrape().await;
         self.metrics_at = Some(Instant::now());
-        self.usage_before = (Process::own().usage(), self.server.and_then(Process::usage));
-        self.order_all(|| Order::Measure(true));
+        self.players_before = self.sample().await;
+        self.server_before = self.server.and_then(Process::usage);
+        self.crew.order_all(&Order::Measure(true));
         let now = Instant::now();
         self.opened = Some(now);
         if !self.scenario.switch_every.0.is_zero() {
@@ -386,23 +393,37 @@ impl Lead {
     async fn close_window(&mut self) {
         if self.opened.is_some() {
             self.run.in_room = u64::from(self.in_room());
-            self.order_all(|| Order::TellAll(Command::Flush));
+            self.crew.order_all(&Order::TellAll(Command::Flush));
             tokio::time::sleep(SETTLE).await;
             self.run.window = self.opened.map(|at| at.elapsed()).unwrap_or_default();
-            self.order_all(|| Order::Measure(false));
-            let (tester, server) = self.usage_before;
-            self.run.tester = tester.zip(Process::own().usage());
-            self.run.server = server.zip(self.server.and_then(Process::usage));
+            self.crew.order_all(&Order::Measure(false));
+            self.run.server = self.server_before.zip(self.server.and_then(Process::usage));
             let after = self.scrape().await;
             self.run.metrics_span = self.metrics_at.map(|at| at.elapsed()).unwrap_or_default();
             for (name, value) in after {
                 let before = self.metrics_before.get(&name).copied().unwrap_or(0.0);
                 self.run.metrics.insert(name, value - before);
             }
-        } else {
-            self.run.tester = Process::own().usage().map(|usage| (usage, usage));
         }
-        self.sample().await;
+        let after = self.sample().await;
+        let mut before = std::mem::take(&mut self.players_before);
+        if before.is_empty() {
+            before.clone_from(&after);
+        }
+        let several = self.crew.before.iter().any(|player| player.name.is_some());
+        for (index, at_start) in self.crew.before.iter().enumerate() {
+            let clients = self
+                .plans
+                .iter()
+                .filter(|plan| !several || self.crew.plays(index as u32, plan.number));
+            let of = |players: &[Player]| players.get(index).cloned().unwrap_or_default();
+            self.run.testers.push(TesterRun {
+                at_start: at_start.clone(),
+                before: of(&before),
+                after: of(&after),
+                clients: clients.count() as u64,
+            });
+        }
     }
 
     /// Counters that the server offers, summed over their labels.
@@ -426,12 +447,12 @@ impl Lead {
 
     /// Everybody leaves.
     async fn dismiss(&mut self) {
-        self.order_all(|| Order::TellAll(Command::Leave));
+        self.crew.order_all(&Order::TellAll(Command::Leave));
         let patience = tokio::time::sleep(FAREWELL);
         tokio::pin!(patience);
         while self.states.values().any(|state| *state != State::Out) {
             tokio::select! {
-                Some(report) = self.reports.recv() => {
+                report = self.crew.report() => {
                     // Who has not come in by now is neither failed nor lost.
                     let (failed, lost) = (self.run.failed, self.run.lost);
                     self.handle_report(report);

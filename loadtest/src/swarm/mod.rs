@@ -1,6 +1,9 @@
-//! The swarm: clients on worker threads, led through the phases of a run.
+//! The swarm: clients on worker threads, here or on agents, led through the phases of a run.
 
+mod crew;
 mod lead;
 mod worker;
 
-pub(crate) use lead::{Lead, Phase, Point, Progress, Run};
+pub(crate) use crew::Crew;
+pub(crate) use lead::{Lead, Phase, Point, Progress, Run, TesterRun};
+pub(crate) use worker::{Order, Worker};

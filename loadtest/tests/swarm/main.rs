@@ -2,6 +2,8 @@
 //! has to show it.
 #![allow(missing_docs)]
 
+mod agents;
 mod harness;
 mod runs;
+mod schema;
 mod usage;

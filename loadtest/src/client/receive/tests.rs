@@ -1,5 +1,5 @@
 use super::*;
-use crate::media::{CLIPS, packetize_vp8};
+use crate::media::CLIPS;
 
 /// Frames of a loop as packets: (sequence, marker, payload), with a stamp each.
 fn packets(layer: u8, frames: std::ops::Range<usize>, first: u64) -> Vec<(u64, bool, Vec<u8>)> {
@@ -8,8 +8,8 @@ fn packets(layer: u8, frames: std::ops::Range<usize>, first: u64) -> Vec<(u64, b
         let sent = Duration::from_micros(33_333) * at as u32;
         let stream = Stream::Video(layer);
         let stamp = Stamp { run: 7, publisher: 1, stream, number: at as u32, sent };
-        let frame = CLIPS.video[usize::from(layer)].frame(at);
-        packetize_vp8(frame.bytes, stamp, at as u16, |payload, last| {
+        let frame = CLIPS.of(VideoCodec::Vp8)[usize::from(layer)].frame(at);
+        VideoCodec::Vp8.packetize(frame.bytes, stamp, |payload, last| {
             out.push((first + out.len() as u64, last, payload));
         });
     }
@@ -35,8 +35,11 @@ impl Bench {
         (seq, marker, payload): &(u64, bool, Vec<u8>),
         at: Duration,
     ) -> Option<Seen> {
-        let packet = Packet { seq: *seq, marker: *marker, payload, now: self.start + at, at };
-        self.reception.handle(packet, 7, &mut self.recorder)
+        let stamp = Stamp::at_end_of(payload);
+        let now = self.start + at;
+        let packet =
+            Packet { seq: *seq, marker: *marker, codec: VideoCodec::Vp8, payload, stamp, now, at };
+        self.reception.handle(packet, &mut self.recorder)
     }
 
     fn frames(&self) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::sdp::TRANSPORT_CC;
+use super::sdp::{CAPTURE_TIME, TRANSPORT_CC};
 use crate::{client::link::Arrival, measure::Reported};
 
 /// Packets of one feedback at most.
@@ -11,6 +11,9 @@ const MAX_PACKETS: u64 = 2_000;
 /// Unit of the reference time, and of the deltas.
 const REFERENCE: Duration = Duration::from_millis(64);
 const DELTA_MICROS: i128 = 250;
+
+/// Seconds from the NTP epoch to that of Unix (RFC 5905 section 6).
+const NTP_TO_UNIX: u64 = 2_208_988_800;
 
 /// A report with a block per stream; 31 at most.
 pub(super) fn receiver_report(own: u32, reports: &[(u32, Reported)]) -> Vec<u8> {
@@ -122,8 +125,23 @@ impl Arrivals {
     }
 }
 
-/// The transport-wide sequence number in the header extensions (RFC 8285, one-byte and two-byte).
+/// The transport-wide sequence number.
 fn transport_seq(datagram: &[u8]) -> Option<u16> {
+    let value = extension(datagram, TRANSPORT_CC)?;
+    Some(u16::from_be_bytes([*value.first()?, *value.get(1)?]))
+}
+
+/// When the frame was captured, since the Unix epoch by the clock of its sender
+/// (http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time: an NTP timestamp).
+pub(super) fn capture_time(datagram: &[u8]) -> Option<Duration> {
+    let value: &[u8; 8] = extension(datagram, CAPTURE_TIME)?.first_chunk()?;
+    let ntp = u64::from_be_bytes(*value);
+    let nanos = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
+    Some(Duration::new((ntp >> 32).checked_sub(NTP_TO_UNIX)?, nanos as u32))
+}
+
+/// The value of a header extension (RFC 8285, one-byte and two-byte).
+fn extension(datagram: &[u8], wanted: u8) -> Option<&[u8]> {
     let first = *datagram.first()?;
     if first & 0x10 == 0 {
         return None;
@@ -144,8 +162,8 @@ fn transport_seq(datagram: &[u8]) -> Option<u16> {
             _ => return None,
         };
         let value = tail.get(..len)?;
-        if id == TRANSPORT_CC {
-            return Some(u16::from_be_bytes([*value.first()?, *value.get(1)?]));
+        if id == wanted {
+            return Some(value);
         }
         rest = &tail[len..];
     }
@@ -206,6 +224,19 @@ mod tests {
         assert_eq!(transport_seq(&two_byte), Some(0x1234));
         assert_eq!(transport_seq(&packet(1)[..18]), None, "cut");
         assert_eq!(transport_seq(&[0x80; 12]), None, "none there");
+    }
+
+    #[test]
+    fn the_capture_time_is_read() {
+        let mut bytes = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0xbe, 0xde, 0, 3];
+        bytes.push(CAPTURE_TIME << 4 | 7);
+        let ntp = (NTP_TO_UNIX + 1_000) << 32 | 1 << 31;
+        bytes.extend_from_slice(&ntp.to_be_bytes());
+        bytes.extend_from_slice(&[0, 0, 0]);
+        assert_eq!(capture_time(&bytes), Some(Duration::from_millis(1_000_500)));
+        assert_eq!(capture_time(&packet(1)), None, "another extension");
+        bytes[17..21].fill(0);
+        assert_eq!(capture_time(&bytes), None, "before 1970");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     Command, Context, Report,
     link::Arrival,
-    peer::{OPUS, VP8, VP8_RTX},
+    peer::Payload,
     publish::Publisher,
     session::End,
     signalling,
@@ -224,7 +224,8 @@ impl Sink {
                 arrivals.handle(&arrival);
                 count(context, streams, &arrival, header);
                 let marker = arrival.bytes[1] & 0x80 != 0;
-                if header.payload_type == OPUS || (marker && header.payload_type == VP8) {
+                let payload = Payload::of(header.payload_type);
+                if payload == Payload::Audio || (marker && payload != Payload::Repair) {
                     *candidates += 1;
                     if candidates.is_multiple_of(SAMPLE)
                         && let Some(stamp) = keys.and_then(|keys| keys.stamp(arrival.bytes))
@@ -257,7 +258,7 @@ impl Sink {
         }
         let timeout = self.context.scenario.join_timeout.0;
         if !self.joined && now.saturating_duration_since(self.since) > timeout {
-            let error = ConnectError::Timeout("waiting for the media path");
+            let error = ConnectError::Timeout("waiting for the media path".into());
             self.end = Some(End::Failed(error));
         }
         if now >= self.next_feedback {
@@ -317,7 +318,8 @@ fn count(
     arrival: &Arrival<'_>,
     header: Header,
 ) {
-    let repair = header.payload_type == VP8_RTX;
+    let payload = Payload::of(header.payload_type);
+    let repair = payload == Payload::Repair;
     let bytes = arrival.bytes.len() as u64;
     let mut recorder = context.recorder.borrow_mut();
     if let Some(stats) = recorder.window() {
@@ -329,7 +331,7 @@ fn count(
     if repair {
         return;
     }
-    let audio = header.payload_type == OPUS;
+    let audio = payload == Payload::Audio;
     let clock = if audio { 48_000 } else { 90_000 };
     let new = || Received { headers: HeaderStream::new(header, clock), audio, layer: 2 };
     let stream = streams.entry(header.ssrc).or_insert_with(new);
@@ -355,6 +357,7 @@ fn sample(
     if stamp.run != context.run {
         return;
     }
+    let stamp = context.received(stamp, feedback::capture_time(arrival.bytes));
     let taken = arrival.at.saturating_sub(stamp.sent);
     let mut recorder = context.recorder.borrow_mut();
     if let Some(stats) = recorder.window() {

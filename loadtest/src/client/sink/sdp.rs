@@ -5,6 +5,9 @@ use std::fmt::Write;
 /// Id of the transport-wide sequence number in our offers.
 pub(super) const TRANSPORT_CC: u8 = 3;
 
+/// Id of abs-capture-time.
+pub(super) const CAPTURE_TIME: u8 = 8;
+
 const TRANSPORT_CC_URI: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
@@ -88,21 +91,26 @@ impl Description {
             mids.join(" ")
         );
         for (mid, video) in self.video.iter().enumerate() {
-            let (media, payloads) = if *video { ("video", "96 97") } else { ("audio", "111") };
+            let (media, payloads) =
+                if *video { ("video", "96 97 125 107") } else { ("audio", "111") };
             // Writing to a string cannot fail.
             let _ = write!(
                 sdp,
                 "m={media} 9 UDP/TLS/RTP/SAVPF {payloads}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n\
                  a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=ice-options:trickle\r\n\
                  a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\na=mid:{mid}\r\n\
-                 a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n"
+                 a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+                 a=extmap:{CAPTURE_TIME} http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time\r\na=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n"
             );
             if self.bandwidth_feedback {
                 let _ = write!(sdp, "a=extmap:{TRANSPORT_CC} {TRANSPORT_CC_URI}\r\n");
             }
             sdp.push_str(if *video {
                 "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:96 nack\r\n\
-                 a=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
+                 a=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
+                 a=rtpmap:125 H264/90000\r\na=rtcp-fb:125 transport-cc\r\na=rtcp-fb:125 ccm fir\r\na=rtcp-fb:125 nack\r\n\
+                 a=rtcp-fb:125 nack pli\r\na=fmtp:125 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+                 a=rtpmap:107 rtx/90000\r\na=fmtp:107 apt=125\r\n"
             } else {
                 "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n"
             });

@@ -1,0 +1,299 @@
+//! The coordinator's end of an agent.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::{interval, timeout},
+};
+
+use super::{
+    message::{FromAgent, Setup, Taken, ToAgent},
+    seal::{self, Reader, Secret, Side, Writer},
+};
+use crate::{
+    client::{Report, Share},
+    measure::Usage,
+    media::unix_now,
+    scenario::Scenario,
+    swarm::Order,
+};
+
+/// For a connection, and for an agent to look at the server.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// An agent answers each second: one that is silent for so long is gone.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Between two questions for the time.
+const CLOCK: Duration = Duration::from_secs(1);
+/// Questions before the run starts, and that an offset is chosen from.
+const QUESTIONS: usize = 16;
+
+/// What a run is made of, as each agent is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) url: String,
+    pub(crate) key: String,
+    pub(crate) secret: String,
+    pub(crate) certificates: Option<String>,
+    pub(crate) scenario: Scenario,
+    pub(crate) run: u32,
+}
+
+/// An agent's clock against the coordinator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ClockState {
+    /// Nanoseconds that the agent is ahead.
+    pub(crate) ahead: i64,
+    /// The error is at most this: half of the time that question and answer took.
+    pub(crate) error: Duration,
+}
+
+/// Exchanges of the last while; the quickest one says most (RFC 5905 section 10).
+#[derive(Debug, Default)]
+struct Exchanges(VecDeque<ClockState>);
+
+impl Exchanges {
+    /// `asked` and `heard` by our clock, `came` and `left` by the agent's, in nanoseconds.
+    fn add(&mut self, asked: u64, came: u64, left: u64, heard: u64) {
+        let forth = i128::from(came) - i128::from(asked);
+        let back = i128::from(left) - i128::from(heard);
+        let taken = (i128::from(heard) - i128::from(asked)) - (i128::from(left) - i128::from(came));
+        let ahead = (forth + back) / 2;
+        let (Ok(ahead), Ok(taken)) = (i64::try_from(ahead), u64::try_from(taken)) else { return };
+        if self.0.len() == QUESTIONS {
+            self.0.pop_front();
+        }
+        self.0.push_back(ClockState { ahead, error: Duration::from_nanos(taken / 2) });
+    }
+
+    fn best(&self) -> ClockState {
+        self.0.iter().min_by_key(|state| state.error).copied().unwrap_or_default()
+    }
+}
+
+/// What the connection's task and its owner share.
+#[derive(Debug, Default)]
+struct Shared {
+    clock: ClockState,
+    takers: VecDeque<oneshot::Sender<Taken>>,
+}
+
+/// An agent that is ready. Dropped, the connection ends and with it the agent's clients.
+#[derive(Debug)]
+pub(crate) struct AgentLink {
+    pub(crate) name: String,
+    pub(crate) workers: usize,
+    /// Before the first client.
+    pub(crate) usage: Usage,
+    out: mpsc::UnboundedSender<ToAgent>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl AgentLink {
+    /// Connects, has the agent look at the server, and compares clocks. Errors are sentences.
+    pub(crate) async fn open(
+        name: &str,
+        secret: &Secret,
+        setting: &Setting,
+        share: Share,
+        clients: u64,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Result<Self, String> {
+        let fail = |error: &dyn std::fmt::Display| format!("agent {name}: {error}");
+        let connecting = timeout(PATIENCE, TcpStream::connect(name));
+        let stream = connecting
+            .await
+            .map_err(|_| fail(&"it cannot be reached: timed out"))?
+            .map_err(|error| fail(&format!("it cannot be reached: {error}")))?;
+        let (mut reader, mut writer) =
+            seal::open(stream, secret, Side::Coordinator).await.map_err(|error| {
+                // An agent that does not take our secret hangs up without a word.
+                match error.kind() {
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::TimedOut => {
+                        fail(&"it hung up: is it busy, or its secret another one?")
+                    }
+                    _ => fail(&error),
+                }
+            })?;
+        let setup = Setup {
+            url: setting.url.clone(),
+            key: setting.key.clone(),
+            secret: setting.secret.clone(),
+            certificates: setting.certificates.clone(),
+            scenario: setting.scenario.clone(),
+            run: setting.run,
+            share,
+            clients,
+        };
+        let lost = |error: io::Error| fail(&error);
+        writer.send(&ToAgent::Setup(setup)).await.map_err(lost)?;
+        let answer = timeout(PATIENCE, reader.next()).await;
+        let answer: FromAgent = answer.map_err(|_| fail(&"no answer"))?.map_err(lost)?;
+        let (workers, usage) = match answer {
+            FromAgent::Ready { workers, usage } => (workers, usage),
+            FromAgent::Refused(reason) => return Err(fail(&reason)),
+            _ => return Err(fail(&"it does not say whether it is ready")),
+        };
+        let exchanges = compare_clocks(&mut reader, &mut writer).await.map_err(lost)?;
+        let clock = exchanges.best();
+        let (out, orders) = mpsc::unbounded_channel();
+        let _ = out.send(ToAgent::Order(Order::Clock(-clock.ahead)));
+        let shared = Arc::new(Mutex::new(Shared { clock, ..Shared::default() }));
+        let talk = Talk { writer, orders, shared: Arc::clone(&shared), exchanges, reports };
+        tokio::spawn(talk.run(reader, share.index));
+        Ok(Self { name: name.to_owned(), workers, usage, out, shared })
+    }
+
+    /// An agent that is gone takes no orders; its clients are gone too.
+    pub(crate) fn order(&self, order: Order) {
+        let _ = self.out.send(ToAgent::Order(order));
+    }
+
+    /// What was measured since the last time; nothing from an agent that is gone.
+    pub(crate) async fn take(&self) -> Taken {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.shared).takers.push_back(sender);
+        let _ = self.out.send(ToAgent::Take);
+        receiver.await.unwrap_or_default()
+    }
+
+    pub(crate) fn clock(&self) -> ClockState {
+        lock(&self.shared).clock
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn compare_clocks(reader: &mut Reader, writer: &mut Writer) -> io::Result<Exchanges> {
+    let mut exchanges = Exchanges::default();
+    for _ in 0..QUESTIONS {
+        writer.send(&ToAgent::Clock(now())).await?;
+        let answer =
+            timeout(SILENCE, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if let FromAgent::Clock { asked, came, left } = answer {
+            exchanges.add(asked, came, left, now());
+        }
+    }
+    Ok(exchanges)
+}
+
+/// The connection's task.
+struct Talk {
+    writer: Writer,
+    orders: mpsc::UnboundedReceiver<ToAgent>,
+    shared: Arc<Mutex<Shared>>,
+    exchanges: Exchanges,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Talk {
+    async fn run(mut self, reader: Reader, index: u32) {
+        let reports = self.reports.clone();
+        if let Err(error) = self.talk(reader).await {
+            let _ = reports.send(Report::AgentLost(index, error.to_string()));
+        }
+        // Whoever waits for measurements waits no longer.
+        lock(&self.shared).takers.clear();
+        while let Some(message) = self.orders.recv().await {
+            if let ToAgent::Take = message {
+                lock(&self.shared).takers.clear();
+            }
+        }
+    }
+
+    /// Until the link is dropped, or the agent is lost.
+    async fn talk(&mut self, mut reader: Reader) -> io::Result<()> {
+        let (sender, mut inbox) = mpsc::unbounded_channel();
+        let reading = tokio::spawn(async move {
+            loop {
+                let heard = timeout(SILENCE, reader.next::<FromAgent>()).await;
+                let heard = heard.unwrap_or_else(|_| Err(io::Error::other("it fell silent")));
+                let over = heard.is_err();
+                if sender.send((heard, now())).is_err() || over {
+                    return;
+                }
+            }
+        });
+        let mut clock = interval(CLOCK);
+        let done = loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(order) => self.writer.send(&order).await?,
+                    None => break Ok(()),
+                },
+                _ = clock.tick() => self.writer.send(&ToAgent::Clock(now())).await?,
+                Some((heard, at)) = inbox.recv() => match heard {
+                    Ok(heard) => self.handle(heard, at).await?,
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        reading.abort();
+        done
+    }
+
+    async fn handle(&mut self, message: FromAgent, at: u64) -> io::Result<()> {
+        match message {
+            FromAgent::Report(report) => {
+                let _ = self.reports.send(report);
+            }
+            FromAgent::Taken(taken) => {
+                if let Some(taker) = lock(&self.shared).takers.pop_front() {
+                    let _ = taker.send(taken);
+                }
+            }
+            FromAgent::Clock { asked, came, left } => {
+                self.exchanges.add(asked, came, left, at);
+                let best = self.exchanges.best();
+                let before = std::mem::replace(&mut lock(&self.shared).clock, best);
+                if before.ahead != best.ahead {
+                    self.writer.send(&ToAgent::Order(Order::Clock(-best.ahead))).await?;
+                }
+            }
+            FromAgent::Ready { .. } | FromAgent::Refused(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> u64 {
+    u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quickest_exchange_says_how_far_a_clock_is_ahead() {
+        let mut exchanges = Exchanges::default();
+        // The agent is 5 ms ahead. 1 ms there, 9 ms back; then 200 us each way; then 3 ms there, none back.
+        exchanges.add(0, 6_000_000, 6_100_000, 10_100_000);
+        exchanges.add(20_000_000, 25_200_000, 25_300_000, 20_500_000);
+        exchanges.add(40_000_000, 48_000_000, 48_000_000, 43_000_000);
+        let best = exchanges.best();
+        assert_eq!((best.ahead, best.error), (5_000_000, Duration::from_micros(200)));
+        // Behind as well.
+        let mut exchanges = Exchanges::default();
+        exchanges.add(20_000_000, 15_200_000, 15_300_000, 20_500_000);
+        assert_eq!(exchanges.best().ahead, -5_000_000);
+        // Nonsense is left out: an answer before its question.
+        exchanges.add(u64::MAX, 0, u64::MAX, 0);
+        assert_eq!(exchanges.best().ahead, -5_000_000);
+        for _ in 0..QUESTIONS {
+            exchanges.add(0, 2_000_000, 2_000_000, 2_000_000);
+        }
+        assert_eq!(exchanges.best().ahead, 1_000_000, "old ones are forgotten");
+    }
+}
