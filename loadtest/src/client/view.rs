@@ -32,6 +32,8 @@ pub(crate) struct View {
     asked: BTreeMap<String, Quality>,
     /// Tracks that a description had a section for.
     described: BTreeSet<String>,
+    /// Something happened since the last poll, which comes with every packet.
+    stirred: bool,
 }
 
 /// What to tell the server.
@@ -55,6 +57,7 @@ impl View {
             taken: Vec::new(),
             asked: BTreeMap::new(),
             described: BTreeSet::new(),
+            stirred: true,
         }
     }
 
@@ -70,6 +73,7 @@ impl View {
 
     /// Takes news of a participant.
     pub(crate) fn handle(&mut self, info: &proto::ParticipantInfo) {
+        self.stirred = true;
         let gone = info.state() == proto::participant_info::State::Disconnected;
         self.offered.retain(|_, offered| offered.participant != info.sid);
         if gone {
@@ -97,6 +101,7 @@ impl View {
 
     /// Sections were described for these tracks. Servers forget wishes for tracks that they do not send yet: they are said again.
     pub(crate) fn described<'a>(&mut self, tracks: impl Iterator<Item = &'a String>) {
+        self.stirred = true;
         for track in tracks {
             if self.described.insert(track.clone()) {
                 self.asked.remove(track);
@@ -108,6 +113,7 @@ impl View {
     /// The large view moves on.
     pub(crate) fn turn(&mut self, turn: u32) {
         self.turn = turn;
+        self.stirred = true;
     }
 
     /// The track in the large view, and the number of its publisher.
@@ -124,6 +130,9 @@ impl View {
     /// What is to be told since the last time.
     pub(crate) fn poll(&mut self) -> Wishes {
         let mut wishes = Wishes::default();
+        if !std::mem::take(&mut self.stirred) {
+            return wishes;
+        }
         let mut videos: Vec<_> = self
             .offered
             .iter()

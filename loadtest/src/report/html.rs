@@ -47,6 +47,7 @@ pub(crate) fn html(report: &Report) -> String {
     plots(&mut page, report);
     distributions(&mut page, report);
     times(&mut page, report);
+    agents(&mut page, report);
     values(&mut page, report);
     scenario(&mut page, report);
     page.push_str("</main></body></html>\n");
@@ -58,7 +59,7 @@ fn tiles(page: &mut String, report: &Report) {
         report
             .figures
             .get(name)
-            .map_or("–".to_owned(), |value| format!("{value:.digits$} {unit}"))
+            .map_or("–".to_owned(), |value| format!("{} {unit}", grouped(*value, digits)))
     };
     page.push_str("<section class=\"tiles\">");
     for (label, value) in [
@@ -74,6 +75,20 @@ fn tiles(page: &mut String, report: &Report) {
         let _ = write!(page, "<div><b>{value}</b><span>{label}</span></div>");
     }
     page.push_str("</section>");
+}
+
+/// With thousands apart.
+fn grouped(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let whole = text.find('.').unwrap_or(text.len());
+    let mut grouped = String::new();
+    for (at, digit) in text.chars().enumerate() {
+        if at > 0 && at < whole && (whole - at).is_multiple_of(3) && digit != '-' {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// One line of a plot over time.
@@ -108,6 +123,8 @@ fn plots(page: &mut String, report: &Report) {
                 let points = report.series.iter();
                 let points =
                     points.filter_map(|second| Some((second.at_seconds, (line.value)(second)?)));
+                // What is measured inside the window only is nothing before it, not 0.
+                let points = points.skip_while(|(_, value)| *value == 0.0 && title == "Received");
                 (line.label, points.collect::<Vec<_>>())
             })
             .collect();
@@ -219,7 +236,8 @@ fn plot(
 fn short(value: f64) -> String {
     match value {
         v if v >= 10_000.0 => format!("{:.0}k", v / 1_000.0),
-        v if v >= 10.0 || v == v.trunc() => format!("{v:.0}"),
+        v if v >= 100.0 || v == v.trunc() => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
         v => format!("{v:.2}").trim_end_matches('0').to_owned(),
     }
 }
@@ -232,9 +250,33 @@ fn times(page: &mut String, report: &Report) {
     for (name, summary) in &report.times {
         let _ = write!(page, "<tr><th>{}</th>", escape(&name.replace('_', " ")));
         for value in [summary.p50, summary.p90, summary.p99, summary.p999, summary.max] {
-            let _ = write!(page, "<td>{value:.1}</td>");
+            let _ = write!(page, "<td>{}</td>", grouped(value, 1));
         }
-        let _ = write!(page, "<td>{}</td></tr>", summary.count);
+        let _ = write!(page, "<td>{}</td></tr>", grouped(summary.count as f64, 0));
+    }
+    page.push_str("</tbody></table></div></section>");
+}
+
+fn agents(page: &mut String, report: &Report) {
+    if report.agents.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<section><h2>Agents</h2><div class=\"wide\"><table><thead><tr><th></th><th>clients</th><th>threads</th>\
+         <th>CPU</th><th>memory</th><th>clock ahead</th><th>within</th></tr></thead><tbody>",
+    );
+    for agent in &report.agents {
+        let _ = write!(
+            page,
+            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.1} %</td><td>{:.1} MiB</td><td>{:.3} ms</td><td>{:.3} ms</td></tr>",
+            escape(&agent.name),
+            agent.clients,
+            agent.workers,
+            agent.cpu_percent,
+            agent.memory_bytes as f64 / 1_048_576.0,
+            agent.clock_ahead_ms,
+            agent.clock_error_ms,
+        );
     }
     page.push_str("</tbody></table></div></section>");
 }
@@ -291,6 +333,28 @@ mod tests {
         }
         assert!(page.matches("<svg").count() >= 5 && page.contains("latency p99"));
         assert_eq!(page.matches("<section").count(), page.matches("</section>").count());
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (value, digits, expected) in [
+            (0.0, 0, "0"),
+            (999.0, 1, "999.0"),
+            (64_860.0, 0, "64\u{202f}860"),
+            (1_234_567.25, 2, "1\u{202f}234\u{202f}567.25"),
+            (-1_000.0, 0, "-1\u{202f}000"),
+        ] {
+            assert_eq!(grouped(value, digits), expected);
+        }
+    }
+
+    #[test]
+    fn agents_have_a_table() {
+        let mut report = sample();
+        assert!(!html(&report).contains("<h2>Agents"));
+        let name = "host<1>:7990".to_owned();
+        report.agents.push(crate::report::AgentShare { name, clients: 3, ..Default::default() });
+        assert!(html(&report).contains("<th>host&lt;1&gt;:7990</th><td>3</td>"));
     }
 
     #[test]
