@@ -147,10 +147,11 @@ impl World {
 
     fn remove(&mut self, number: usize, what: u8) {
         let Client { room, peer, shard, .. } = &self.clients[number];
-        let command = if what % 4 == 0 {
-            Command::RemoveRoom { room: room.clone() }
-        } else {
-            Command::RemovePeer { room: room.clone(), peer: peer.clone() }
+        let (room, peer) = (room.clone(), peer.clone());
+        let command = match what % 4 {
+            0 => Command::RemoveRoom { room },
+            1 => Command::ReportPeer { room, peer },
+            _ => Command::RemovePeer { room, peer },
         };
         self.shards[*shard].handle_command(self.now, command);
     }

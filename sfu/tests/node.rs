@@ -45,6 +45,7 @@ async fn talk(shards: u16, tcp: bool) {
         seqs.sort_unstable();
         assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "no packet twice on {ssrc}");
     }
+    reports(&mut api).await;
     anna.say("hello", true);
     bert.say("quick", false);
     drive(&mut [&mut anna, &mut bert], "texts arrive both ways", |c| {
@@ -67,6 +68,35 @@ async fn talk(shards: u16, tcp: bool) {
     node.stop().await;
     drive(&mut [&mut anna, &mut bert], "the watch ends", |_| true).await;
     while events.message().await.unwrap().is_some() {}
+}
+
+/// Both say what they publish and receive.
+async fn reports(api: &mut Api) {
+    let ask =
+        |peer: &str| pb::GetPeerReportRequest { room_id: "RM_a".into(), peer_id: peer.into() };
+    for peer in ["PA_anna", "PA_bert"] {
+        let report = api.get_peer_report(ask(peer)).await.unwrap().into_inner();
+        assert!(report.connected, "{report:?}");
+        let path = report.path.unwrap();
+        // These clients negotiated no feedback from which to estimate.
+        assert!(path.bytes_sent > 0 && path.estimate.is_none(), "{path:?}");
+        let [audio, video] = &report.tracks[..] else { panic!("two tracks: {:?}", report.tracks) };
+        assert_eq!((audio.kind(), video.kind()), (pb::MediaKind::Audio, pb::MediaKind::Video));
+        for track in [audio, video] {
+            let encoding = track.encodings[0];
+            assert!(encoding.live && encoding.packets > 20 && encoding.ssrc > 0, "{track:?}");
+        }
+        assert_eq!(report.subscriptions.len(), 2);
+        for subscription in &report.subscriptions {
+            assert!(subscription.published && subscription.current.is_some(), "{subscription:?}");
+            assert!(subscription.sent.unwrap().packets > 20, "{subscription:?}");
+            assert_eq!(subscription.wanted, Some(pb::LayersReport::default()), "no bound");
+        }
+    }
+    let refused = api.get_peer_report(ask("PA_carl")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let refused = api.get_peer_report(ask("")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 /// Events that every such talk causes.

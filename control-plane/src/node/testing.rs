@@ -28,6 +28,8 @@ pub(crate) struct Held {
     states: usize,
     deltas: usize,
     pub(crate) sent: Vec<node::SendDataRequest>,
+    /// What is said of peers when somebody asks.
+    pub(crate) reports: BTreeMap<String, node::PeerReport>,
     watchers: Vec<(u64, mpsc::UnboundedSender<Result<node::Event, Status>>)>,
 }
 
@@ -127,6 +129,15 @@ impl NodeService for TestNode {
     ) -> Result<Response<node::GetNodeResponse>, Status> {
         let boot_id = self.held().boot_id.clone();
         Ok(Response::new(node::GetNodeResponse { boot_id, ..Default::default() }))
+    }
+
+    async fn get_peer_report(
+        &self,
+        request: Request<node::GetPeerReportRequest>,
+    ) -> Result<Response<node::PeerReport>, Status> {
+        let held = self.held();
+        let report = held.reports.get(&request.get_ref().peer_id).cloned();
+        report.map(Response::new).ok_or_else(|| Status::not_found("no such peer"))
     }
 
     async fn apply_peer(

@@ -1,10 +1,11 @@
 //! Words of the contract <-> words of the core. Every refusal names the field.
 
-use std::{fmt::Display, time::Duration};
+use std::fmt::Display;
 
 use chappe_proto::node::v1 as pb;
 use tonic::Status;
 
+use super::report;
 use crate::{
     rtp::{
         Bitrate, Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, Mid, Pt, Rid,
@@ -12,9 +13,8 @@ use crate::{
     },
     runtime::{Candidate, CandidateKind},
     shard::{
-        DataSpec, DirectionStats, DtlsRole, EncodingSpec, Event, Fingerprint, IceCredentials,
-        Limits, LostReason, PathStats, PeerId, PeerSpec, Protocol, RoomId, SctpParams,
-        SpeakerLevel, SubscriptionSpec, TrackSpec, TransportParams,
+        DataSpec, DtlsRole, EncodingSpec, Event, Fingerprint, IceCredentials, Limits, LostReason,
+        PeerSpec, Protocol, SctpParams, SpeakerLevel, SubscriptionSpec, TrackSpec, TransportParams,
     },
 };
 
@@ -421,25 +421,6 @@ pub(super) fn fingerprint_out(fingerprint: &Fingerprint) -> pb::Fingerprint {
     pb::Fingerprint { algorithm: fingerprint.algorithm.clone(), digest: fingerprint.digest.clone() }
 }
 
-fn peer_stats(room: &RoomId, peer: &PeerId, stats: &PathStats) -> pb::PeerStats {
-    let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-    let direction = |side: &DirectionStats| pb::DirectionStats {
-        loss_permille: side.loss.map(u32::from),
-        jitter_us: micros(side.jitter),
-    };
-    pb::PeerStats {
-        room_id: room.to_string(),
-        peer_id: peer.to_string(),
-        rtt_us: stats.rtt.map(micros),
-        ingress: Some(direction(&stats.ingress)),
-        egress: Some(direction(&stats.egress)),
-        egress_bitrate: stats.egress_bitrate.bps(),
-        silent_ms: u32::try_from(stats.silent.as_millis()).unwrap_or(u32::MAX),
-        layers_wanted: stats.layers_wanted,
-        layers_given: stats.layers_given,
-    }
-}
-
 /// What happened, as the contract has it.
 pub(super) fn event(event: Event) -> pb::event::Event {
     match event {
@@ -503,7 +484,7 @@ pub(super) fn event(event: Event) -> pb::event::Event {
             })
         }
         Event::PeerStats { room, peer, stats } => {
-            pb::event::Event::PeerStats(peer_stats(&room, &peer, &stats))
+            pb::event::Event::PeerStats(report::peer_stats(&room, &peer, &stats))
         }
         Event::DataOverflow { room, peer } => pb::event::Event::DataOverflow(pb::DataOverflow {
             room_id: room.to_string(),

@@ -7,6 +7,7 @@
 mod admin;
 mod convert;
 mod node;
+mod report;
 mod serve;
 mod service;
 mod state;

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::{
     convert::{self, MAX_DATA_PACKET, MAX_ROOM_OWNER_STATE, check_id, check_len},
     node::Shared,
+    report,
     state::{Change, PeerName, Plan},
     watch::Next,
 };
@@ -111,7 +112,7 @@ impl NodeApi {
                     api.shared.state().forget_unused_room(&change.name.room);
                     Err(refusal(&error))
                 }
-                Reply::Done => Err(Status::internal("the shard gave another command's answer")),
+                Reply::Report(_) | Reply::Done => Err(wrong_answer()),
             }
         });
         let answer = answer.inspect_err(|_| self.shared.state().forget_unused_room(&room))?;
@@ -165,6 +166,10 @@ fn refusal(error: &ApplyError) -> Status {
             Status::invalid_argument(error.to_string())
         }
     }
+}
+
+fn wrong_answer() -> Status {
+    Status::internal("the shard gave another command's answer")
 }
 
 fn stopped<T>(answer: Result<T, oneshot::error::RecvError>) -> Result<T, Status> {
@@ -298,6 +303,27 @@ impl NodeService for NodeApi {
             stopped(answer.await)?;
         }
         Ok(Response::new(pb::SendDataResponse {}))
+    }
+
+    async fn get_peer_report(
+        &self,
+        request: Request<pb::GetPeerReportRequest>,
+    ) -> Result<Response<pb::PeerReport>, Status> {
+        let request = request.into_inner();
+        check_id("room_id", &request.room_id)?;
+        check_id("peer_id", &request.peer_id)?;
+        let name =
+            PeerName { room: RoomId::new(&request.room_id), peer: PeerId::new(&request.peer_id) };
+        let missing = || Status::not_found("no such peer on this node");
+        let shard = self.shared.state().shard_of(&name).ok_or_else(missing)?;
+        let PeerName { room, peer } = name;
+        let answer =
+            self.send(shard, Command::ReportPeer { room, peer }, move |reply| match reply {
+                Reply::Report(report) => report.ok_or_else(missing),
+                Reply::Applied(_) | Reply::Done => Err(wrong_answer()),
+            })?;
+        let report = stopped(answer.await)??;
+        Ok(Response::new(report::peer_report(&report)))
     }
 
     async fn watch(

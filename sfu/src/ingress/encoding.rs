@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, IngressStream, KeyframeRequester, NackGenerator, RateMeter,
+    DropReason, EncodingStats, IngressStream, KeyframeRequester, NackGenerator, RateMeter,
     layer_rate::LayerMeter,
     layers::{LayerReader, PayloadLayers},
 };
 use crate::{
     cache::{FrameFacts, PacketCache, PacketMeta},
-    rtp::{Codec, MediaKind, Seq16, SeqNo, Ssrc},
+    rtp::{Bitrate, Codec, MediaKind, Seq16, SeqNo, Ssrc},
     wire::{
         BufferTooSmall, RtpPacket,
         rtcp::{CompoundWriter, FirEntry, Pli},
@@ -41,6 +41,20 @@ pub(super) struct Encoding {
     relayed_generation: u8,
     /// Somebody may switch to it: its packets are kept.
     pub(super) demanded: bool,
+    /// Since the track began.
+    pub(super) counted: Counted,
+}
+
+/// What an encoding counts for statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    packets: u64,
+    bytes: u64,
+    frames: u64,
+    keyframes: u64,
+    pub(super) repaired: u64,
+    nacks: u64,
+    keyframe_requests: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,12 +82,42 @@ impl Encoding {
             relay_nack: NackGenerator::default(),
             relayed_generation: 0,
             demanded: true,
+            counted: Counted::default(),
+        }
+    }
+
+    /// What is known of it. Whether it is live is known to its track.
+    pub(super) fn stats(&mut self, now: Instant, live: bool) -> EncodingStats {
+        let Counted { packets, bytes, frames, keyframes, repaired, nacks, keyframe_requests } =
+            self.counted;
+        let stream = self.stream.as_ref();
+        let reception = stream.map(IngressStream::reception);
+        EncodingStats {
+            ssrc: stream.map(IngressStream::ssrc),
+            live,
+            demanded: self.demanded,
+            // The meter forgets; after a long silence it says so only when it is asked.
+            bitrate: if self.last_packet.is_some() { self.rate.rate(now) } else { Bitrate::ZERO },
+            packets,
+            bytes,
+            frames,
+            keyframes,
+            lost: reception.map_or(0, |reception| reception.lost()),
+            repaired,
+            fraction_lost: reception.map_or(0, |reception| reception.fraction_lost()),
+            jitter: reception.map_or(0, |reception| reception.jitter()),
+            nacks,
+            keyframe_requests,
         }
     }
 
     /// Counts a packet of `bytes`, headers included.
-    pub(super) fn measure(&mut self, now: Instant, bytes: usize, frame: &FrameFacts) {
+    pub(super) fn measure(&mut self, now: Instant, bytes: usize, marker: bool, frame: &FrameFacts) {
         self.rate.add(now, bytes);
+        self.counted.packets += 1;
+        self.counted.bytes += bytes as u64;
+        self.counted.frames += u64::from(marker);
+        self.counted.keyframes += u64::from(frame.start && frame.keyframe);
         if frame.layers.is_some() {
             self.layer_rates.get_or_insert_default().add(now, bytes, frame);
         }
@@ -188,7 +232,7 @@ impl Encoding {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let media = stream.ssrc();
         if repairs {
-            poll_nack(stream, now, rtt, sender, writer)?;
+            poll_nack(stream, now, rtt, sender, &mut self.counted.nacks, writer)?;
         } else {
             stream.nack().clear();
         }
@@ -206,6 +250,7 @@ impl Encoding {
             self.fir_seq = self.fir_seq.wrapping_add(1);
         }
         self.keyframe.poll(now);
+        self.counted.keyframe_requests += 1;
         Ok(())
     }
 }
@@ -215,6 +260,7 @@ fn poll_nack(
     now: Instant,
     rtt: Duration,
     sender: Ssrc,
+    asked: &mut u64,
     writer: &mut CompoundWriter<'_>,
 ) -> Result<(), BufferTooSmall> {
     let media = stream.ssrc();
@@ -234,6 +280,7 @@ fn poll_nack(
             true
         });
         writer.nack(sender, media, lost[..count].iter().copied())?;
+        *asked += count as u64;
         if !more {
             return Ok(());
         }

@@ -24,6 +24,8 @@ pub struct ReceptionStats {
     /// In 1/16 of the clock's unit.
     jitter16: u32,
     last_sr: Option<(u32, Instant)>,
+    /// As the last block said.
+    fraction_lost: u8,
 }
 
 impl ReceptionStats {
@@ -41,7 +43,23 @@ impl ReceptionStats {
             transit: None,
             jitter16: 0,
             last_sr: None,
+            fraction_lost: 0,
         }
+    }
+
+    /// Packets that did not come so far; duplicates and repaired ones are not counted as come.
+    pub fn lost(&self) -> u64 {
+        (self.highest - self.base + 1).saturating_sub(self.received)
+    }
+
+    /// Packets lost between the last two reports, in 1/256.
+    pub fn fraction_lost(&self) -> u8 {
+        self.fraction_lost
+    }
+
+    /// Interarrival jitter (RFC 3550 section 6.4.1), in the clock's units.
+    pub fn jitter(&self) -> u32 {
+        self.jitter16 >> 4
     }
 
     /// The SSRC reported on.
@@ -84,6 +102,7 @@ impl ReceptionStats {
             Some(lost) if expected_since > 0 => ((lost << 8) / expected_since).min(255) as u8,
             _ => 0,
         };
+        self.fraction_lost = fraction_lost;
         let (last_sr, since) = self
             .last_sr
             .map_or((0, Duration::ZERO), |(sr, at)| (sr, now.saturating_duration_since(at)));

@@ -92,6 +92,11 @@ impl IngressStream {
         self.clock_rate
     }
 
+    /// How the media was received.
+    pub fn reception(&self) -> &ReceptionStats {
+        &self.reception
+    }
+
     /// When feedback about lost packets is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.nack.poll_timeout()

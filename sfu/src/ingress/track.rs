@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, NackGenerator,
+    DropReason, EncodingStats, NackGenerator,
     audio::AudioActivity,
     describe::{Described, describe},
     encoding::Encoding,
@@ -162,6 +162,7 @@ impl PublishedTrack {
         };
         let original = Seq16(u16::from_be_bytes(*original));
         let placed = stream.handle_rtx(now, &packet.header, original)?;
+        slot.counted.repaired += 1;
         self.store(now, encoding, packet, payload, placed, extensions, codec, false)
     }
 
@@ -179,7 +180,7 @@ impl PublishedTrack {
             self.encodings.get_mut(usize::from(meta.encoding)).ok_or(DropReason::NoEncoding)?;
         slot.cache.insert(now, packet)?;
         let started = slot.last_packet.replace(now).is_none();
-        slot.measure(now, packet.payload.len(), &meta.frame);
+        slot.measure(now, packet.payload.len(), meta.marker, &meta.frame);
         if let Some(layers) = meta.frame.layers.filter(|layers| layers.has_structure) {
             // Read again rather than carried along: it comes with keyframes only.
             let (descriptor, mut frame) = (packet.dependency_descriptor, meta.frame);
@@ -412,6 +413,14 @@ impl PublishedTrack {
         self.audio.take(now)
     }
 
+    /// What is known of each encoding, lowest quality first.
+    pub fn encoding_stats(&mut self, now: Instant) -> impl Iterator<Item = EncodingStats> + '_ {
+        let live = self.live();
+        (0u8..)
+            .zip(&mut self.encodings)
+            .map(move |(index, encoding)| encoding.stats(now, live.contains(index)))
+    }
+
     /// The SSRC of an encoding's media, once it is known.
     pub fn ssrc(&self, encoding: u8) -> Option<Ssrc> {
         Some(self.encodings.get(usize::from(encoding))?.stream.as_ref()?.ssrc())
@@ -469,7 +478,6 @@ impl PublishedTrack {
             self.audio.add(now, level);
         }
         let slot = &mut self.encodings[usize::from(encoding)];
-        slot.rate.add(now, packet.header.header_len + packet.payload.len());
         slot.last_packet = Some(now);
         let dependency_descriptor = extensions.dependency_descriptor.unwrap_or(&[]);
         let frame_number = match padding {
@@ -479,7 +487,8 @@ impl PublishedTrack {
                 slot.layers.read(placed.seq, dependency_descriptor, layers, frame)
             }
         };
-        slot.measure(now, packet.header.header_len + packet.payload.len(), &described.frame);
+        let bytes = packet.header.header_len + packet.payload.len();
+        slot.measure(now, bytes, packet.header.marker, &described.frame);
         if described.frame.layers.is_some_and(|layers| layers.has_structure)
             && let Some(targets) = self.decode_targets.get_mut(usize::from(encoding))
         {

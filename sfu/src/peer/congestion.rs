@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{Estimate, EstimateLimit};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
     egress::Pacer,
@@ -338,6 +339,19 @@ impl Congestion {
     pub(crate) fn invalidate(&mut self) -> bool {
         self.allocated = None;
         self.is_controlled()
+    }
+
+    /// The estimate and what holds it; `None` while there is none to keep to.
+    pub(crate) fn stats(&self) -> Option<Estimate> {
+        let stats = self.estimator.stats();
+        let capped = self.cap.is_some_and(|cap| cap < stats.estimate);
+        let limit = if capped { EstimateLimit::Cap } else { EstimateLimit::Path(stats.limit) };
+        self.is_controlled().then_some(Estimate { rate: stats.estimate, limit })
+    }
+
+    /// Packets that wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// For statistics.

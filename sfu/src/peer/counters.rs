@@ -175,6 +175,10 @@ pub struct Counters {
     pub resends_over_budget: u64,
     /// Packets sent again to fill a probe for bandwidth.
     pub probe_padding: u64,
+    /// Packets that subscribers asked for again, each time counted.
+    pub nacked: u64,
+    /// PLI and FIR of subscribers.
+    pub keyframe_requests: u64,
     /// Packets asked for by a subscriber or another shard that were in no cache.
     pub nack_misses: u64,
     /// Times that a publisher was sent NACKs or keyframe requests.

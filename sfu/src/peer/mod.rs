@@ -6,6 +6,7 @@ mod data;
 mod limits;
 mod link;
 mod outbox;
+mod report;
 mod sharing;
 mod spec;
 mod stats;
@@ -20,9 +21,12 @@ use slab::Slab;
 
 pub use counters::{Counters, DropReason};
 pub use outbox::Transmit;
+pub use report::{
+    EgressCounters, EstimateReport, PathReport, PeerReport, SubscriptionReport, TrackReport,
+};
 pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, TrackSpec};
-pub use stats::{DirectionStats, PathStats};
-pub(crate) use stats::{PathRecorder, jitter_time};
+pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
+pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
 pub(crate) use congestion::{Congestion, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
@@ -109,6 +113,10 @@ pub(crate) struct Peer {
     pub(crate) cname: [u8; 16],
     pub(crate) rtt: Option<Duration>,
     pub(crate) path: PathRecorder,
+    /// What it adds to the shard's sums.
+    pub(crate) told: Told,
+    /// What left by subscriptions that are gone.
+    past: EgressCounters,
 }
 
 /// Bursts of media that pass the cap on its bitrate: a keyframe of all layers at once.
@@ -152,6 +160,8 @@ impl Peer {
             cname: birth.cname,
             rtt: None,
             path: PathRecorder::new(now),
+            told: Told::default(),
+            past: EgressCounters::default(),
             spec,
         }
     }
@@ -166,6 +176,11 @@ impl Peer {
     /// Adds a published track.
     pub(crate) fn add_track(&mut self, track: PeerTrack) {
         self.tracks.insert(track);
+    }
+
+    /// What it publishes, and where each track's packets go.
+    pub(crate) fn published(&self) -> impl Iterator<Item = (&TrackSpec, RouteKey)> {
+        self.tracks.iter().map(|(_, track)| (&track.spec, track.route))
     }
 
     /// A published track by name.
@@ -244,8 +259,18 @@ impl Peer {
         self.by_ssrc.retain(|_, known| *known != slot);
         self.pending.retain(|(_, known)| *known != slot);
         self.congestion.forget(slot);
+        self.past += subscription.sent;
         self.used.extend(subscription.egress.next_numbers().into_iter().flatten());
         Some(subscription)
+    }
+
+    /// What left by all its subscriptions, present and former.
+    pub(crate) fn sent(&self) -> EgressCounters {
+        let mut sum = self.past;
+        for (_, subscription) in &self.subscriptions {
+            sum += subscription.sent;
+        }
+        sum
     }
 
     /// Where an SSRC that left here before has to go on.

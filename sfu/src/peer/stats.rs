@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rtp::Bitrate;
+use crate::{bwe::Limit, rtp::Bitrate};
 
 /// How often the control plane hears of a peer.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -14,6 +14,50 @@ pub struct DirectionStats {
     pub loss: Option<u16>,
     /// Interarrival jitter (RFC 3550 section 6.4.1), the worst of all streams.
     pub jitter: Duration,
+}
+
+/// What a path is thought to take, and why not more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Estimate {
+    /// Of everything that may leave.
+    pub rate: Bitrate,
+    /// What holds it.
+    pub limit: EstimateLimit,
+}
+
+/// What holds an estimate where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EstimateLimit {
+    /// The path, or what is known of it.
+    Path(Limit),
+    /// The control plane's cap is below it.
+    Cap,
+}
+
+impl EstimateLimit {
+    /// All of them, each with its name in metrics.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Path(Limit::Start), "start"),
+        (Self::Path(Limit::Delay), "delay"),
+        (Self::Path(Limit::Loss), "loss"),
+        (Self::Path(Limit::Remb), "remb"),
+        (Self::Path(Limit::Silence), "silence"),
+        (Self::Path(Limit::Max), "max"),
+        (Self::Cap, "cap"),
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        Self::ALL.iter().position(|(limit, _)| *limit == self).unwrap_or(0)
+    }
+}
+
+/// What a peer adds to its shard's sums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) estimate: Option<Estimate>,
+    pub(crate) subscriptions: u64,
+    pub(crate) starved: u64,
 }
 
 /// What a path was like between two events.
@@ -33,6 +77,8 @@ pub struct PathStats {
     pub layers_wanted: u32,
     /// Of these, how many it gets.
     pub layers_given: u32,
+    /// `None` while the peer gives no feedback from which to estimate.
+    pub estimate: Option<Estimate>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,12 +112,21 @@ pub(crate) struct PathRecorder {
     egress: Direction,
     /// Bytes to the peer when the interval began.
     sent: u64,
+    /// Of the last whole interval.
+    last: PathStats,
 }
 
 impl PathRecorder {
     pub(crate) fn new(now: Instant) -> Self {
         let nothing = Direction::default();
-        Self { since: now, heard_at: now, ingress: nothing, egress: nothing, sent: 0 }
+        Self {
+            since: now,
+            heard_at: now,
+            ingress: nothing,
+            egress: nothing,
+            sent: 0,
+            last: PathStats::default(),
+        }
     }
 
     /// What we report of a stream of the peer.
@@ -84,8 +139,8 @@ impl PathRecorder {
         self.egress.add(fraction_lost, jitter);
     }
 
-    /// What there is to say, where it is time. `sent` is all bytes that went to the peer.
-    pub(crate) fn poll(&mut self, now: Instant, sent: u64) -> Option<PathStats> {
+    /// What there is to say, where it is time, and about how long an interval. `sent` is all bytes that went to the peer.
+    pub(crate) fn poll(&mut self, now: Instant, sent: u64) -> Option<(PathStats, Duration)> {
         let passed = now.saturating_duration_since(self.since);
         if passed < INTERVAL {
             return None;
@@ -94,13 +149,20 @@ impl PathRecorder {
             std::mem::replace(self, Self { sent, heard_at: self.heard_at, ..Self::new(now) });
         let bits = u128::from(sent.saturating_sub(before.sent)) * 8_000;
         let rate = bits / passed.as_millis().max(1);
-        Some(PathStats {
+        let stats = PathStats {
             ingress: before.ingress.stats(),
             egress: before.egress.stats(),
             egress_bitrate: Bitrate::from_bps(u64::try_from(rate).unwrap_or(u64::MAX)),
             silent: now.saturating_duration_since(before.heard_at),
             ..PathStats::default()
-        })
+        };
+        self.last = stats;
+        Some((stats, passed))
+    }
+
+    /// The last whole interval's numbers.
+    pub(crate) fn last(&self) -> &PathStats {
+        &self.last
     }
 }
 
@@ -124,12 +186,13 @@ mod tests {
         recorder.add_egress(64, jitter_time(1_800, false));
         assert_eq!(recorder.poll(start + Duration::from_secs(1), 1_000), None, "too early");
         recorder.heard_at = start + Duration::from_secs(1);
-        let stats = recorder.poll(start + Duration::from_secs(2), 250_000).unwrap();
+        let (stats, passed) = recorder.poll(start + Duration::from_secs(2), 250_000).unwrap();
+        assert_eq!((passed, recorder.last()), (Duration::from_secs(2), &stats));
         assert_eq!(stats.egress.loss, Some(125), "an eighth of the packets");
         assert_eq!(stats.egress.jitter, Duration::from_millis(20));
         assert_eq!((stats.ingress.loss, stats.silent), (None, Duration::from_secs(1)));
         assert_eq!(stats.egress_bitrate, Bitrate::from_kbps(1_000));
-        let next = recorder.poll(start + Duration::from_secs(4), 250_000).unwrap();
+        let (next, _) = recorder.poll(start + Duration::from_secs(4), 250_000).unwrap();
         assert_eq!((next.egress.loss, next.egress_bitrate), (None, Bitrate::ZERO));
     }
 }

@@ -1,15 +1,18 @@
 //! One track on its way to one peer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{DropReason, Link, PeerSpec, SubscriptionSpec, congestion::Waiting};
+use super::{
+    DropReason, EgressCounters, Link, PeerSpec, SubscriptionReport, SubscriptionSpec,
+    congestion::Waiting, jitter_time,
+};
 use crate::{
     cache::{CachedPacket, EncodingSet},
     egress::{Claim, EgressConfig, EgressStream, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     room::RouteKey,
-    rtp::{DataSize, MediaKind, SeqNo},
+    rtp::{Bitrate, DataSize, MediaKind, SeqNo},
     wire::rtcp::SenderInfo,
 };
 
@@ -30,6 +33,12 @@ pub(crate) struct Subscription {
     granted: Grant,
     /// Its place in the sharing of the estimate.
     pub(crate) claim: Claim,
+    /// What left.
+    pub(crate) sent: EgressCounters,
+    switches: u64,
+    sent_at: Option<Instant>,
+    /// Bytes of media when the rate was taken last, and that rate.
+    measured: (u64, Bitrate),
 }
 
 /// What the estimate allows of a track.
@@ -88,6 +97,10 @@ impl Subscription {
             formats: 0,
             granted: Grant::All,
             claim: Claim::default(),
+            sent: EgressCounters::default(),
+            switches: 0,
+            sent_at: None,
+            measured: (0, Bitrate::ZERO),
         }
     }
 
@@ -144,14 +157,50 @@ impl Subscription {
         self.forwarder.as_ref()?.selector().current()
     }
 
-    /// Spatial layers of a video track that are asked for and have packets, and how many of them pass. The layers within
-    /// one encoding are not told apart.
-    pub(crate) fn layers(&self, live: EncodingSet) -> (u32, u32) {
-        let highest = (0..EncodingSet::MAX).rev().find(|encoding| live.contains(*encoding));
+    /// Spatial layers of a video track that are asked for and have packets, and how many of them pass. `highest` is the
+    /// top of the track's ladder.
+    pub(crate) fn layers(&self, highest: Option<u8>) -> (u32, u32) {
         let (Some(highest), Some(wanted)) = (highest, self.max_spatial()) else { return (0, 0) };
         let wanted = highest.min(wanted);
-        let given = self.current().map_or(0, |current| u32::from(current.min(wanted)) + 1);
+        let given = self.passing().map_or(0, |layers| u32::from(layers.spatial.min(wanted)) + 1);
         (u32::from(wanted) + 1, given)
+    }
+
+    /// The step of the track's ladder that passes.
+    fn passing(&self) -> Option<Layers> {
+        self.forwarder.as_ref()?.selector().current_layers()
+    }
+
+    /// An interval of this length is over.
+    pub(crate) fn measure(&mut self, passed: Duration) {
+        let since = DataSize::from_bytes(self.sent.bytes - self.measured.0);
+        self.measured = (self.sent.bytes, since.per(passed).unwrap_or(Bitrate::ZERO));
+    }
+
+    /// What is known of it; `track` is `None` while it is not published.
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+        track: Option<&PublishedTrack>,
+    ) -> SubscriptionReport {
+        let kind = track.map(PublishedTrack::kind);
+        let audio = kind == Some(MediaKind::Audio);
+        let wanted = self.wish();
+        SubscriptionReport {
+            track: self.spec.track.clone(),
+            kind,
+            wanted,
+            target: wanted.and_then(|wish| self.granted.bound(wish)),
+            current: track.and_then(|_| self.passing()),
+            starved: wanted.is_some() && self.granted == Grant::Nothing,
+            waits_for_keyframe: !audio && self.wants_keyframe().is_some(),
+            idle: self.sent_at.map(|at| now.saturating_duration_since(at)),
+            switches: self.switches,
+            sent: self.sent,
+            bitrate: self.measured.1,
+            fraction_lost: self.egress.fraction_lost(),
+            jitter: jitter_time(self.egress.jitter(), audio),
+        }
     }
 
     /// Highest spatial layer that is asked for; `None` while paused.
@@ -250,6 +299,10 @@ impl Subscription {
             Some(len) => {
                 link.counters.media_out += 1;
                 link.counters.media_bytes_out += len as u64;
+                self.sent.packets += 1;
+                self.sent.bytes += len as u64;
+                self.switches += u64::from(rewritten.opens);
+                self.sent_at = Some(link.now);
             }
             None => link.counters.drop(DropReason::Unforwardable),
         }
@@ -267,6 +320,7 @@ impl Subscription {
         while let Some(resend) = self.egress.poll_resend() {
             let Some(packet) = track.packet(resend.encoding, resend.ingress_seq) else {
                 link.counters.nack_misses += 1;
+                self.sent.resends_missed += 1;
                 missed(resend.encoding, resend.ingress_seq);
                 continue;
             };
@@ -274,11 +328,14 @@ impl Subscription {
             if !link.congestion.may_resend(link.now, size) {
                 // Whoever still misses it after a round trip asks again.
                 link.counters.resends_over_budget += 1;
+                self.sent.resends_over_budget += 1;
                 continue;
             }
             let written = self.egress.write_resend(&resend, packet, link.space());
-            if written.ok().and_then(|written| link.seal(&written)).is_some() {
+            if let Some(len) = written.ok().and_then(|written| link.seal(&written)) {
                 link.counters.retransmitted += 1;
+                self.sent.resent_packets += 1;
+                self.sent.resent_bytes += len as u64;
             }
         }
     }
@@ -300,6 +357,7 @@ impl Subscription {
         };
         let len = link.seal(&written.ok()?)?;
         link.counters.probe_padding += 1;
+        self.sent.padding_packets += 1;
         Some(len)
     }
 

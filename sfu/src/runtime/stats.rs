@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    shard::{DropReason, Shard, Timer},
+    shard::{DropReason, EstimateLimit, Shard, Timer},
     telemetry::{Description, Kind},
 };
 
@@ -48,6 +48,9 @@ pub(crate) fn describe() -> Arc<[Description]> {
         gauge("peers", "Peers now"),
         gauge("outputs_waiting", "Events and answers that wait for the control side"),
         gauge("tcp_connections", "ICE-TCP connections now"),
+        gauge("egress_estimate", "Sum of the bandwidth estimates of all peers, bits per second"),
+        gauge("subscriptions", "Tracks that peers receive"),
+        gauge("subscriptions_starved", "Of these, how many are paused for want of bandwidth"),
         counter("datagrams_in", "Datagrams received"),
         counter("bytes_in", "Bytes of datagrams received"),
         counter("media_in", "Media packets that were authentic and belonged to a track"),
@@ -55,6 +58,12 @@ pub(crate) fn describe() -> Arc<[Description]> {
         counter("media_bytes_out", "Bytes of media packets sent"),
         counter("retransmitted", "Packets sent again on request"),
         counter("nack_misses", "Packets asked for that were in no cache"),
+        counter("nacked", "Packets that subscribers asked for again"),
+        counter("resends_over_budget", "Packets asked for again that had no room in the estimate"),
+        counter("probe_padding", "Packets sent to fill probes for bandwidth"),
+        counter("keyframe_requests", "Keyframes that subscribers asked for"),
+        counter("feedback_out", "Times that a publisher was sent NACKs or keyframe requests"),
+        counter("transport_feedback", "Transport-wide feedback of subscribers"),
         counter("relayed", "Packets given to other shards"),
         counter("data_out", "Data packets delivered"),
         counter("visits", "Subscribers and readers looked at to fan something out"),
@@ -79,16 +88,23 @@ pub(crate) fn describe() -> Arc<[Description]> {
         label: Some(("timer", snake_case(&format!("{timer:?}")))),
         ..counter("wakeups", "Timers that went off, by name")
     }));
+    all.extend(EstimateLimit::ALL.iter().map(|(_, name)| Description {
+        label: Some(("limit", (*name).to_owned())),
+        ..gauge("peers_by_limit", "Peers by what holds the estimate of their bandwidth")
+    }));
     all.into()
 }
 
 /// The numbers.
 pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = u64> {
-    let c = *shard.counters();
+    let (c, gauges) = (*shard.counters(), *shard.gauges());
     [
         shard.peers() as u64,
         own.outputs_waiting,
         own.tcp_connections,
+        gauges.estimated,
+        gauges.subscriptions,
+        gauges.starved,
         c.datagrams_in,
         c.bytes_in,
         c.media_in,
@@ -96,6 +112,12 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         c.media_bytes_out,
         c.retransmitted,
         c.nack_misses,
+        c.nacked,
+        c.resends_over_budget,
+        c.probe_padding,
+        c.keyframe_requests,
+        c.feedback_out,
+        c.transport_feedback,
         c.relayed,
         c.data_out,
         c.visits,
@@ -115,6 +137,7 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
     .into_iter()
     .chain(DropReason::ALL.into_iter().map(move |reason| c.drops(reason)))
     .chain(shard.wakeups().map(|(_, count)| count))
+    .chain(gauges.limits)
 }
 
 fn snake_case(camel: &str) -> String {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ingress::{PublishedTrack, TrackSource},
-    peer::{Birth, FirstNumbers, Identity, Peer, PeerTrack, Subscription},
+    peer::{Birth, FirstNumbers, Identity, Peer, PeerTrack, Subscription, Told},
     room::{PeerKey, RouteKey, Source, Taker},
     rtp::{Extension, SeqNo, Ssrc},
     transport::IceCredentials,
@@ -62,6 +62,7 @@ impl Shard {
 
     /// Removes every trace of a peer.
     pub(super) fn forget_peer(&mut self, key: PeerKey) {
+        self.tell_gauges(key, Told::default());
         let Some(peer) = self.peer_mut(key) else { return };
         let slots: Vec<u32> = peer.subscriptions.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    peer::{PathStats, PeerSpec},
+    peer::{PathStats, PeerReport, PeerSpec},
     room::{PeerId, RoomId},
     rtp::{CodecKind, Ssrc, TrackId},
 };
@@ -37,6 +37,13 @@ pub enum Command {
         /// The room.
         room: RoomId,
     },
+    /// Tells what is known of a peer, and changes nothing. Answer: [`Reply::Report`].
+    ReportPeer {
+        /// Its room.
+        room: RoomId,
+        /// The peer.
+        peer: PeerId,
+    },
     /// Sends one data packet to the peers of the room that live on this shard: send it to all shards. Answer:
     /// [`Reply::Done`].
     SendData {
@@ -56,6 +63,8 @@ pub enum Command {
 pub enum Reply {
     /// To [`Command::ApplyPeer`].
     Applied(Result<LocalTransport, ApplyError>),
+    /// To [`Command::ReportPeer`]; `None`: no such peer lives here.
+    Report(Option<Box<PeerReport>>),
     /// To everything else: it is so now.
     Done,
 }

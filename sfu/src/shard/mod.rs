@@ -21,6 +21,7 @@ mod fuzzing;
 mod index;
 mod media;
 mod relay;
+mod report;
 mod rtcp;
 mod speakers;
 mod timer;
@@ -34,14 +35,16 @@ use slab::Slab;
 
 pub use command::{ApplyError, Command, Event, LocalTransport, LostReason, Reply, SpeakerLevel};
 pub use config::{DefaultLimits, ShardConfig};
+pub use report::Gauges;
 pub use timer::Timer;
 pub use ufrag::Ufrag;
 
 pub(crate) use crate::wire::{DatagramClass, classify};
 pub use crate::{
     peer::{
-        Counters, DataSpec, DirectionStats, DropReason, EncodingSpec, Limits, PathStats, PeerSpec,
-        SubscriptionSpec, TrackSpec, Transmit,
+        Counters, DataSpec, DirectionStats, DropReason, EgressCounters, EncodingSpec, Estimate,
+        EstimateLimit, EstimateReport, Limits, PathReport, PathStats, PeerReport, PeerSpec,
+        SubscriptionReport, SubscriptionSpec, TrackReport, TrackSpec, Transmit,
     },
     relay::RelayMessage,
     room::{PeerId, RoomId, ShardId},
@@ -60,6 +63,7 @@ use self::{
     track::Track,
 };
 use crate::{
+    cache::LadderStep,
     peer::{Lane, Outbox, Peer, Sharing},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
@@ -96,9 +100,11 @@ pub struct Shard {
     spare: Vec<Vec<u8>>,
     /// For reports.
     blocks: Vec<ReportBlock>,
+    ladder: Vec<LadderStep>,
     /// For sharing out estimates.
     sharing: Sharing,
     counters: Counters,
+    gauges: Gauges,
 }
 
 impl Shard {
@@ -124,8 +130,10 @@ impl Shard {
             events: VecDeque::new(),
             spare: Vec::new(),
             blocks: Vec::new(),
+            ladder: Vec::new(),
             sharing: Sharing::default(),
             counters: Counters::default(),
+            gauges: Gauges::default(),
         }
     }
 
@@ -158,6 +166,9 @@ impl Shard {
                     self.remove_peer(key);
                 }
                 Reply::Done
+            }
+            Command::ReportPeer { room, peer } => {
+                Reply::Report(self.report(&room, &peer).map(Box::new))
             }
             Command::SendData { room, packet, reliable, destinations } => {
                 self.broadcast(DataMessage { room, from: None, reliable, destinations, packet });

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ingress::PublishedTrack,
-    peer::{PathRecorder, jitter_time},
+    peer::{Grant, PathRecorder, Told, jitter_time},
     room::{PeerKey, RouteKey},
     rtp::{DataSize, MediaKind, Seq16, Ssrc},
     wire::{
@@ -128,11 +128,14 @@ impl Shard {
         let now = self.now;
         let Some(peer) = self.peer_mut(key) else { return };
         let Some(subscription) = peer.subscription_of(media) else { return };
-        subscription.egress.handle_nack(now, lost);
+        let mut asked = 0;
+        subscription.egress.handle_nack(now, lost.inspect(|_| asked += 1));
+        subscription.sent.nacked += asked;
         subscription.resending = true;
         if !std::mem::replace(&mut peer.resending, true) {
             self.fanout.resend(key);
         }
+        self.counters.nacked += asked;
     }
 
     fn keyframe_wanted(&mut self, key: PeerKey, media: Ssrc) {
@@ -140,6 +143,8 @@ impl Shard {
         let Some(subscription) = peer.subscription_of(media) else { return };
         let encoding = subscription.current().or(subscription.wants_keyframe());
         let route = subscription.route;
+        subscription.sent.keyframe_requests += 1;
+        self.counters.keyframe_requests += 1;
         if let Some(encoding) = encoding {
             self.fanout.keyframes.push((route, encoding));
         }
@@ -231,20 +236,31 @@ impl Shard {
     /// Tells how a peer's path was, where it is time.
     fn tell_path(&mut self, key: PeerKey) {
         let now = self.now;
-        let Self { peers, tracks, events, .. } = self;
+        let Self { peers, tracks, events, ladder, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
-        let Some(mut stats) = peer.path.poll(now, peer.congestion.sent().bytes()) else { return };
+        let sent = peer.congestion.sent().bytes();
+        let Some((mut stats, passed)) = peer.path.poll(now, sent) else { return };
         stats.rtt = peer.rtt;
-        for (_, subscription) in &peer.subscriptions {
-            let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
+        stats.estimate = peer.congestion.stats();
+        let mut told = Told { estimate: stats.estimate, ..Told::default() };
+        for (_, subscription) in &mut peer.subscriptions {
+            subscription.measure(passed);
+            let starved = subscription.granted() == Grant::Nothing && !subscription.spec.paused;
+            told.subscriptions += 1;
+            told.starved += u64::from(starved);
+            let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
             let video = track.filter(|track| track.published.kind() == MediaKind::Video);
             let Some(track) = video else { continue };
-            let (wanted, given) = subscription.layers(track.live);
+            ladder.clear();
+            track.published.ladder(now, ladder);
+            let highest = ladder.iter().map(|step| step.layers.spatial).max();
+            let (wanted, given) = subscription.layers(highest);
             stats.layers_wanted += wanted;
             stats.layers_given += given;
         }
         let (room, peer) = (peer.identity.room_id.clone(), peer.identity.id.clone());
         events.push_back(Event::PeerStats { room, peer, stats });
+        self.tell_gauges(key, told);
     }
 
     pub(super) fn report_interval(&mut self) -> Duration {

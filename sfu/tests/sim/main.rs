@@ -13,4 +13,5 @@ mod limits;
 mod path;
 mod quality;
 mod relay;
+mod report;
 mod speakers;

@@ -167,7 +167,7 @@ impl World {
         let shard = it.shard;
         match self.command(shard, command) {
             Reply::Applied(result) => result,
-            Reply::Done => panic!("wrong reply"),
+            Reply::Report(_) | Reply::Done => panic!("wrong reply"),
         }
     }
 

@@ -368,6 +368,17 @@ fn what_nobody_gets_is_neither_kept_nor_repaired() {
 }
 
 #[test]
+fn each_packet_counts_once_in_the_rate() {
+    let now = start();
+    let mut track = video(1);
+    for n in 0..20_u16 {
+        media(&mut track, now + ms(50) * n.into(), n + 1).unwrap();
+    }
+    let size = rtp(96, 1, 0, MEDIA, &payload(false, 0)).len() as u64;
+    assert_eq!(track.bitrate(now + ms(1_000), 0).bps(), size * 8 * 20);
+}
+
+#[test]
 fn sender_reports_become_clocks_and_are_echoed() {
     let now = start();
     let mut track = video(1);
