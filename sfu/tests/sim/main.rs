@@ -10,6 +10,7 @@ mod data;
 mod fanout;
 mod forwarding;
 mod limits;
+mod lipsync;
 mod path;
 mod quality;
 mod relay;
