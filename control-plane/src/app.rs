@@ -87,6 +87,7 @@ impl App {
         let app = Router::new()
             .merge(signal::routes(sessions.clone()))
             .merge(api::routes(api_state.clone()))
+            .merge(api::own_stats_routes(api_state.clone()))
             .merge(api::grpc_routes(api_state))
             .merge(api::page::routes(tokens(config, &keys)));
         tasks.spawn(server::serve(listener, tls.clone(), app, stop.clone(), config.drain_timeout));

@@ -73,6 +73,12 @@ fn own_metrics(observed: &Observed) -> String {
     registry.register("rooms", "Rooms now", gauge(population.rooms));
     registry.register("participants", "Participants in rooms now", gauge(population.participants));
     registry.register("published_tracks", "Published tracks now", gauge(population.tracks));
+    let levels = Family::<_, Gauge>::default();
+    for (level, count) in ["lost", "poor", "good", "excellent"].into_iter().zip(population.levels) {
+        levels.get_or_create(&[("quality", level)]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let help = "Participants by the quality of their connections, as it was told last";
+    registry.register("participants_by_quality", help, levels);
     observed.signal.register_metrics(&mut registry);
 
     // As many label values as the configuration names nodes.

@@ -39,6 +39,7 @@ async fn rooms_sessions_joins_messages_and_nodes_are_counted() {
     let lines = [
         "chappe_rooms 1",
         "chappe_published_tracks 0",
+        "chappe_participants_by_quality{quality=\"poor\"} 0",
         "chappe_sessions{state=\"awaiting_resume\"} 0",
         "chappe_joins_total 3",
         "chappe_joins_refused_total{reason=\"room_full\"} 1",

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use livekit_protocol as proto;
 use tonic::{Request, Response, Status};
 
-use super::ApiState;
+use super::{ApiState, stats};
 use crate::{
     auth::{AuthError, Grants},
     room::{CreateError, RequestError, RoomHandle, RoomOptions},
@@ -152,6 +152,16 @@ impl api::participant_service_server::ParticipantService for Service {
         let room = self.managed(&request, &request.get_ref().room)?;
         let found = room.participant(&request.get_ref().identity).await.map_err(refused)?;
         Ok(Response::new(participant_of(found)))
+    }
+
+    async fn get_participant_stats(
+        &self,
+        request: Request<api::GetParticipantStatsRequest>,
+    ) -> Result<Response<api::ParticipantStats>, Status> {
+        let room = self.managed(&request, &request.get_ref().room)?;
+        let identity = request.into_inner().identity;
+        let report = room.report(&identity).await.map_err(refused)?;
+        Ok(Response::new(stats::participant_stats(identity, report)))
     }
 
     async fn remove_participant(

@@ -26,7 +26,7 @@ use crate::{
     auth::{Grants, Keys, VideoGrants},
     node::testing::TestNode,
     room::{
-        ParticipantSid, RoomEvent, RoomHandle, RoomRegistry, TrackSid,
+        ParticipantSid, PeerRole, RoomEvent, RoomHandle, RoomRegistry, TrackSid,
         tests::{camera, registry, request, vp8},
     },
 };
@@ -48,7 +48,8 @@ impl Server {
         let rooms = registry(&node).await;
         let keys = Arc::new(Keys::new([(KEY.to_owned(), SECRET.to_owned())]).unwrap());
         let state = ApiState { rooms: rooms.clone(), keys: keys.clone() };
-        let app = routes(state.clone()).merge(grpc_routes(state));
+        let app =
+            routes(state.clone()).merge(own_stats_routes(state.clone())).merge(grpc_routes(state));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -74,6 +75,19 @@ impl Server {
 
     fn twirp(&self) -> RoomClient {
         RoomClient::with_api_key(&format!("http://{}", self.address), KEY, SECRET)
+    }
+
+    /// One request over a connection of its own: the whole answer.
+    async fn http(&self, method: &str, path: &str, token: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// Somebody who publishes a camera.
@@ -179,6 +193,88 @@ async fn rooms_over_grpc() {
     rooms.delete_room(server.asks(create(), delete())).await.unwrap();
     let gone = rooms.delete_room(server.asks(create(), delete())).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_participants_media_in_numbers() {
+    use chappe_proto::node::v1 as node;
+    let server = Server::start().await;
+    let anna = server.guest("r", "anna").await;
+    let ben = server.guest("r", "ben").await;
+    let delta = node::PeerDelta::default();
+    anna.room.apply_peer(&anna.sid, PeerRole::Single, delta).await.unwrap();
+    let counters = node::EgressCounters { packets: 70, nacked: 3, ..Default::default() };
+    let report = node::PeerReport {
+        connected: true,
+        path: Some(node::PathReport {
+            rtt_us: Some(20_000),
+            egress: Some(node::DirectionStats { loss_permille: Some(30), jitter_us: 4_000 }),
+            estimate: Some(node::EstimateReport {
+                estimate: 640_000,
+                limit: node::EstimateLimit::Loss.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        tracks: vec![node::TrackReport {
+            track_id: format!("{}/vp8", anna.track),
+            encodings: vec![node::EncodingReport { live: true, frames: 9, ..Default::default() }],
+            ..Default::default()
+        }],
+        subscriptions: vec![node::SubscriptionReport {
+            track_id: ben.track.to_string(),
+            wanted: Some(node::LayersReport::default()),
+            current: Some(node::LayersReport { spatial_layer: Some(1), temporal_layer: Some(2) }),
+            starved: true,
+            sent: Some(counters),
+            ..Default::default()
+        }],
+    };
+    server.node.held().reports.insert(anna.sid.to_string(), report);
+    let mut people = ParticipantServiceClient::new(server.channel().await);
+    let one = |identity: &str| api::GetParticipantStatsRequest {
+        room: "r".to_owned(),
+        identity: identity.to_owned(),
+    };
+    let asked = people.get_participant_stats(server.asks(admin("r"), one("anna"))).await;
+    let stats = asked.unwrap().into_inner();
+    assert_eq!((&*stats.sid, &*stats.identity), (&*anna.sid.0, "anna"));
+    assert_eq!(stats.quality(), api::participant_stats::Quality::Unspecified);
+    let [path] = &stats.connections[..] else { panic!("one connection: {stats:?}") };
+    assert_eq!(path.role(), api::connection_stats::Role::Both);
+    assert_eq!(path.estimate_limit(), api::connection_stats::Limit::Loss);
+    assert_eq!((path.round_trip_us, path.estimate), (Some(20_000), Some(640_000)));
+    assert_eq!((path.downlink_loss_permille, path.uplink_loss_permille), (Some(30), None));
+    assert_eq!(path.published[0].track_sid, *anna.track.0, "without the codec");
+    assert_eq!(path.published[0].encodings[0].frames, 9);
+    let taken = &path.subscribed[0];
+    assert_eq!((&*taken.track_sid, &*taken.publisher_identity), (&*ben.track.0, "ben"));
+    assert_eq!((taken.current_layer, taken.current_temporal_layer), (Some(1), Some(2)));
+    assert!(taken.wanted && taken.paused);
+    assert_eq!((taken.packets, taken.nacks), (70, 3));
+
+    // The page asks with the token that it joined with, and hears of its own only.
+    let path = "/page/stats";
+    let ask = async |grants: &Grants| {
+        let token = server.keys.mint(grants, Duration::from_secs(60), SystemTime::now()).unwrap();
+        server.http("GET", path, &token).await
+    };
+    let own = ask(&Grants::to_join("r", "anna")).await;
+    assert!(own.starts_with("HTTP/1.1 200") && own.contains("\"estimate\":640000"), "{own}");
+    assert!(own.contains("\"limit\":\"loss\"") && own.contains("\"layer\":1"), "{own}");
+    let other = ask(&Grants::to_join("r", "carl")).await;
+    assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+    let no_guest = Grants { video: admin("r"), ..Grants::to_join("r", "anna") };
+    assert!(ask(&no_guest).await.starts_with("HTTP/1.1 403"));
+    assert!(server.http("GET", path, "nonsense").await.starts_with("HTTP/1.1 401"));
+
+    // Without media there is nothing to tell; a stranger is an error; not everybody may ask.
+    let asked = people.get_participant_stats(server.asks(admin("r"), one("ben"))).await;
+    assert!(asked.unwrap().into_inner().connections.is_empty());
+    let missing = people.get_participant_stats(server.asks(admin("r"), one("carl"))).await;
+    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
+    let denied = people.get_participant_stats(server.asks(list(), one("anna"))).await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]

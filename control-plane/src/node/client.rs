@@ -208,6 +208,15 @@ impl Node {
         .await
     }
 
+    /// What is known of a peer's media.
+    pub async fn peer_report(
+        &self,
+        request: proto::GetPeerReportRequest,
+    ) -> Result<proto::PeerReport, CallError> {
+        let mut client = self.0.client.clone();
+        within(client.get_peer_report(request)).await
+    }
+
     /// Ends a peer.
     pub async fn remove_peer(&self, request: &proto::RemovePeerRequest) -> Result<(), CallError> {
         retry(|| {

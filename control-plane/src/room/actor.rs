@@ -23,6 +23,7 @@ use super::{
     ids,
     peer::{PeerLink, PeerPlace},
     registry::LiveRooms,
+    report,
     state::{Effect, MAX_SAVED, Now, RoomState},
     types::*,
 };
@@ -282,6 +283,7 @@ impl RoomActor {
             Message::Participants { reply } => {
                 let _ = reply.send(Ok(self.state.everybody()));
             }
+            Message::Report { identity, reply } => self.report(&identity, reply),
             Message::SendData { packet, reliable, destinations, reply } => {
                 self.send_data(&packet, reliable, destinations, reply);
             }
@@ -463,6 +465,16 @@ impl RoomActor {
         });
     }
 
+    fn report(&self, identity: &str, reply: Reply<ParticipantReport>) {
+        let Some(report) = self.state.report(identity) else {
+            let _ = reply.send(Err(RequestError::NotFound(format!("participant {identity}"))));
+            return;
+        };
+        let own = self.peers.keys().filter(|(owner, _)| *owner == report.sid);
+        let roles = own.map(|(_, role)| *role).collect();
+        report::ask(self.home.node.clone(), self.state.sid().to_owned(), roles, report, reply);
+    }
+
     fn notice(&mut self, notice: NodeNotice, now: Now) {
         match notice {
             NodeNotice::Event(event) => self.node_event(event, now),
@@ -618,7 +630,8 @@ impl RoomActor {
         if self.unsaved && self.saving.is_none() && !self.ended {
             self.save();
         }
-        self.count.set(self.state.participants(), self.state.published_tracks());
+        let state = &self.state;
+        self.count.set(state.participants(), state.published_tracks(), state.levels());
     }
 
     fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {

@@ -90,6 +90,10 @@ pub(super) enum Message {
         metadata: String,
         reply: Reply<proto::Room>,
     },
+    Report {
+        identity: String,
+        reply: Reply<ParticipantReport>,
+    },
     Participants {
         reply: Reply<Vec<proto::ParticipantInfo>>,
     },
@@ -136,12 +140,17 @@ pub struct RoomHandle {
 pub(super) struct Count {
     participants: AtomicUsize,
     tracks: AtomicUsize,
+    /// Participants by level of their connections: see `RoomState::levels`.
+    levels: [AtomicUsize; 4],
 }
 
 impl Count {
-    pub(super) fn set(&self, participants: usize, tracks: usize) {
+    pub(super) fn set(&self, participants: usize, tracks: usize, levels: [usize; 4]) {
         self.participants.store(participants, Ordering::Relaxed);
         self.tracks.store(tracks, Ordering::Relaxed);
+        for (place, count) in self.levels.iter().zip(levels) {
+            place.store(count, Ordering::Relaxed);
+        }
     }
 }
 
@@ -155,10 +164,11 @@ impl RoomHandle {
         &self.count
     }
 
-    /// Participants and published tracks now.
-    pub(super) fn population(&self) -> (usize, usize) {
+    /// Participants and published tracks now, and participants by level of their connections.
+    pub(super) fn population(&self) -> (usize, usize, [usize; 4]) {
         let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        (count(&self.count.participants), count(&self.count.tracks))
+        let Count { participants, tracks, levels } = &*self.count;
+        (count(participants), count(tracks), levels.each_ref().map(count))
     }
 
     /// `RM_` and 12 characters.
@@ -376,6 +386,12 @@ impl RoomHandle {
         let everybody = self.participants().await?;
         let found = everybody.into_iter().find(|participant| participant.identity == identity);
         found.ok_or_else(|| RequestError::NotFound(format!("participant {identity}")))
+    }
+
+    /// A participant's media in numbers, asked of its node now.
+    pub async fn report(&self, identity: &str) -> Result<ParticipantReport, RequestError> {
+        let identity = identity.to_owned();
+        self.ask(|reply| Message::Report { identity, reply }).await
     }
 
     /// Ends a participant's session for an API.

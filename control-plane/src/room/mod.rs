@@ -5,6 +5,7 @@ mod handle;
 mod ids;
 mod peer;
 mod registry;
+mod report;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;

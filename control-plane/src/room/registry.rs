@@ -80,6 +80,9 @@ pub struct Population {
     pub participants: usize,
     /// Tracks that these publish.
     pub tracks: usize,
+    /// Participants by level of their connections, those of whom nothing is known left out: lost, poor, good,
+    /// excellent.
+    pub levels: [usize; 4],
 }
 
 /// Live rooms, by name for clients and by sid for nodes.
@@ -245,10 +248,13 @@ impl RoomRegistry {
     pub fn population(&self) -> Population {
         let mut all = Population::default();
         for room in self.0.live.all() {
-            let (participants, tracks) = room.population();
+            let (participants, tracks, levels) = room.population();
             all.rooms += 1;
             all.participants += participants;
             all.tracks += tracks;
+            for (sum, count) in all.levels.iter_mut().zip(levels) {
+                *sum += count;
+            }
         }
         all
     }

@@ -309,6 +309,21 @@ pub enum RoomEvent {
     },
 }
 
+/// A participant's media in numbers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParticipantReport {
+    /// Whose.
+    pub sid: ParticipantSid,
+    /// As everybody was told last; `None` before anything was measured.
+    pub quality: Option<proto::ConnectionQuality>,
+    /// Mean opinion score; 0 before anything was measured.
+    pub score: f32,
+    /// Of each of its peers that the node knows.
+    pub peers: Vec<(PeerRole, node::PeerReport)>,
+    /// Who publishes a track of the room.
+    pub publishers: HashMap<TrackSid, String>,
+}
+
 /// What a room is made with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomOptions {

@@ -141,6 +141,32 @@ impl RoomState {
         if alone { self.tell(sid, event) } else { self.broadcast(&event, None) }
     }
 
+    /// What is known of a participant without asking its node.
+    pub(in crate::room) fn report(&self, identity: &str) -> Option<ParticipantReport> {
+        let participant = self.participants.get(&self.sid_of(identity)?)?;
+        let publishers = self
+            .participants
+            .values()
+            .flat_map(|one| one.tracks.keys().map(|track| (track.clone(), one.identity.clone())));
+        let Connection { level, score, .. } = participant.connection;
+        Some(ParticipantReport {
+            sid: participant.sid.clone(),
+            quality: level,
+            score,
+            peers: Vec::new(),
+            publishers: publishers.collect(),
+        })
+    }
+
+    /// Participants by level, those of whom nothing is known left out: lost, poor, good, excellent.
+    pub(in crate::room) fn levels(&self) -> [usize; 4] {
+        let mut levels = [0; 4];
+        for level in self.participants.values().filter_map(|one| one.connection.level) {
+            levels[usize::from(rank(level))] += 1;
+        }
+        levels
+    }
+
     /// Tells a participant who is new here, or was away, how the others are connected.
     pub(super) fn tell_qualities(&mut self, to: &ParticipantSid) {
         let crowd = self.participants.len() > CROWD;

@@ -181,6 +181,12 @@ async fn what_the_node_measures_reaches_everybody() {
     server.node.say(&stats(200));
     let (level, _) = ben.expect("worse quality", quality).await;
     assert_eq!(level, proto::ConnectionQuality::Poor);
+    let counted = async {
+        while server.rooms.population().levels != [0, 1, 0, 0] {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(server::PATIENCE, counted).await.expect("one poor connection is counted");
 
     let heard =
         |speakers| Body::SpeakersChanged(SpeakersChanged { room_id: room_id.clone(), speakers });
