@@ -31,7 +31,7 @@ export async function meeting(app: Element, choice: JoinChoice, token: string): 
   // For people with a console open, and for tests: the SDK's own object, nothing more than the page itself uses.
   (window as unknown as { chappe: { room: Room } }).chappe = { room };
 
-  const screen = new MeetingScreen(app, room);
+  const screen = new MeetingScreen(app, room, token);
   const ended = new Promise<string>((resolve) => {
     room.on(RoomEvent.Disconnected, (reason) => resolve(goodbye(reason)));
   });
@@ -64,9 +64,9 @@ class MeetingScreen {
   private readonly resize = new ResizeObserver(() => this.grid.arrange());
   private readonly keys = (event: KeyboardEvent) => this.key(event);
 
-  constructor(app: Element, private readonly room: Room) {
+  constructor(app: Element, private readonly room: Room, token: string) {
     this.chat = new Chat(room);
-    this.stats = new Stats(room);
+    this.stats = new Stats(room, token);
     this.chat.onUnread = () => {
       if (this.open === 'chat') this.chat.unread = 0;
       this.drawBar();
