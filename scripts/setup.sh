@@ -22,6 +22,7 @@ if [ "$what" = test ]; then
   need unshare util-linux
   need nft nftables
   need ffmpeg ffmpeg
+  need turnserver coturn
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()
@@ -30,6 +31,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   if ! { "${as_root[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }; then
     echo "setup: could not install; please run: sudo apt-get install ${missing[*]}" >&2
     exit 1
+  fi
+  # Tests start their own: the system needs no TURN server that everybody can reach.
+  if [[ " ${missing[*]} " == *" coturn "* ]] && command -v systemctl >/dev/null 2>&1; then
+    "${as_root[@]}" systemctl disable --now coturn >/dev/null 2>&1 || true
   fi
 fi
 node_version=$(node --version 2>/dev/null || echo none)

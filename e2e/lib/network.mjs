@@ -59,6 +59,40 @@ export async function cable(a, b) {
   }
 }
 
+/**
+ * Takes IPv4 away from this namespace, loopback apart, and gives it an IPv6 address. Resolves with what ends that.
+ * The test's own fetches and the browsers' debugging ports stay on loopback.
+ */
+export async function onlyIpv6() {
+  const address = 'fd77::1';
+  const old = JSON.parse(await here.run('ip', '-json', '-4', 'address', 'show', 'dev', 'chappe0'))[0].addr_info[0];
+  await here.run('ip', '-6', 'address', 'add', `${address}/64`, 'dev', 'chappe0', 'nodad');
+  await here.run('ip', '-4', 'address', 'flush', 'dev', 'chappe0');
+  return {
+    address,
+    end: async () => {
+      await here.run('ip', '-6', 'address', 'del', `${address}/64`, 'dev', 'chappe0');
+      await here.run('ip', 'address', 'add', `${old.local}/${old.prefixlen}`, 'dev', 'chappe0');
+    },
+  };
+}
+
+/** A real STUN server (coturn) in the test's own namespace; resolves once it listens. */
+export async function stunServer(address, port) {
+  const child = spawn('turnserver', [
+    '-n', '--stun-only', '--no-auth', '--no-cli', '--no-tls', '--no-dtls', '--no-rfc5780', '--log-file', 'stdout',
+    '--pidfile', '/dev/null', '--listening-ip', address, '--listening-port', String(port),
+  ], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => { said += text; });
+  child.on('error', (error) => { said += `turnserver: ${error.message}: run scripts/setup.sh test, or apt-get install coturn`; });
+  await until('the STUN server listens', async () => {
+    if (child.exitCode !== null) throw new Error(said);
+    return (await here.run('ss', '-Hlun', `sport = :${port}`)).includes(address);
+  }, { timeout: 15_000 }).catch((error) => { throw new Error(`${error.message}\n${said}`); });
+  return { end: () => child.kill('SIGKILL') };
+}
+
 /** UDP vanishes without a word, as behind a strict firewall. Resolves with what ends that. */
 export async function blockUdp() {
   await here.run('nft', 'add table inet firewall; add chain inet firewall in { type filter hook input priority 0; }; add rule inet firewall in meta l4proto udp counter drop');
@@ -70,6 +104,7 @@ export async function blockUdp() {
 
 /** A machine with a private address behind a translator that owns its outer one: what clouds call 1:1 NAT. */
 export class Translated {
+  here = '10.88.0.1';
   outer = '10.88.0.2';
   inner = '10.99.0.2';
 
@@ -78,7 +113,7 @@ export class Translated {
     network.translator = await Namespace.make();
     network.machine = await Namespace.make();
     const { translator, machine, outer, inner } = network;
-    await cable({ in: here, name: 'outer0', address: '10.88.0.1/24' }, { in: translator, name: 'outer1', address: `${outer}/24` });
+    await cable({ in: here, name: 'outer0', address: `${network.here}/24` }, { in: translator, name: 'outer1', address: `${outer}/24` });
     await cable({ in: translator, name: 'inner0', address: '10.99.0.1/24' }, { in: machine, name: 'inner1', address: `${inner}/24` });
     await machine.run('ip', 'route', 'add', 'default', 'via', '10.99.0.1');
     await translator.run('sh', '-c', 'echo 1 > /proc/sys/net/ipv4/ip_forward');

@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { Person } from '../lib/browser.mjs';
 import { meeting } from '../lib/fixture.mjs';
-import { blockUdp, Translated } from '../lib/network.mjs';
+import { blockUdp, onlyIpv6, stunServer, Translated } from '../lib/network.mjs';
 import { Server, SplitServer } from '../lib/server.mjs';
 
 /** Runs in the page: the candidate pair that brings the video of `identity`. */
@@ -15,7 +15,7 @@ async function pathOf(identity) {
   const all = new Map();
   report.forEach((entry) => all.set(entry.id, entry));
   const transport = [...all.values()].find((entry) => entry.type === 'transport');
-  const pair = all.get(transport.selectedCandidatePairId);
+  const pair = all.get(transport?.selectedCandidatePairId) ?? [...all.values()].find((entry) => entry.type === 'candidate-pair' && entry.selected);
   const end = ({ protocol, address, port, candidateType }) => ({ protocol, address, port, candidateType });
   return { local: end(all.get(pair.localCandidateId)), remote: end(all.get(pair.remoteCandidateId)) };
 }
@@ -71,6 +71,65 @@ describe('the server is behind 1:1 NAT', () => {
       const path = await person.evaluate(pathOf, other);
       assert.equal(path.remote.address, network.outer, JSON.stringify(path));
       assert.equal(path.remote.candidateType, 'host', JSON.stringify(path));
+      assert.equal(path.remote.protocol, 'udp', JSON.stringify(path));
+    }
+    await ada.close();
+    await bob.close();
+  });
+});
+
+describe('the server is behind 1:1 NAT and asks a STUN server for its address', () => {
+  const STUN_PORT = 3478;
+  let network;
+  let stun;
+  before(async () => {
+    network = await Translated.make();
+    stun = await stunServer(network.here, STUN_PORT);
+  });
+  after(() => {
+    stun?.end();
+    return network?.close();
+  });
+  const context = meeting({
+    server: () => {
+      const server = new Server({
+        address: network.outer, admin: network.outer, within: network.machine.within,
+        args: ['--rtc-stun-server', `${network.here}:${STUN_PORT}`],
+      });
+      server.env.CHAPPE_ADMIN = `${network.inner}:${server.port + 9}`;
+      return server;
+    },
+  });
+
+  test('two Chromium see and hear each other by the address that was found', { timeout: 120_000 }, async () => {
+    const { ada, bob } = await two(context, 'found');
+    for (const [person, other] of [[ada, 'bob'], [bob, 'ada']]) {
+      const path = await person.evaluate(pathOf, other);
+      assert.equal(path.remote.address, network.outer, JSON.stringify(path));
+      assert.equal(path.remote.candidateType, 'srflx', JSON.stringify(path));
+      assert.equal(path.remote.protocol, 'udp', JSON.stringify(path));
+    }
+    await ada.close();
+    await bob.close();
+  });
+});
+
+describe('there is IPv6 only', () => {
+  let network;
+  before(async () => { network = await onlyIpv6(); });
+  after(() => network?.end());
+  const context = meeting({
+    browsers: ['chrome', 'firefox'],
+    server: () => new Server({ address: `[${network.address}]` }),
+  });
+
+  test('a Chromium and a Firefox see and hear each other', { timeout: 180_000 }, async () => {
+    const ada = await (await Person.open(context.chrome, context.server, 'six', 'ada')).joined();
+    const bob = await (await Person.open(context.firefox, context.server, 'six', 'bob')).joined();
+    await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+    for (const [person, other] of [[ada, 'bob'], [bob, 'ada']]) {
+      const path = await person.evaluate(pathOf, other);
+      assert.equal(path.remote.address.replace(/[[\]]/g, ''), network.address, JSON.stringify(path));
       assert.equal(path.remote.protocol, 'udp', JSON.stringify(path));
     }
     await ada.close();
