@@ -150,6 +150,45 @@ async fn two_clients_talk_over_ice_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h265_passes_whole_from_an_intra_picture_on() {
+    let (node, mut api) = node(config(2)).await;
+    let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
+    let mut bert = Client::join(&mut api, "RM_a", "PA_bert", false, state("bert")).await;
+    drive(&mut [&mut anna, &mut bert], "both connect", |c| c.iter().all(|c| c.connected)).await;
+    anna.publish_h265(&mut api, "TR_av", 1_100).await;
+    let media = || metric(&node, "chappe_sfu_media_in_total", "");
+    drive(&mut [&mut anna, &mut bert], "a picture is under way", |_| media() > 6).await;
+    bert.kept.insert(3_100, Vec::new());
+    bert.network.downlink_loss = 5;
+    bert.subscribe(&mut api, "TR_av", true, 3_100).await;
+    drive(&mut [&mut anna, &mut bert], "packets arrive, resent ones too", |c| {
+        let mut seqs: Vec<_> = c[1].kept[&3_100].iter().map(|packet| packet.seq).collect();
+        seqs.sort_unstable();
+        let gaps = seqs.windows(2).filter(|pair| pair[1] - pair[0] != 1).count();
+        seqs.len() > 120 && gaps == 0
+    })
+    .await;
+    assert!(bert.network.lost > 0, "some were lost");
+    let mut kept = bert.kept.remove(&3_100).unwrap();
+    kept.sort_unstable_by_key(|packet| packet.seq);
+    let units: Vec<_> = kept.chunk_by(|a, b| a.time == b.time).collect();
+    let number = |unit: &[client::Kept]| {
+        u64::from_be_bytes(*unit[0].payload.last_chunk().expect("each ends with its number"))
+    };
+    let first = number(units[0]);
+    assert_eq!(first % client::H265_INTRA_EACH, 1, "an intra picture first, not {first}");
+    // The last one may be under way still.
+    for (unit, wanted) in units[..units.len() - 1].iter().zip(first..) {
+        assert_eq!(number(unit), wanted);
+        let payloads: Vec<_> = unit.iter().map(|packet| packet.payload.clone()).collect();
+        assert!(payloads == client::h265_unit(wanted), "unit {wanted}");
+        let markers = unit.iter().filter(|packet| packet.marker).count();
+        assert!(markers == 1 && unit.last().is_some_and(|packet| packet.marker), "unit {wanted}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_at_the_wrong_shards_port_gets_its_media_there() {
     let (node, mut api) = node(config(2)).await;
     let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;

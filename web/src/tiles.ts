@@ -4,6 +4,14 @@ import { ConnectionQuality, type Participant, ParticipantEvent, type RemoteTrack
 
 import { h, icon, show } from './dom';
 
+/** Between tiles, pixels; style.css has the same. */
+const GAP = 10;
+/** Of the longer side: what people get beside or below a stage. */
+const STRIP = 0.24;
+/** Width to height of the widest tile and of the tallest: what is cut off of a 16:9 picture stays small. */
+const WIDEST = 16 / 9;
+const TALLEST = 3 / 4;
+
 /** Tiles keyed by participant and source; grows and shrinks with the room. */
 export class Grid {
   readonly element = h('section', { class: 'grid', 'aria-label': 'Participants' });
@@ -36,7 +44,8 @@ export class Grid {
     if (elements.some((element, index) => this.element.children[index] !== element) || this.element.children.length !== elements.length) {
       this.element.replaceChildren(...elements);
     }
-    this.element.classList.toggle('with-screen', ordered.some((key) => key.endsWith('/screen')));
+    // The first screen is what everybody looks at; alone it fills the grid anyway.
+    this.element.classList.toggle('with-stage', elements.length > 1 && ordered[0]?.endsWith('/screen') === true);
     this.arrange();
   }
 
@@ -46,19 +55,30 @@ export class Grid {
     tile?.explain(text);
   }
 
-  /** Chooses the number of columns that makes 16:9 tiles largest. */
+  /** Chooses the number of columns that makes tiles largest, and their size: no wider than 16:9, no taller than 3:4. */
   arrange(): void {
-    const count = this.element.children.length;
-    const { clientWidth: width, clientHeight: height } = this.element;
-    if (!count || !width || !height) return;
-    let best = { columns: 1, size: 0 };
+    const staged = this.element.classList.contains('with-stage');
+    const count = this.element.children.length - Number(staged);
+    // Whole pixels, and none more than there are: a row that is too wide by a fraction breaks.
+    const { width: exactWidth, height: exactHeight } = this.element.getBoundingClientRect();
+    const [fullWidth, fullHeight] = [Math.floor(exactWidth), Math.floor(exactHeight)];
+    if (count < 1 || !fullWidth || !fullHeight) return;
+    // Beside the stage where there is more width, below it otherwise: style.css gives the stage the rest.
+    const beside = fullWidth > fullHeight;
+    const width = staged && beside ? fullWidth * STRIP : fullWidth;
+    const height = staged && !beside ? fullHeight * STRIP : fullHeight;
+    let best = { width: 0, height: 0, columns: 1 };
     for (let columns = 1; columns <= count; columns++) {
       const rows = Math.ceil(count / columns);
-      const size = Math.min(width / columns, (height / rows) * (16 / 9));
-      if (size > best.size) best = { columns, size };
+      const cell = { width: (width - (columns - 1) * GAP) / columns, height: (height - (rows - 1) * GAP) / rows };
+      const tile = { width: Math.min(cell.width, cell.height * WIDEST), height: Math.min(cell.height, cell.width / TALLEST), columns };
+      if (tile.width * tile.height > best.width * best.height) best = tile;
     }
-    this.element.style.setProperty('--columns', String(best.columns));
-    this.element.style.setProperty('--rows', String(Math.ceil(count / best.columns)));
+    const { style, classList } = this.element;
+    classList.toggle('beside', staged && beside);
+    style.setProperty('--tile-width', `${Math.floor(best.width)}px`);
+    style.setProperty('--tile-height', `${Math.floor(best.height)}px`);
+    style.setProperty('--strip', `${Math.ceil(beside ? best.columns * (best.width + GAP) : Math.ceil(count / best.columns) * (best.height + GAP))}px`);
   }
 
   clear(): void {

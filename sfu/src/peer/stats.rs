@@ -71,7 +71,8 @@ pub struct PathStats {
     pub egress: DirectionStats,
     /// Media and retransmissions to the peer.
     pub egress_bitrate: Bitrate,
-    /// Since media or feedback came from the peer.
+    /// Since anything of the peer's came: media, feedback, or a check, which consent (RFC 7675) takes each five seconds
+    /// or so from who has nothing else to send.
     pub silent: Duration,
     /// Spatial layers of video that the peer wants and that exist, the lowest of each track included.
     pub layers_wanted: u32,
@@ -106,7 +107,7 @@ impl Direction {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathRecorder {
     since: Instant,
-    /// Media or feedback came then.
+    /// Something of the peer's came then.
     pub(crate) heard_at: Instant,
     ingress: Direction,
     egress: Direction,

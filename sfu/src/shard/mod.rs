@@ -282,6 +282,9 @@ impl Shard {
         match class {
             DatagramClass::Stun => {
                 let outcome = peer.transport.handle_stun(now, path, datagram);
+                if outcome.is_ok() {
+                    peer.path.heard_at = now;
+                }
                 self.settle(key);
                 outcome?;
             }

@@ -27,6 +27,8 @@ use str0m::{
 pub(crate) const OPUS: u8 = 111;
 pub(crate) const VP8: u8 = 96;
 const VP8_RTX: u8 = 97;
+pub(crate) const H265: u8 = 102;
+const H265_RTX: u8 = 103;
 
 /// Every condition comes true within this, or the test fails. Generous: the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,7 +150,17 @@ struct Publication {
     ticks: u32,
     len: usize,
     next_at: Instant,
+    /// Frames.
     count: u64,
+    packets: u64,
+}
+
+/// A packet as it arrived.
+pub(crate) struct Kept {
+    pub(crate) seq: u64,
+    pub(crate) time: u32,
+    pub(crate) marker: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 pub(crate) struct Client {
@@ -166,6 +178,8 @@ pub(crate) struct Client {
     pub(crate) packets: HashMap<u32, Vec<u64>>,
     /// Numbers that publishers stamped their payloads with, by SSRC, in the order of arrival.
     pub(crate) stamps: HashMap<u32, Vec<u64>>,
+    /// Packets by SSRC, of those that have an entry.
+    pub(crate) kept: HashMap<u32, Vec<Kept>>,
     /// Media is sent. Off: publications wait with their first packet.
     pub(crate) sending: bool,
     /// What the network does to datagrams.
@@ -205,6 +219,7 @@ pub(crate) fn state(address: &str) -> pb::PeerState {
         codecs: vec![
             codec(OPUS, None, pb::CodecKind::Opus, 48_000, 2),
             codec(VP8, Some(VP8_RTX), pb::CodecKind::Vp8, 90_000, 0),
+            codec(H265, Some(H265_RTX), pb::CodecKind::H265, 90_000, 0),
         ],
         extensions: vec![
             extension(pb::ExtensionKind::Mid, 4),
@@ -352,6 +367,7 @@ impl Client {
             publications: Vec::new(),
             packets: HashMap::new(),
             stamps: HashMap::new(),
+            kept: HashMap::new(),
             sending: true,
             network: Network::default(),
             wake_at: start,
@@ -385,6 +401,12 @@ impl Client {
         self.publish_at(api, track_id, video, ssrc, pace).await;
     }
 
+    /// Sends [`h265_unit`]s (every 33 ms) from now on.
+    pub(crate) async fn publish_h265(&mut self, api: &mut Api, track_id: &str, ssrc: u32) {
+        let pace = Pace { every: Duration::from_millis(33), len: 0 };
+        self.publish_as(api, track_id, H265, ssrc, pace).await;
+    }
+
     /// Like [`Self::publish`], at a pace of the caller's.
     pub(crate) async fn publish_at(
         &mut self,
@@ -394,6 +416,11 @@ impl Client {
         ssrc: u32,
         pace: Pace,
     ) {
+        self.publish_as(api, track_id, if video { VP8 } else { OPUS }, ssrc, pace).await;
+    }
+
+    async fn publish_as(&mut self, api: &mut Api, track_id: &str, pt: u8, ssrc: u32, pace: Pace) {
+        let video = pt != OPUS;
         let mid = format!("p{ssrc}");
         let (kind, media) = if video {
             (pb::MediaKind::Video, MediaKind::Video)
@@ -416,12 +443,13 @@ impl Client {
         direct.declare_stream_tx(ssrc.into(), rtx, mid.as_str().into(), None).set_unpaced(true);
         self.publications.push(Publication {
             ssrc,
-            pt: if video { VP8 } else { OPUS },
+            pt,
             every: pace.every,
             ticks: (if video { 90 } else { 48 }) * pace.every.as_millis() as u32,
             len: pace.len,
             next_at: now(),
             count: 0,
+            packets: 0,
         });
     }
 
@@ -584,6 +612,14 @@ impl Client {
             Event::RtpPacket(packet) => {
                 let ssrc: u32 = *packet.header.ssrc;
                 self.packets.entry(ssrc).or_default().push(*packet.seq_no);
+                if let Some(kept) = self.kept.get_mut(&ssrc) {
+                    kept.push(Kept {
+                        seq: *packet.seq_no,
+                        time: packet.header.timestamp,
+                        marker: packet.header.marker,
+                        payload: packet.payload.to_vec(),
+                    });
+                }
                 if let Some(stamp) = packet.payload.last_chunk() {
                     self.stamps.entry(ssrc).or_default().push(u64::from_be_bytes(*stamp));
                 }
@@ -615,17 +651,61 @@ impl Client {
             publication.next_at = now + publication.every;
             publication.count += 1;
             let count = publication.count;
-            let mut payload = if publication.pt == VP8 { vp8_keyframe(count) } else { Vec::new() };
-            payload.resize(publication.len - 8, 0xaa);
-            payload.extend(count.to_be_bytes());
+            let payloads = if publication.pt == H265 {
+                h265_unit(count)
+            } else {
+                let mut payload =
+                    if publication.pt == VP8 { vp8_keyframe(count) } else { Vec::new() };
+                payload.resize(publication.len - 8, 0xaa);
+                payload.extend(count.to_be_bytes());
+                vec![payload]
+            };
             self.wake_at = now;
+            let video = publication.pt != OPUS;
             let time = count as u32 * publication.ticks;
-            let rtp =
-                RtpWrite::new(publication.pt.into(), (1_000 + count).into(), time, now, payload);
-            let rtp = rtp.marker(publication.pt == VP8).nackable(publication.pt == VP8);
-            direct.stream_tx(&publication.ssrc.into()).unwrap().write_rtp(rtp);
+            let last = payloads.len() - 1;
+            for (index, payload) in payloads.into_iter().enumerate() {
+                publication.packets += 1;
+                let seq = (1_000 + publication.packets).into();
+                let rtp = RtpWrite::new(publication.pt.into(), seq, time, now, payload);
+                let rtp = rtp.marker(video && index == last).nackable(video);
+                direct.stream_tx(&publication.ssrc.into()).unwrap().write_rtp(rtp);
+            }
         }
     }
+}
+
+/// How often an [`h265_unit`] is an intra picture.
+pub(crate) const H265_INTRA_EACH: u64 = 10;
+
+/// The packets of one access unit (RFC 7798): parameter sets in an aggregation packet and an IDR picture in fragments, or
+/// a trailing picture in a single packet. Each ends with the unit's number.
+pub(crate) fn h265_unit(number: u64) -> Vec<Vec<u8>> {
+    const TRAIL_R: u8 = 1;
+    const IDR: u8 = 19;
+    let nal = |kind: u8, len: usize| {
+        // The first bit of a slice says that it is the picture's first.
+        let mut nal = vec![kind << 1, 1, 0x80];
+        nal.resize(len - 8, number as u8);
+        nal.extend(number.to_be_bytes());
+        nal
+    };
+    if number % H265_INTRA_EACH != 1 {
+        return vec![nal(TRAIL_R, 600)];
+    }
+    let mut sets = vec![48 << 1, 1];
+    for (kind, len) in [(32, 24), (33, 40), (34, 16)] {
+        sets.extend((len as u16).to_be_bytes());
+        sets.extend(nal(kind, len));
+    }
+    let picture = nal(IDR, 2_502);
+    let parts = picture[2..].chunks(1_000);
+    let last = parts.len() - 1;
+    let fragment = |(index, part): (usize, &[u8])| {
+        let (start, end) = (u8::from(index == 0) << 7, u8::from(index == last) << 6);
+        [&[49 << 1, 1, start | end | IDR], part].concat()
+    };
+    std::iter::once(sets).chain(parts.enumerate().map(fragment)).collect()
 }
 
 /// A whole frame in one packet (RFC 7741): descriptor with a 15-bit picture id, keyframe header.

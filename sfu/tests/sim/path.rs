@@ -83,7 +83,19 @@ fn silence_is_told_while_the_peer_is_not_lost_yet() {
     world.run_for(4 * SECOND);
     world.clients[a].silent = true;
     let from = world.events.len();
-    world.run_for(10 * SECOND);
+    world.run_for(12 * SECOND);
     let longest = told(&world, from, a).iter().map(|stats| stats.silent).max().unwrap_or_default();
-    assert!(longest > Duration::from_secs(6), "{longest:?}");
+    assert!(longest > Duration::from_secs(8), "{longest:?}");
+}
+
+#[test]
+fn who_has_nothing_to_send_is_not_silent() {
+    let mut world = World::new(1);
+    let a = world.client("room", 0);
+    world.connect_all();
+    world.run_for(30 * SECOND);
+    let told = told(&world, 0, a);
+    assert!(told.len() > 10);
+    // Checks of consent are heard.
+    assert!(told.iter().all(|stats| stats.silent < Duration::from_secs(7)), "{told:?}");
 }

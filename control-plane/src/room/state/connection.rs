@@ -9,8 +9,9 @@ use livekit_protocol::{self as proto, ConnectionQuality as Level};
 use super::RoomState;
 use crate::room::types::*;
 
-/// No media or feedback for so long: the connection is lost, whatever was said before.
-const LOST_AFTER_MS: u32 = 6_000;
+/// Nothing was heard for so long: the connection is lost, whatever was said before. Who has no media to send is heard by
+/// its checks of consent, each 4 to 6 s (RFC 7675 section 5.1).
+const LOST_AFTER_MS: u32 = 8_000;
 /// Evaluations in a row that lower a level, and that raise it: bad news travels faster.
 const LOWER_AFTER: u8 = 2;
 const RAISE_AFTER: u8 = 3;
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn levels_fall_soon_and_rise_late() {
         let (good, bad) = (stats(10, 0, 1), stats(60, 150, 10));
-        let silent = node::PeerStats { silent_ms: 7_000, ..good.clone() };
+        let silent = node::PeerStats { silent_ms: 9_000, ..good.clone() };
         let mut connection = Connection::default();
         let steps = [
             ("the first", &good, true, Level::Excellent),

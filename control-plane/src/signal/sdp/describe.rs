@@ -194,8 +194,8 @@ fn describe_codec(attributes: &mut Vec<Attribute>, codec: &Codec, section: &Medi
 
 /// The track we send (RFC 8830, RFC 5576).
 fn describe_track(attributes: &mut Vec<Attribute>, track: &SendTrack) {
-    let SendTrack { stream_id, track_sid, ssrc, rtx_ssrc, .. } = track;
-    attributes.push(Attribute::with_value("msid", format!("{stream_id} {track_sid}")));
+    let SendTrack { stream_id, ssrc, rtx_ssrc, .. } = track;
+    attributes.push(Attribute::with_value("msid", format!("{stream_id} {}", track.msid_appdata())));
     if *rtx_ssrc != 0 {
         attributes.push(Attribute::with_value("ssrc-group", format!("FID {ssrc} {rtx_ssrc}")));
     }

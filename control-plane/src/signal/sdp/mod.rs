@@ -141,6 +141,16 @@ pub struct SendTrack {
     pub stereo: bool,
 }
 
+impl SendTrack {
+    /// The track's part of the msid. A browser keeps the first one that an m-line has as the id of its
+    /// MediaStreamTrack, and the JavaScript SDK takes one that starts with "TR" for the track's: on an m-line that is
+    /// used again it would be that of another. It is left out where the SDK looks by m-line anyway.
+    fn msid_appdata(&self) -> &str {
+        let named = self.stream_id.ends_with(&self.track_sid);
+        if named { &self.track_sid } else { self.track_sid.trim_start_matches("TR_") }
+    }
+}
+
 /// Where a track to be sent ended up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Assignment {

@@ -93,6 +93,15 @@ impl ConnectError {
 /// Version of the wire protocol that knows streams of several tracks.
 const SYNC_STREAMS_SINCE: i32 = 10;
 
+/// Version (major, minor) of the JavaScript SDK that surely reads `mid_to_track_id` of offers; 2.15.7 does not.
+const MAPPED_OFFERS_SINCE: (u32, u32) = (2, 16);
+
+/// Major and minor number of "2.16.0-rc.1".
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split('.').map(|part| part.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 impl ConnectParams {
     /// Reads the query of a request, percent-encoded as it came.
     pub fn from_query(endpoint: Endpoint, query: &str) -> Result<Self, ConnectError> {
@@ -107,16 +116,16 @@ impl ConnectParams {
 
     /// Whether tracks that belong together may come in one MediaStream, which browsers then play in step.
     ///
-    /// A client must not need the track's id in its stream id. The JavaScript SDK with one PeerConnection finds it by
-    /// m-line (`mid_to_track_id`); with two it falls back to the id of the MediaStreamTrack, which goes stale on a
-    /// reused m-line. Firefox makes up ids of its own and, as the SDK says, does not synchronise by stream.
+    /// A client must not need the track's id in its stream id. The JavaScript SDK finds the track by its m-line
+    /// (`mid_to_track_id`): with one PeerConnection always, with two since [`MAPPED_OFFERS_SINCE`]. In a page it says
+    /// nothing of browser and system; in React Native, whose streams have ids of their own, it names the system.
     #[must_use]
     pub fn syncs_streams(&self) -> bool {
-        self.single_peer
-            && self.client.sdk() == proto::client_info::Sdk::Js
+        let maps_offers = || version(&self.client.version) >= Some(MAPPED_OFFERS_SINCE);
+        self.client.sdk() == proto::client_info::Sdk::Js
             && self.client.protocol >= SYNC_STREAMS_SINCE
-            && !self.client.browser.is_empty()
-            && !self.client.browser.eq_ignore_ascii_case("firefox")
+            && self.client.os.is_empty()
+            && (self.single_peer || maps_offers())
     }
 
     fn from_join_request(request: proto::JoinRequest) -> Self {

@@ -114,32 +114,37 @@ fn who_plays_streams_in_step() {
     struct Case {
         name: &'static str,
         sdk: Sdk,
-        browser: &'static str,
+        os: &'static str,
+        version: &'static str,
         protocol: i32,
         single_peer: bool,
         syncs: bool,
     }
-    let chrome = Case {
-        name: "Chromium",
+    let page = Case {
+        name: "a page",
         sdk: Sdk::Js,
-        browser: "Chrome",
+        os: "",
+        version: "2.15.7",
         protocol: 16,
         single_peer: true,
         syncs: true,
     };
     let cases = [
-        Case { name: "Firefox", browser: "Firefox", syncs: false, ..chrome },
-        Case { name: "an old client", protocol: 9, syncs: false, ..chrome },
-        Case { name: "two PeerConnections", single_peer: false, syncs: false, ..chrome },
-        Case { name: "no browser", browser: "", syncs: false, ..chrome },
-        Case { name: "another SDK", sdk: Sdk::Rust, syncs: false, ..chrome },
-        chrome,
+        Case { name: "an old client", protocol: 9, syncs: false, ..page },
+        Case { name: "two PeerConnections", version: "2.16.0", single_peer: false, ..page },
+        Case { name: "two, newer", version: "3.0.0-rc.1", single_peer: false, ..page },
+        Case { name: "two, older", single_peer: false, syncs: false, ..page },
+        Case { name: "two, unknown", version: "2", single_peer: false, syncs: false, ..page },
+        Case { name: "React Native", os: "ios", syncs: false, ..page },
+        Case { name: "another SDK", sdk: Sdk::Rust, syncs: false, ..page },
+        page,
     ];
     for case in cases {
         let endpoint = if case.single_peer { Endpoint::RtcV1 } else { Endpoint::Rtc };
         let client_info = proto::ClientInfo {
             sdk: case.sdk as i32,
-            browser: case.browser.into(),
+            os: case.os.into(),
+            version: case.version.into(),
             protocol: case.protocol,
             ..Default::default()
         };
