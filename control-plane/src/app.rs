@@ -24,7 +24,7 @@ use crate::{
     node::{Node, Nodes},
     room::{RoomOptions, RoomPolicy, RoomRegistry, Shutdown},
     server,
-    signal::{self, SignalConfig, SignalState},
+    signal::{self, SessionConfig, SignalConfig, SignalState},
     store::MemoryStore,
     telemetry::{self, Observed},
 };
@@ -82,7 +82,7 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let sessions = SignalState::new(rooms.clone(), Arc::clone(&keys), SignalConfig::default());
+        let sessions = SignalState::new(rooms.clone(), Arc::clone(&keys), signalling(config));
         let api_state = ApiState { rooms: rooms.clone(), keys: Arc::clone(&keys) };
         let app = Router::new()
             .merge(signal::routes(sessions.clone()))
@@ -225,6 +225,14 @@ fn policy(config: &Config) -> RoomPolicy {
         },
         ..RoomPolicy::default()
     }
+}
+
+fn signalling(config: &Config) -> SignalConfig {
+    let session = SessionConfig {
+        suppress_silence: config.room.suppress_silence,
+        ..SessionConfig::default()
+    };
+    SignalConfig { session, ..SignalConfig::default() }
 }
 
 fn tokens(config: &Config, keys: &Arc<Keys>) -> Tokens {

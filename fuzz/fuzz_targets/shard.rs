@@ -361,6 +361,9 @@ fn spec(number: usize, bits: u8, body: &[u8]) -> PeerSpec {
         paused: bits & 0x20 != 0 && index % 2 == 0,
         max_spatial: (bits & 0x10 != 0).then_some(0),
         max_temporal: None,
+        max_fps: None,
+        suppress_silence: false,
+        add_redundancy: false,
         priority: 0,
     };
     let address = format!("PA_{number}");

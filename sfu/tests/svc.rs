@@ -15,10 +15,12 @@ use chappe_sfu::{
     forward::{Forwarder, Layers},
     ingress::{PublishedTrack, TrackSource},
     rtp::{
-        Codec, CodecMap, Extension, ExtensionMap, MediaKind, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc,
+        Codec, CodecMap, Extension, ExtensionMap, FrameRate, MediaKind, Mid, Pt, RtpTs32, Seq16,
+        SeqNo, Ssrc,
     },
     wire::{
         DependencyDescriptor, DependencyStructure, ExtensionValues, RtpHeaderFields, RtpPacket,
+        payload::Vp9Descriptor,
     },
 };
 use source::{Carriage, Inter, Mode, Sent, Source};
@@ -56,6 +58,8 @@ struct Got {
     time: u32,
     frame_number: Option<u16>,
     active: Option<u32>,
+    /// VP9: picture id and distances to what it refers to.
+    picture: Option<(u16, Vec<u8>)>,
 }
 
 struct Room {
@@ -246,6 +250,13 @@ impl Room {
             time: read.header.timestamp.0,
             frame_number: descriptor.map(|(number, _)| number),
             active: descriptor.and_then(|(_, active)| active),
+            picture: matches!(self.source.carriage, Carriage::Vp9 | Carriage::Vp9Flexible).then(
+                || {
+                    let vp9 = Vp9Descriptor::parse(read.payload).unwrap();
+                    assert_eq!(read.payload.len(), vp9.len + 8, "{}: its length holds", self.name);
+                    (vp9.picture_id.unwrap(), vp9.picture_diffs.as_slice().to_vec())
+                },
+            ),
         };
         assert!(self.got.insert(written.seq.0, got).is_none(), "{}: number used twice", self.name);
         rewritten.awaited
@@ -293,6 +304,53 @@ impl Room {
             if let (Some(number), Some(next_number)) = (before.frame_number, next.frame_number) {
                 let step = next_number.wrapping_sub(number);
                 assert_eq!(u64::from(step), next.frame - before.frame, "{at}: frame numbers");
+            }
+        }
+    }
+
+    /// VP9 picture ids: what is left out by choice leaves no gap in flexible mode, and references by distance still mean
+    /// the same pictures. Where distances say which place in its group a picture has, they stay.
+    fn check_pictures(&self) {
+        let flexible = self.source.carriage == Carriage::Vp9Flexible;
+        let mut ids: BTreeMap<u64, u16> = BTreeMap::new();
+        for got in self.got.values() {
+            let Some((id, _)) = &got.picture else { return };
+            let picture = self.source.frame(got.frame).picture;
+            assert_eq!(ids.insert(picture, *id).unwrap_or(*id), *id, "{}: {picture}", self.name);
+        }
+        let distance = |from: u16, to: u16| u64::from(to.wrapping_sub(from) & 0x7fff);
+        let given: Vec<_> = ids.iter().collect();
+        for pair in given.windows(2) {
+            let ((picture, id), (next, next_id)) = (pair[0], pair[1]);
+            let step = distance(*id, *next_id);
+            let arrived = |picture: &u64| {
+                let frames = self.source.frames.iter().filter(|frame| frame.picture == *picture);
+                frames.flat_map(|frame| &frame.packets).any(|seq| self.arrived.contains_key(seq))
+            };
+            let lost = (picture + 1..*next).filter(|picture| !arrived(picture)).count() as u64;
+            let at = format!("{}: from picture {picture} to {next}", self.name);
+            match flexible {
+                // What lacks a lost picture is left out too, and waits for nobody.
+                true => {
+                    let least = 1 + if self.network.reorder == 0 { lost } else { 0 };
+                    let Network { loss_percent, reorder, .. } = self.network;
+                    let calm = loss_percent == 0 && reorder == 0;
+                    let most = if calm { least } else { next - picture };
+                    assert!((least..=most).contains(&step), "{at}: {step}");
+                }
+                false => assert_eq!(step, next - picture, "{at}"),
+            }
+        }
+        for got in self.got.values().filter(|_| flexible) {
+            let frame = self.source.frame(got.frame);
+            let Some((id, diffs)) = &got.picture else { return };
+            let older = frame.needs.iter().map(|need| self.source.frame(*need).picture);
+            let older: Vec<u64> = older.filter(|picture| *picture < frame.picture).collect();
+            assert_eq!(diffs.len(), older.len(), "{}", self.name);
+            for (diff, picture) in diffs.iter().zip(&older) {
+                let Some(referred) = ids.get(picture) else { continue };
+                let at = format!("{}: frame {} needs picture {picture}", self.name, got.frame);
+                assert_eq!(distance(*referred, *id), u64::from(*diff), "{at}");
             }
         }
     }
@@ -383,6 +441,7 @@ fn each_target_is_reached_and_left_on_a_calm_network() {
         }
         room.check_dependencies();
         room.check_numbers();
+        room.check_pictures();
         room.check_markers();
     }
 }
@@ -405,6 +464,7 @@ fn no_broken_frame_whatever_is_lost_late_or_wanted() {
             }
             room.check_dependencies();
             room.check_numbers();
+            room.check_pictures();
             room.check_markers();
         }
     }
@@ -459,6 +519,7 @@ fn layers_that_the_sender_stops_are_not_waited_for_and_come_back() {
         }
         room.check_dependencies();
         room.check_numbers();
+        room.check_pictures();
         room.check_markers();
     }
 }
@@ -502,5 +563,11 @@ fn the_ladder_says_what_each_step_costs() {
         // One, two and four pictures of four.
         assert!((rates[0] / rates[2] - 0.25).abs() < 0.15, "{rates:?}");
         assert!((rates[1] / rates[2] - 0.5).abs() < 0.15, "{rates:?}");
+        // Thirty pictures a second, 33 ms apart.
+        let wanted = [8, 16, 31].map(FrameRate::from_fps);
+        for (step, wanted) in rung.iter().zip(wanted) {
+            let near = wanted.percent(85)..=wanted.percent(115);
+            assert!(near.contains(&step.frame_rate), "{step:?}");
+        }
     }
 }

@@ -194,6 +194,10 @@ pub struct RunArgs {
     #[arg(long, global = true, value_name = "N", env = "CHAPPE_ROOM_MAX_PARTICIPANTS",
         help_heading = ROOMS)]
     pub room_max_participants: Option<u32>,
+    /// Send nobody the audio that its publisher calls silent [default: false].
+    #[arg(long, global = true, value_name = "BOOL", env = "CHAPPE_ROOM_SUPPRESS_SILENCE",
+        num_args = 0..=1, default_missing_value = "true", help_heading = ROOMS)]
+    pub room_suppress_silence: Option<bool>,
 
     /// How long a stopping server waits for its clients [default: 10].
     #[arg(long, global = true, value_name = "SECONDS", env = "CHAPPE_DRAIN_TIMEOUT",

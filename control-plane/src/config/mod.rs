@@ -94,6 +94,8 @@ pub struct RoomDefaults {
     pub departure_timeout: Duration,
     /// 0 is unlimited.
     pub max_participants: u32,
+    /// Audio that its publisher calls silent is sent to nobody.
+    pub suppress_silence: bool,
 }
 
 /// A media node in another process.

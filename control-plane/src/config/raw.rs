@@ -65,6 +65,7 @@ struct RawRoom {
     empty_timeout_seconds: Option<u64>,
     departure_timeout_seconds: Option<u64>,
     max_participants: Option<u32>,
+    suppress_silence: Option<bool>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -312,6 +313,7 @@ impl RawRoom {
                 20,
             ),
             max_participants: args.room_max_participants.or(self.max_participants).unwrap_or(0),
+            suppress_silence: args.room_suppress_silence.or(self.suppress_silence).unwrap_or(false),
         }
     }
 }

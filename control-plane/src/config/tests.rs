@@ -134,7 +134,7 @@ fn every_key_has_a_flag_a_variable_and_a_group() {
         --rtc-advertise-ip 192.0.2.1,2001:db8::1 --rtc-stun-server a:5 \
         --rtc-include-interface eth0,eth1 --rtc-exclude-interface docker0 \
         --rtc-include-loopback --rtc-dtls auto --room-auto-create false --room-empty-timeout 6 \
-        --room-departure-timeout 7 --room-max-participants 8 --drain-timeout 9 --log warn --log-json \
+        --room-departure-timeout 7 --room-max-participants 8 --room-suppress-silence --drain-timeout 9 --log warn --log-json \
         --node https://a:7883 --node https://b:7883 --node-secret s --node-ca d.pem \
         --node-cert e.pem --node-key f.pem";
     let cli = Cli::parse_from(line.split_whitespace());
@@ -147,7 +147,7 @@ fn every_key_has_a_flag_a_variable_and_a_group() {
                advertise_ip: [192.0.2.1, '2001:db8::1'], include_interfaces: [eth0, eth1],
                exclude_interfaces: [docker0], include_loopback: true, dtls: auto},
          room: {auto_create: false, empty_timeout_seconds: 6, departure_timeout_seconds: 7,
-                max_participants: 8},
+                max_participants: 8, suppress_silence: true},
          node: {urls: ['https://a:7883', 'https://b:7883'], secret: s, ca: d.pem, cert: e.pem,
                 key: f.pem},
          log: {filter: warn, json: true}}";

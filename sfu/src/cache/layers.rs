@@ -1,7 +1,10 @@
 //! Layers of a stream and what a frame is for each of them, in one form for every codec: the dependency descriptor's
 //! decode targets, laid onto a grid.
 
-use crate::{rtp::Bitrate, wire::Indication};
+use crate::{
+    rtp::{Bitrate, FrameRate},
+    wire::Indication,
+};
 
 /// A quality that a subscriber may get at most, or a decode target of one encoding.
 ///
@@ -168,6 +171,8 @@ pub struct LadderStep {
     pub layers: Layers,
     /// Of everything that passes on this step, headers included.
     pub bitrate: Bitrate,
+    /// How often the picture changes on it; zero where the format does not tell.
+    pub frame_rate: FrameRate,
 }
 
 #[cfg(test)]

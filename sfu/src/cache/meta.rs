@@ -99,6 +99,17 @@ pub struct Vp9Fields {
     pub long_picture_id: bool,
     /// Non-flexible mode: the byte of the layer indices and TL0PICIDX behind it.
     pub layers_tl0: Option<(u8, u8)>,
+    /// Flexible mode, in which each frame names the pictures that it refers to.
+    pub flexible: Option<Vp9Flexible>,
+}
+
+/// What stands behind the picture id in flexible mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vp9Flexible {
+    /// The byte of the layer indices.
+    pub layers: Option<u8>,
+    /// P_DIFF: how many pictures back each reference is; zeros behind the last.
+    pub diffs: [u8; 3],
 }
 
 /// A packet in a cache, or on its way into one: exactly this crosses a relay.

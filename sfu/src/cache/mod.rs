@@ -19,6 +19,7 @@ pub use format::{FormatId, Formats};
 pub use layers::{DecodeTargets, LadderStep, LayerFacts, LayerSet, LayerUses, Layers};
 pub use meta::{
     CachedPacket, CodecFields, EncodingSet, FrameFacts, PacketMeta, Vp8Fields, Vp9Fields,
+    Vp9Flexible,
 };
 pub use packet_cache::{PacketCache, Refused};
 pub use rewritten::{CodecPatch, Rewritten};

@@ -25,7 +25,7 @@ pub struct Rewritten {
     pub awaited: bool,
 }
 
-/// At most four bytes of a payload to overwrite; applied while the payload is copied.
+/// At most six bytes of a payload to overwrite; applied while the payload is copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CodecPatch {
     at: u8,
@@ -35,7 +35,7 @@ pub struct CodecPatch {
 
 impl CodecPatch {
     /// Bytes at most.
-    pub const MAX_LEN: usize = 4;
+    pub const MAX_LEN: usize = 6;
     /// Nothing changes.
     pub const NONE: Self = Self { at: 0, len: 0, bytes: [0; Self::MAX_LEN] };
 
@@ -44,7 +44,7 @@ impl CodecPatch {
         Self { at, len: 0, bytes: [0; Self::MAX_LEN] }
     }
 
-    /// One byte more. The fifth is left out: no payload descriptor has it.
+    /// One byte more. The seventh is left out: no payload descriptor has it.
     pub fn push(&mut self, byte: u8) {
         debug_assert!(usize::from(self.len) < Self::MAX_LEN, "patch too long");
         if let Some(slot) = self.bytes.get_mut(usize::from(self.len)) {

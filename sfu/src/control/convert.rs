@@ -367,7 +367,10 @@ fn subscription(subscription: &pb::Subscription) -> Checked<SubscriptionSpec> {
         paused: subscription.paused,
         max_spatial: layer(subscription.max_spatial_layer),
         max_temporal: layer(subscription.max_temporal_layer),
+        max_fps: subscription.max_fps,
         priority: subscription.priority,
+        suppress_silence: subscription.suppress_silence,
+        add_redundancy: subscription.add_redundancy,
     })
 }
 

@@ -20,6 +20,15 @@ pub(super) struct Mapping {
     pub(super) pt: Pt,
     pub(super) rtx: Option<Pt>,
     pub(super) payload: PayloadMapping,
+    /// How it leaves with redundancy that is added: plain sound, to a subscriber with RED.
+    pub(super) red: Option<RedMapping>,
+}
+
+/// Payload types of redundant audio and of the blocks in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RedMapping {
+    pub(super) pt: Pt,
+    pub(super) block: Pt,
 }
 
 /// What becomes of the payload.
@@ -30,6 +39,8 @@ pub(super) enum PayloadMapping {
     RedBlocks(Pt),
     /// Only the primary block leaves: the subscriber has no RED.
     RedPrimary,
+    /// Older blocks are put before it.
+    AddRed(RedMapping),
 }
 
 impl FormatTable {
@@ -40,7 +51,8 @@ impl FormatTable {
             table.keeps_records |= codec.nack && codec.rtx.is_some();
             table.rtx = table.rtx.or(codec.rtx);
             if let Some(mapping) = table.mappings.get_mut(usize::from(id.0)) {
-                *mapping = Some(Mapping { pt: codec.pt, rtx: codec.rtx, payload });
+                let red = red_for(format, codecs);
+                *mapping = Some(Mapping { pt: codec.pt, rtx: codec.rtx, payload, red });
             }
         }
         table
@@ -59,6 +71,20 @@ impl FormatTable {
     pub(super) const fn keeps_records(&self) -> bool {
         self.keeps_records
     }
+}
+
+fn red_for(format: &Codec, codecs: &CodecMap) -> Option<RedMapping> {
+    if !matches!(format.kind, CodecKind::Opus | CodecKind::Red) {
+        return None;
+    }
+    let same =
+        |codec: &&Codec| (codec.clock_rate, codec.channels) == (format.clock_rate, format.channels);
+    let opus = codecs.iter().filter(same).find(|codec| codec.kind == CodecKind::Opus)?;
+    let red = codecs
+        .iter()
+        .filter(same)
+        .find(|codec| codec.kind == CodecKind::Red && codec.red_block == Some(opus.pt))?;
+    Some(RedMapping { pt: red.pt, block: opus.pt })
 }
 
 fn find<'a>(format: &Codec, codecs: &'a CodecMap) -> Option<(&'a Codec, PayloadMapping)> {

@@ -8,6 +8,7 @@ mod allocator;
 mod format_table;
 mod pacer;
 mod records;
+mod redundancy;
 mod stream;
 
 pub use allocator::{BitrateAllocator, Claim};

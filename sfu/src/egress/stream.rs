@@ -8,6 +8,7 @@ use std::{
 use super::{
     format_table::{FormatTable, Mapping, PayloadMapping},
     records::{Record, Records},
+    redundancy::{self, Redundancy},
 };
 use crate::{
     cache::{
@@ -17,6 +18,7 @@ use crate::{
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
         AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, compact_to_duration,
+        payload::write_red,
         rtcp::{ReportBlock, SenderInfo},
     },
 };
@@ -61,6 +63,7 @@ pub struct EgressStream {
     rtt: Option<Duration>,
     fraction_lost: u8,
     jitter: u32,
+    redundancy: Redundancy,
 }
 
 /// A packet to send again: look it up in the track's cache, then [`EgressStream::write_resend`].
@@ -160,6 +163,7 @@ impl EgressStream {
             rtt: None,
             fraction_lost: 0,
             jitter: 0,
+            redundancy: Redundancy::default(),
         }
     }
 
@@ -171,6 +175,16 @@ impl EgressStream {
     /// Header extensions that may be sent from now on.
     pub fn set_extensions(&mut self, extensions: ExtensionMap) {
         self.extensions = extensions;
+    }
+
+    /// Whether audio may leave with redundancy of our own while the subscriber reports loss.
+    pub fn set_add_redundancy(&mut self, allowed: bool) {
+        self.redundancy.set_allowed(allowed);
+    }
+
+    /// How many older packets [`Self::write_redundant`] wants to have beside each: at most two.
+    pub fn redundancy(&self) -> usize {
+        self.redundancy.blocks()
     }
 
     /// Whether the subscriber can take packets of this format. To be asked before a packet gets a number.
@@ -187,6 +201,61 @@ impl EgressStream {
         out: &mut [u8],
     ) -> Result<Written, WriteError> {
         let mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
+        self.write_mapped(now, packet, rewritten, mapping, &[], out)
+    }
+
+    /// Writes a packet of audio with what `older` ones said, the latest first, as redundancy (RFC 2198). The number stays
+    /// that of the packet. As [`Self::write`] where the subscriber has no RED, the packet has redundancy of its own, or
+    /// nothing older fits.
+    pub fn write_redundant<'a>(
+        &mut self,
+        now: Instant,
+        packet: CachedPacket<'_>,
+        older: impl IntoIterator<Item = CachedPacket<'a>>,
+        rewritten: &Rewritten,
+        out: &mut [u8],
+    ) -> Result<Written, WriteError> {
+        let mut mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
+        let mut blocks = [(0, &[][..]); redundancy::MAX_BLOCKS];
+        let mut count = 0;
+        // What opens a stream follows nothing.
+        if let Some(red) = mapping.red.filter(|_| !rewritten.opens)
+            && let Some(primary) = redundancy::plain(packet)
+        {
+            let mut room = MAX_RED.saturating_sub(primary.len());
+            let same_block = |older: &CachedPacket<'_>| {
+                let known = self.formats.get(older.meta.format).and_then(|mapping| mapping.red);
+                known.is_some_and(|known| known.block == red.block)
+            };
+            let older = older.into_iter().filter(same_block);
+            for block in older.filter_map(|older| redundancy::block(packet.meta, older)) {
+                let (Some(left), Some(place)) =
+                    (room.checked_sub(block.1.len()), blocks.get_mut(count))
+                else {
+                    break;
+                };
+                room = left;
+                *place = block;
+                count += 1;
+            }
+            if count > 0 {
+                mapping = Mapping { pt: red.pt, payload: PayloadMapping::AddRed(red), ..mapping };
+            }
+        }
+        let blocks = blocks.get_mut(..count).unwrap_or_default();
+        blocks.reverse();
+        self.write_mapped(now, packet, rewritten, mapping, blocks, out)
+    }
+
+    fn write_mapped(
+        &mut self,
+        now: Instant,
+        packet: CachedPacket<'_>,
+        rewritten: &Rewritten,
+        mapping: Mapping,
+        older: &[(u16, &[u8])],
+        out: &mut [u8],
+    ) -> Result<Written, WriteError> {
         if self.sent.check(rewritten.seq) != Seen::No {
             return Err(WriteError::Duplicate);
         }
@@ -203,8 +272,12 @@ impl EgressStream {
             ssrc: self.ssrc,
         };
         let mid = names_mid.then_some(self.mid);
-        let changes =
-            Changes { original: None, payload: rewritten.patch, descriptor: rewritten.descriptor };
+        let changes = Changes {
+            original: None,
+            payload: rewritten.patch,
+            descriptor: rewritten.descriptor,
+            older,
+        };
         let (mut written, payload_len) =
             self.write_packet(&fields, packet, mid, changes, mapping, out)?;
         written.seq = rewritten.seq;
@@ -278,6 +351,7 @@ impl EgressStream {
             original: Some(resend.seq.seq16()),
             payload: resend.patch,
             descriptor: resend.descriptor,
+            older: &[],
         };
         let (mut written, _) =
             self.write_packet(&fields, packet, Some(self.mid), changes, mapping, out)?;
@@ -334,6 +408,7 @@ impl EgressStream {
         }
         self.acknowledged = true;
         self.fraction_lost = block.fraction_lost;
+        self.redundancy.handle_loss(now, block.fraction_lost);
         self.jitter = block.jitter;
         let sent = self.reports.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
         if let Some((_, at)) = sent.filter(|_| block.last_sr != 0) {
@@ -409,7 +484,7 @@ impl EgressStream {
         fields: &RtpHeaderFields,
         packet: CachedPacket<'_>,
         mid: Option<Mid>,
-        changes: Changes,
+        changes: Changes<'_>,
         mapping: Mapping,
         out: &mut [u8],
     ) -> Result<(Written, usize), WriteError> {
@@ -428,25 +503,36 @@ impl EgressStream {
             len += 2;
         }
         let skipped = match mapping.payload {
-            PayloadMapping::RedPrimary => usize::from(packet.meta.red_primary),
+            PayloadMapping::RedPrimary | PayloadMapping::AddRed(_) => {
+                usize::from(packet.meta.red_primary)
+            }
             PayloadMapping::Verbatim | PayloadMapping::RedBlocks(_) => 0,
         };
         let payload = packet.payload.get(skipped..).unwrap_or(&[]);
-        let place = rest.get_mut(..payload.len()).ok_or(WriteError::TooLarge)?;
-        place.copy_from_slice(payload);
-        changes.payload.apply(place);
-        if let PayloadMapping::RedBlocks(pt) = mapping.payload {
-            rename_red_blocks(place, pt);
-        }
+        let payload_len = match mapping.payload {
+            PayloadMapping::AddRed(red) => {
+                let written = write_red(rest, red.block, changes.older, payload);
+                written.ok_or(WriteError::TooLarge)?
+            }
+            _ => {
+                let place = rest.get_mut(..payload.len()).ok_or(WriteError::TooLarge)?;
+                place.copy_from_slice(payload);
+                changes.payload.apply(place);
+                if let PayloadMapping::RedBlocks(pt) = mapping.payload {
+                    rename_red_blocks(place, pt);
+                }
+                payload.len()
+            }
+        };
         let written = Written {
-            len: len + payload.len(),
+            len: len + payload_len,
             header_len: header.len,
             ssrc: fields.ssrc,
             seq: SeqNo(0),
             transport_cc: header.transport_cc,
             abs_send_time: header.abs_send_time,
         };
-        Ok((written, payload.len()))
+        Ok((written, payload_len))
     }
 
     /// The dependency descriptor as this subscriber gets it; empty where it gets none.
@@ -494,12 +580,17 @@ impl EgressStream {
 
 /// What differs from the packet in the cache, besides the header.
 #[derive(Clone, Copy, Debug)]
-struct Changes {
+struct Changes<'a> {
     /// A retransmission begins with the number of the packet that it repeats.
     original: Option<Seq16>,
     payload: CodecPatch,
     descriptor: Option<DescriptorPatch>,
+    /// Blocks of redundancy to add, the oldest first, each with how much older it is.
+    older: &'a [(u16, &'a [u8])],
 }
+
+/// Sound in a packet with redundancy at most, bytes: with everything around it, it fits any path.
+const MAX_RED: usize = 1_100;
 
 /// What an element of a header extension carries (RFC 8285).
 const MAX_DESCRIPTOR: usize = 255;

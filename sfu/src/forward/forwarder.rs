@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{CodecRewriter, Decision, DescriptorRewriter, LayerSelector, Layers, RtpRewriter};
+use super::{
+    CodecRewriter, Decision, DescriptorRewriter, LayerSelector, Layers, RtpRewriter,
+    silence::{Heard, SilenceGate},
+};
 use crate::{
     cache::{EncodingSet, PacketMeta, Rewritten, SenderClock, Timing},
     rtp::{MediaKind, SeqNo},
@@ -15,6 +18,7 @@ pub struct Forwarder {
     numbers: RtpRewriter,
     codec: CodecRewriter,
     descriptor: DescriptorRewriter,
+    silence: SilenceGate,
 }
 
 impl Forwarder {
@@ -25,12 +29,18 @@ impl Forwarder {
             numbers: RtpRewriter::new(first_seq),
             codec: CodecRewriter::new(),
             descriptor: DescriptorRewriter::default(),
+            silence: SilenceGate::default(),
         }
     }
 
     /// The highest layers to pass; `None` pauses.
     pub fn set_wanted(&mut self, wanted: Option<Layers>) {
         self.selector.set_wanted(wanted);
+    }
+
+    /// Whether audio that its publisher calls silent is left out after a few packets.
+    pub fn set_suppress_silence(&mut self, suppress: bool) {
+        self.silence.set_wanted(suppress);
     }
 
     /// Which encodings of the track have packets at the moment.
@@ -45,7 +55,9 @@ impl Forwarder {
             Decision::Ignore => return None,
             Decision::Skip => {
                 self.numbers.skip(meta);
-                self.codec.skip(meta.codec);
+                let target = self.selector.target_of(meta);
+                let above = target.is_some_and(|target| meta.frame.temporal > target.temporal);
+                self.codec.skip(meta.codec, above);
                 return None;
             }
             Decision::Open { marker } => {
@@ -54,7 +66,14 @@ impl Forwarder {
                 self.descriptor.start(meta);
                 (marker, true)
             }
-            Decision::Pass { marker } => (marker, false),
+            Decision::Pass { marker } => match self.silence.select(meta) {
+                Heard::Passes => (marker, false),
+                Heard::Resumes => (true, false),
+                Heard::LeftOut => {
+                    self.numbers.skip(meta);
+                    return None;
+                }
+            },
         };
         let patch = self.codec.rewrite(meta.codec)?;
         let (seq, time) = self.numbers.rewrite(meta)?;

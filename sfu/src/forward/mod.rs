@@ -13,6 +13,7 @@ mod layer_gate;
 mod layer_selector;
 mod renumber;
 mod rtp_rewriter;
+mod silence;
 
 pub use crate::cache::Layers;
 pub use codec_rewriter::CodecRewriter;

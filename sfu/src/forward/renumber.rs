@@ -73,13 +73,19 @@ impl Renumber {
         true
     }
 
-    /// The new number of `number`; `None` when it lies before the source, was skipped, or is older than the memory.
-    pub(super) fn map(&mut self, number: u64) -> Option<u64> {
-        let out = if number >= self.newest.from {
-            self.newest.map(number)
+    /// The new number that `number` has or would get; `None` when it lies before the source, was skipped, or is older than
+    /// the memory.
+    pub(super) fn of(&self, number: u64) -> Option<u64> {
+        if number >= self.newest.from {
+            Some(self.newest.map(number))
         } else {
-            self.map_older(number)?
-        };
+            self.map_older(number)
+        }
+    }
+
+    /// The same, and it counts as seen.
+    pub(super) fn map(&mut self, number: u64) -> Option<u64> {
+        let out = self.of(number)?;
         self.front = self.front.max(number);
         self.next_out = self.next_out.max(out + 1);
         Some(out)

@@ -2,7 +2,7 @@
 
 use super::layers::PayloadLayers;
 use crate::{
-    cache::{CodecFields, FrameFacts, Vp8Fields, Vp9Fields},
+    cache::{CodecFields, FrameFacts, Vp8Fields, Vp9Fields, Vp9Flexible},
     rtp::CodecKind,
     wire::payload::{self, CodecDescriptor, RedBlocks, Vp8Descriptor, Vp9Descriptor},
 };
@@ -61,10 +61,20 @@ fn vp8_fields(vp8: &Vp8Descriptor) -> Vp8Fields {
 
 fn vp9_fields(vp9: &Vp9Descriptor, bytes: &[u8]) -> Vp9Fields {
     let layers_at = Vp9Descriptor::PICTURE_ID_AT + if vp9.long_picture_id { 2 } else { 1 };
-    let layers = bytes.get(layers_at).copied();
+    let layers = bytes.get(layers_at).copied().filter(|_| vp9.tid.is_some());
+    // A distance of zero means nothing: what is written behind the picture id is left as it is then.
+    let readable = vp9.flexible && !vp9.picture_diffs.as_slice().contains(&0);
+    let flexible = readable.then(|| {
+        let mut flexible = Vp9Flexible { layers, diffs: [0; 3] };
+        for (place, diff) in flexible.diffs.iter_mut().zip(vp9.picture_diffs.as_slice()) {
+            *place = *diff;
+        }
+        flexible
+    });
     Vp9Fields {
         picture_id: vp9.picture_id,
         long_picture_id: vp9.long_picture_id,
         layers_tl0: layers.zip(vp9.tl0_pic_idx),
+        flexible,
     }
 }

@@ -16,7 +16,10 @@ use crate::{
         PacketMeta, SenderClock, Timing,
     },
     room::LevelWindow,
-    rtp::{Bitrate, Codec, CodecKind, CodecMap, MediaKind, PayloadMeaning, Seq16, SeqNo, Ssrc},
+    rtp::{
+        Bitrate, Codec, CodecKind, CodecMap, FrameRate, MediaKind, PayloadMeaning, Seq16, SeqNo,
+        Ssrc,
+    },
     wire::{
         BufferTooSmall, ExtensionValues, RtpPacket,
         rtcp::{CompoundWriter, ReportBlock, SenderInfo},
@@ -384,7 +387,7 @@ impl PublishedTrack {
             }
             let before = steps.len();
             let measured = encoding.layer_rates.as_mut().into_iter().flat_map(|it| it.rates(now));
-            steps.extend(measured.map(|(layers, bitrate)| LadderStep { layers, bitrate }));
+            steps.extend(measured);
             if !single && let Some(top) = steps[before..].last().map(|step| step.layers.spatial) {
                 // The encoding's place on the track's ladder stands for all of its spatial layers that may pass.
                 let spatial = top.min(index);
@@ -397,7 +400,8 @@ impl PublishedTrack {
             }
             if steps.len() == before {
                 let layers = Layers { spatial: if single { 0 } else { index }, temporal: 0 };
-                steps.push(LadderStep { layers, bitrate: total });
+                let frame_rate = FrameRate::ZERO;
+                steps.push(LadderStep { layers, bitrate: total, frame_rate });
             }
         }
     }

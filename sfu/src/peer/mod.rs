@@ -3,6 +3,7 @@
 mod congestion;
 mod counters;
 mod data;
+mod frame_bound;
 mod limits;
 mod link;
 mod outbox;

@@ -58,6 +58,9 @@ impl Sharing {
             MediaKind::Audio => {
                 let measured = track.bitrate(now, 0);
                 let unknown = measured == Bitrate::ZERO;
+                // Each block of redundancy that is added is about as large as the sound itself.
+                let with_redundancy = 1.0 + subscription.egress.redundancy() as f64;
+                let measured = measured.mul_f64(with_redundancy);
                 self.audio = self.audio + if unknown { UNMEASURED_AUDIO } else { measured };
             }
             MediaKind::Video => {

@@ -81,8 +81,16 @@ pub struct SubscriptionSpec {
     pub max_spatial: Option<u8>,
     /// Highest temporal layer wanted; absent is no bound.
     pub max_temporal: Option<u8>,
+    /// Temporal layers that make the picture change more often than this are left out, where the track has any; absent is no
+    /// bound. Frames per second.
+    pub max_fps: Option<u32>,
     /// Larger is more important.
     pub priority: u32,
+    /// Audio that its publisher calls silent (RFC 6464, level 127) is left out after a few packets.
+    pub suppress_silence: bool,
+    /// Audio without redundancy gets some (RFC 2198) while the peer reports loss. Not for what is encrypted end to end: there
+    /// receivers decrypt a payload as a whole.
+    pub add_redundancy: bool,
 }
 
 /// Data packets of a peer.

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::{
     DropReason, EgressCounters, Link, PeerSpec, SubscriptionReport, SubscriptionSpec,
-    congestion::Waiting, jitter_time,
+    congestion::Waiting, frame_bound::FrameBound, jitter_time,
 };
 use crate::{
-    cache::{CachedPacket, EncodingSet},
+    cache::{CachedPacket, EncodingSet, LadderStep, PacketMeta},
     egress::{Claim, EgressConfig, EgressStream, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     room::RouteKey,
-    rtp::{Bitrate, DataSize, MediaKind, SeqNo},
+    rtp::{Bitrate, DataSize, FrameRate, MediaKind, SeqNo},
     wire::rtcp::SenderInfo,
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Subscription {
     formats: usize,
     /// What the estimate allows.
     granted: Grant,
+    frames: FrameBound,
     /// Its place in the sharing of the estimate.
     pub(crate) claim: Claim,
     /// What left.
@@ -96,6 +97,7 @@ impl Subscription {
             first_seq: first.media,
             formats: 0,
             granted: Grant::All,
+            frames: FrameBound::default(),
             claim: Claim::default(),
             sent: EgressCounters::default(),
             switches: 0,
@@ -287,7 +289,16 @@ impl Subscription {
         else {
             return false;
         };
-        let written = match self.egress.write(link.now, packet, &rewritten, link.space()) {
+        let outcome = match self.egress.redundancy() {
+            0 => self.egress.write(link.now, packet, &rewritten, link.space()),
+            count => {
+                let PacketMeta { seq, encoding, .. } = *packet.meta;
+                let older = (1..=count as u64).filter_map(|back| seq.0.checked_sub(back));
+                let older = older.filter_map(|seq| track.packet(encoding, SeqNo(seq)));
+                self.egress.write_redundant(link.now, packet, older, &rewritten, link.space())
+            }
+        };
+        let written = match outcome {
             Ok(written) => written,
             Err(WriteError::Duplicate) => return false,
             Err(_) => {
@@ -365,8 +376,27 @@ impl Subscription {
     pub(crate) fn wish(&self) -> Option<Layers> {
         (!self.spec.paused).then(|| Layers {
             spatial: self.spec.max_spatial.unwrap_or(u8::MAX),
-            temporal: self.spec.max_temporal.unwrap_or(u8::MAX),
+            temporal: [self.spec.max_temporal, self.frames.highest()]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(u8::MAX),
         })
+    }
+
+    /// Whether the client bounds how often the picture changes, or did.
+    pub(crate) fn bounds_frames(&self) -> bool {
+        self.spec.max_fps.is_some() || self.frames.highest().is_some()
+    }
+
+    /// Takes what was measured of the track. Whether the wish is another one now.
+    pub(crate) fn bound_frames(&mut self, steps: &[LadderStep]) -> bool {
+        let wanted = self.spec.max_fps.map(FrameRate::from_fps);
+        let changed = self.frames.update(wanted, self.spec.max_spatial.unwrap_or(u8::MAX), steps);
+        if changed {
+            self.aim();
+        }
+        changed
     }
 
     /// What the estimate allows.
@@ -383,7 +413,10 @@ impl Subscription {
 
     fn aim(&mut self) {
         let wanted = self.wish().and_then(|wish| self.granted.bound(wish));
+        let suppress = self.spec.suppress_silence;
+        self.egress.set_add_redundancy(self.spec.add_redundancy);
         if let Some(forwarder) = &mut self.forwarder {
+            forwarder.set_suppress_silence(suppress);
             forwarder.set_wanted(wanted);
         }
     }

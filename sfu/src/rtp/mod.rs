@@ -13,4 +13,4 @@ pub use codec::{Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, 
 pub use id::{Mid, Pt, Rid, Ssrc, TrackId};
 pub use probe::{Probe, ProbeId};
 pub use seq::{MediaTime, RtpTs32, Seq16, SeqExtender, SeqNo, TimeExtender};
-pub use unit::{Bitrate, DataSize};
+pub use unit::{Bitrate, DataSize, FrameRate};

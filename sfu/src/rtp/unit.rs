@@ -102,6 +102,33 @@ impl Add for DataSize {
     }
 }
 
+/// Pictures per second, in thousandths.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct FrameRate(u32);
+
+impl FrameRate {
+    /// Nothing moves, or nobody knows.
+    pub const ZERO: Self = Self(0);
+
+    /// From pictures per second; beyond four million it is four million.
+    pub const fn from_fps(fps: u32) -> Self {
+        Self(fps.saturating_mul(1_000))
+    }
+
+    /// `frames` of them in `time`; `None` when no time passes.
+    pub fn measured(frames: u32, time: Duration) -> Option<Self> {
+        let millihertz = (u128::from(frames) * 1_000_000_000_000).checked_div(time.as_nanos())?;
+        Some(Self(u32::try_from(millihertz).unwrap_or(u32::MAX)))
+    }
+
+    /// So many percent of this.
+    #[must_use]
+    pub const fn percent(self, percent: u32) -> Self {
+        let millihertz = self.0 as u64 * percent as u64 / 100;
+        Self(if millihertz > u32::MAX as u64 { u32::MAX } else { millihertz as u32 })
+    }
+}
+
 impl fmt::Display for DataSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} B", self.0)
@@ -111,6 +138,16 @@ impl fmt::Display for DataSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_over_time_are_a_rate() {
+        let rate = |frames, ms| FrameRate::measured(frames, Duration::from_millis(ms));
+        assert_eq!(rate(15, 500), Some(FrameRate::from_fps(30)));
+        assert_eq!(rate(15, 0), None);
+        assert!(rate(7, 1_000) < rate(15, 2_000));
+        assert_eq!(FrameRate::from_fps(20).percent(110), FrameRate::from_fps(22));
+        assert_eq!(FrameRate::from_fps(u32::MAX).percent(200).percent(50), FrameRate(u32::MAX / 2));
+    }
 
     #[test]
     fn bitrate_over_time_is_bytes() {

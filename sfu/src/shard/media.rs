@@ -146,8 +146,37 @@ impl Shard {
         self.timers.set(Sleeper::Route(route), Timer::Layers, again);
         if video {
             self.relay_ladder(route);
+            self.bound_frames(route);
         }
         self.set_live(route, live);
+    }
+
+    /// Follows what was measured of a track, where clients bound how often its picture changes.
+    pub(super) fn bound_frames(&mut self, route: RouteKey) {
+        let Self { tracks, rooms, peers, fanout, timers, now, .. } = self;
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        let mut steps = None;
+        for taker in rooms.route(route).map_or(&[][..], |known| &known.takers) {
+            let Some(peer) = peers.get_mut(taker.peer.index()) else { continue };
+            let slot = taker.subscription as usize;
+            let known = peer.subscriptions.get_mut(slot).filter(|known| known.bounds_frames());
+            let Some(subscription) = known else { continue };
+            let steps = steps.get_or_insert_with(|| {
+                let mut steps = Vec::new();
+                track.published.ladder(*now, &mut steps);
+                steps
+            });
+            if !subscription.bound_frames(steps) {
+                continue;
+            }
+            if let Some(encoding) = subscription.wants_keyframe() {
+                fanout.keyframes.push((route, encoding));
+            }
+            if peer.congestion.invalidate() {
+                timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
+            }
+        }
+        self.follow_up();
     }
 
     /// Tells the other shards what the choices of a track cost: not all of them cross.

@@ -266,8 +266,9 @@ impl Shard {
                 }
             }
             RelayMessage::Ladder { route, steps } => {
-                if let Some((_, track)) = self.relayed(from, route) {
+                if let Some((route, track)) = self.relayed(from, route) {
                     track.published.set_ladder(&steps);
+                    self.bound_frames(route);
                 }
             }
             RelayMessage::Media(packet) => self.relayed_packet(from, packet),

@@ -17,6 +17,13 @@ pub struct AudioLevel {
     pub voice: bool,
 }
 
+impl AudioLevel {
+    /// Digital silence, or a microphone that is switched off.
+    pub const fn is_silent(self) -> bool {
+        self.level == 127
+    }
+}
+
 /// Seconds in 6.18 fixed point, modulo 64 s: when a packet left its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AbsSendTime(u32);

@@ -18,12 +18,13 @@ use chappe_sfu::{
 use str0m::{
     Candidate, Event, Input, Output, Rtc, RtcConfig,
     channel::{ChannelConfig, ChannelId, Reliability},
-    media::MediaKind as PeerKind,
+    format::{Codec as PeerCodec, FormatParams},
+    media::{Frequency, MediaKind as PeerKind},
     net::{Protocol, Receive},
     rtp::{ExtensionValues, RtpWrite},
 };
 
-use super::media::{OPUS, Source, Tag, VP8, VP8_RTX};
+use super::media::{OPUS, RED, Source, Tag, VP8, VP8_RTX};
 
 /// An encoding that the client sends.
 #[derive(Debug)]
@@ -45,6 +46,13 @@ pub(crate) struct Sender {
     next: Option<Instant>,
 }
 
+impl Sender {
+    /// Number of the frame that comes next.
+    pub(crate) fn next_frame(&self) -> u32 {
+        self.frame
+    }
+}
+
 /// A packet that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
@@ -52,6 +60,7 @@ pub(crate) struct Received {
     pub(crate) seq: u64,
     pub(crate) time: u32,
     pub(crate) marker: bool,
+    pub(crate) pt: u8,
     pub(crate) payload: std::sync::Arc<[u8]>,
     pub(crate) at: Instant,
     /// Of the last sender report before it: wall clock and timestamp.
@@ -85,12 +94,21 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(now: Instant, number: u16, room: &str, shard: usize) -> Self {
         let address: SocketAddr = ([198, 51, 100, 1], 5_000 + number).into();
-        let mut rtc = RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
-            .enable_vp8(true)
-            .build(now);
+            .enable_vp8(true);
+        // It knows no RED, and passes on what comes under the number.
+        config.codec_config().add_config(
+            RED.into(),
+            None,
+            PeerCodec::Opus,
+            Frequency::FORTY_EIGHT_KHZ,
+            Some(2),
+            FormatParams::default(),
+        );
+        let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let mut api = rtc.direct_api();
         let remote_ice = api.local_ice_credentials();
@@ -226,6 +244,9 @@ impl Client {
             paused: false,
             max_spatial: None,
             max_temporal: None,
+            max_fps: None,
+            suppress_silence: false,
+            add_redundancy: false,
             priority: 0,
         });
         ssrc
@@ -360,6 +381,7 @@ impl Client {
                 seq: *packet.seq_no,
                 time: packet.header.timestamp,
                 marker: packet.header.marker,
+                pt: *packet.header.payload_type,
                 at: packet.timestamp,
                 report: packet.last_sender_info.map(|info| (info.ntp_time, info.rtp_time.numer())),
                 payload: packet.payload,
@@ -433,6 +455,7 @@ fn codecs() -> CodecMap {
     };
     CodecMap::new(vec![
         codec(OPUS, None, CodecKind::Opus, 48_000, 2),
+        Codec { red_block: Pt::new(OPUS), ..codec(RED, None, CodecKind::Red, 48_000, 2) },
         codec(VP8, Some(VP8_RTX), CodecKind::Vp8, 90_000, 0),
     ])
 }

@@ -8,6 +8,7 @@ mod world;
 mod churn;
 mod data;
 mod fanout;
+mod features;
 mod forwarding;
 mod limits;
 mod lipsync;

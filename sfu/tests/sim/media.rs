@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Payload types and extension ids of str0m.
 pub(crate) const OPUS: u8 = 111;
+pub(crate) const RED: u8 = 63;
 pub(crate) const VP8: u8 = 96;
 pub(crate) const VP8_RTX: u8 = 97;
 
@@ -45,34 +46,43 @@ pub(crate) enum Source {
     Audio,
     /// 25 frames a second of so many packets, keyframes on request.
     Video { packets: u8 },
+    /// The same with three temporal layers: 6, 12 and 25 frames a second. One packet each.
+    Layered,
 }
 
 impl Source {
     pub(crate) fn interval(self) -> Duration {
         match self {
             Self::Audio => Duration::from_millis(20),
-            Self::Video { .. } => Duration::from_millis(40),
+            Self::Video { .. } | Self::Layered => Duration::from_millis(40),
         }
     }
 
     pub(crate) fn ticks(self) -> u32 {
         match self {
             Self::Audio => 960,
-            Self::Video { .. } => 3_600,
+            Self::Video { .. } | Self::Layered => 3_600,
         }
     }
 
     /// The payloads of one frame.
     pub(crate) fn frame(self, stream: u8, frame: u32, keyframe: bool) -> Vec<Vec<u8>> {
-        let Self::Video { packets } = self else {
-            let mut payload = vec![0xfc; 80];
-            Tag { stream, frame, part: 0, parts: 1, keyframe: false }.append(&mut payload);
-            return vec![payload];
+        let (packets, layered) = match self {
+            Self::Video { packets } => (packets, false),
+            Self::Layered => (1, true),
+            Self::Audio => {
+                let mut payload = vec![0xfc; 80];
+                Tag { stream, frame, part: 0, parts: 1, keyframe: false }.append(&mut payload);
+                return vec![payload];
+            }
         };
         (0..packets)
             .map(|part| {
                 let tag = Tag { stream, frame, part, parts: packets, keyframe };
                 let mut payload = vp8(frame, part == 0, keyframe);
+                if layered {
+                    layer(&mut payload, frame, keyframe);
+                }
                 payload.resize(1_000, stream);
                 tag.append(&mut payload);
                 payload
@@ -95,6 +105,16 @@ fn vp8(frame: u32, start: bool, keyframe: bool) -> Vec<u8> {
         }
     }
     payload
+}
+
+/// Puts a frame into its temporal layer: 0, 2, 1, 2 and again. Those of layer 1, and of layer 2 before them, need the base
+/// layer only.
+fn layer(payload: &mut [u8], frame: u32, keyframe: bool) {
+    let place = frame % 4;
+    let tid = if keyframe { 0 } else { [0, 2, 1, 2][place as usize] };
+    let sync = u8::from(place == 1 || place == 2);
+    payload[4] = (frame / 4) as u8;
+    payload[5] = tid << 6 | sync << 5;
 }
 
 /// The 15-bit picture id of a received payload.

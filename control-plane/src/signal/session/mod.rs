@@ -81,6 +81,8 @@ pub struct SessionConfig {
     pub answer_timeout: Duration,
     /// Tracks announced and not yet sent, at most.
     pub max_pending_tracks: usize,
+    /// Audio that its publisher calls silent is not sent to anybody.
+    pub suppress_silence: bool,
     /// STUN and TURN servers for the clients.
     pub ice_servers: Vec<proto::IceServer>,
     /// For people to read.
@@ -98,6 +100,7 @@ impl Default for SessionConfig {
             token_refresh: Duration::from_secs(300),
             answer_timeout: Duration::from_secs(15),
             max_pending_tracks: 64,
+            suppress_silence: false,
             ice_servers: Vec::new(),
             region: String::new(),
             node_id: String::new(),

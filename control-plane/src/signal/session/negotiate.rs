@@ -217,7 +217,7 @@ impl Session {
             Vec::new()
         };
         let subscriptions = if carries_subscriptions {
-            self.subscriptions.node_subscriptions(negotiator)
+            self.subscriptions.node_subscriptions(negotiator, self.config.suppress_silence)
         } else {
             Vec::new()
         };

@@ -24,6 +24,9 @@ pub(super) struct Settings {
     quality: Option<i32>,
     width: u32,
     height: u32,
+    /// Frames per second at most; 0 is no bound.
+    #[serde(default)]
+    fps: u32,
     priority: u32,
 }
 
@@ -34,6 +37,7 @@ impl Settings {
             quality: Some(request.quality),
             width: request.width,
             height: request.height,
+            fps: request.fps,
             priority: request.priority,
         }
     }
@@ -309,7 +313,12 @@ impl Subscriptions {
     }
 
     /// What the node is to send: tracks whose m-line the client knows of.
-    pub(super) fn node_subscriptions(&self, negotiator: &Negotiator) -> Vec<node::Subscription> {
+    /// `suppress_silence`: silent audio shall be left out.
+    pub(super) fn node_subscriptions(
+        &self,
+        negotiator: &Negotiator,
+        suppress_silence: bool,
+    ) -> Vec<node::Subscription> {
         let mut subscriptions = Vec::new();
         for (sid, subscription) in &self.list {
             let Some(chosen) = subscription.chosen.as_ref().filter(|chosen| chosen.placed) else {
@@ -319,21 +328,21 @@ impl Subscriptions {
             else {
                 continue;
             };
-            let max_spatial_layer = match subscription.kind() {
-                MediaKind::Audio => None,
-                MediaKind::Video => subscription
-                    .settings
-                    .max_spatial_layer(layers_of(&subscription.info, &chosen.mime_type)),
-            };
+            let is_audio = subscription.kind() == MediaKind::Audio;
+            let settings = &subscription.settings;
+            let layers = layers_of(&subscription.info, &chosen.mime_type);
             subscriptions.push(node::Subscription {
                 track_id: chosen.node_track_id.clone(),
                 mid: mid.to_owned(),
                 ssrc: chosen.ssrc,
                 rtx_ssrc: chosen.rtx_ssrc,
                 paused: subscription.settings.disabled,
-                max_spatial_layer,
+                max_spatial_layer: settings.max_spatial_layer(layers).filter(|_| !is_audio),
                 max_temporal_layer: None,
                 priority: subscription.node_priority(),
+                max_fps: Some(settings.fps).filter(|fps| *fps > 0 && !is_audio),
+                suppress_silence: is_audio && suppress_silence,
+                add_redundancy: is_audio && may_add_redundancy(&subscription.info),
             });
         }
         subscriptions
@@ -342,6 +351,11 @@ impl Subscriptions {
     pub(super) fn is_audio(&self, sid: &TrackSid) -> bool {
         self.list.get(sid).is_some_and(|subscription| subscription.kind() == MediaKind::Audio)
     }
+}
+
+/// Receivers of what is encrypted end to end decrypt a payload as a whole: nothing can be put around it.
+fn may_add_redundancy(info: &proto::TrackInfo) -> bool {
+    info.encryption() == proto::encryption::Type::None && !info.disable_red
 }
 
 #[expect(deprecated, reason = "clients still read and write these fields")]

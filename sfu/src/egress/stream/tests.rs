@@ -347,3 +347,115 @@ fn padding_takes_numbers_of_the_retransmissions_alone() {
     // Whoever takes the SSRC up again must not seal these numbers twice, though no media left.
     assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(8)))]);
 }
+
+#[test]
+fn redundancy_is_added_where_the_subscriber_loses_and_takes_it() {
+    let codec = |kind, pt, red_block: Option<u8>| crate::rtp::Codec {
+        clock_rate: 48_000,
+        channels: 2,
+        red_block: red_block.and_then(Pt::new),
+        ..codec(kind, pt, None)
+    };
+    struct Case {
+        name: &'static str,
+        /// What the publisher sends, and where its primary block begins.
+        format: CodecKind,
+        red_primary: u16,
+        has_red: bool,
+        lost: u8,
+        opens: bool,
+        /// Payload type, and how much older each block is.
+        expect: (u8, &'static [u16]),
+    }
+    let plain = Case {
+        name: "nothing lost",
+        format: CodecKind::Opus,
+        red_primary: 0,
+        has_red: true,
+        lost: 0,
+        opens: false,
+        expect: (111, &[]),
+    };
+    let cases = [
+        Case { name: "some lost", lost: 20, expect: (63, &[960, 0]), ..plain },
+        Case { name: "more lost", lost: 80, expect: (63, &[1_920, 960, 0]), ..plain },
+        Case { name: "no RED", lost: 80, has_red: false, ..plain },
+        Case { name: "the first of a stream", lost: 80, opens: true, ..plain },
+        Case {
+            name: "RED without redundancy",
+            format: CodecKind::Red,
+            red_primary: 1,
+            lost: 20,
+            expect: (63, &[960, 0]),
+            ..plain
+        },
+        Case {
+            name: "redundancy of its own",
+            format: CodecKind::Red,
+            red_primary: 7,
+            lost: 80,
+            expect: (63, &[960, 0]),
+            ..plain
+        },
+        plain,
+    ];
+    for case in cases {
+        let now = start();
+        let (opus, red) = (codec(CodecKind::Opus, 111, None), codec(CodecKind::Red, 63, Some(111)));
+        let format = if case.format == CodecKind::Red { red.clone() } else { opus.clone() };
+        let codecs = if case.has_red { vec![opus, red] } else { vec![opus] };
+        let mut stream = stream(now, &[format], codecs, &[]);
+        stream.set_add_redundancy(true);
+        let report = ReportBlock {
+            ssrc: SSRC,
+            fraction_lost: case.lost,
+            cumulative_lost: 0,
+            highest_seq: 0,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        };
+        assert!(stream.handle_report_block(now, &report));
+
+        let sounds: [&[u8]; 3] = [&[0xfc, 1, 1, 1], &[0xfc, 2], &[0xfc, 3, 3]];
+        let payloads = sounds.map(|sound| match case.red_primary {
+            0 => sound.to_vec(),
+            1 => [&[111], sound].concat(),
+            // One block of two bytes, 20 ms older.
+            _ => {
+                let bits: u32 = (0x80 | 111) << 24 | 960 << 10 | 2;
+                [&bits.to_be_bytes()[..], &[111, 0xfc, 9], sound].concat()
+            }
+        });
+        let metas = [0, 1, 2].map(|n| PacketMeta {
+            red_primary: case.red_primary,
+            ..meta(0, 50 + n, 480_000 + 960 * n, now)
+        });
+        let older = (1..=stream.redundancy()).map(|back| 2 - back);
+        let older = older.map(|index| cached(&metas[index], &payloads[index]));
+        let rewritten = Rewritten { opens: case.opens, ..rewritten(9, 777_000) };
+        let mut out = [0; 1_500];
+        let packet = cached(&metas[2], &payloads[2]);
+        let written = stream.write_redundant(now, packet, older, &rewritten, &mut out).unwrap();
+        let read = RtpPacket::parse(&out[..written.len]).unwrap();
+        assert_eq!(read.header.seq, Seq16(9), "{}: its number", case.name);
+        assert_eq!(read.header.timestamp, RtpTs32(777_000), "{}: its time", case.name);
+        let (pt, offsets) = case.expect;
+        assert_eq!(read.header.pt.value(), pt, "{}", case.name);
+        if pt == 111 {
+            assert_eq!(read.payload, payloads[2], "{}", case.name);
+            continue;
+        }
+        let blocks: Vec<_> =
+            crate::wire::payload::RedBlocks::parse(read.payload).unwrap().collect();
+        let given: Vec<_> = blocks.iter().map(|block| block.timestamp_offset).collect();
+        assert_eq!(given, offsets, "{}", case.name);
+        assert!(blocks.iter().all(|block| block.pt.value() == 111), "{}", case.name);
+        assert_eq!(blocks.last().unwrap().data, sounds[2], "{}", case.name);
+        if case.red_primary < 2 {
+            for (block, sound) in blocks.iter().rev().zip(sounds.iter().rev()) {
+                assert_eq!(block.data, *sound, "{}", case.name);
+            }
+        }
+    }
+}

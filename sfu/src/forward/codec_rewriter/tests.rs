@@ -41,10 +41,10 @@ fn skipped_vp8_frames_leave_no_gap_in_picture_ids() {
     let first = vp8(10, 1, 0, 0);
     rewriter.start(first);
     rewriter.rewrite(first).unwrap();
-    rewriter.skip(vp8(11, 1, 2, 0));
-    rewriter.skip(vp8(11, 1, 2, 0));
+    rewriter.skip(vp8(11, 1, 2, 0), true);
+    rewriter.skip(vp8(11, 1, 2, 0), true);
     assert_eq!(rewriter.rewrite(vp8(12, 1, 1, 0)).map(read), Some((11, 1, 1, 0)));
-    rewriter.skip(vp8(13, 1, 2, 0));
+    rewriter.skip(vp8(13, 1, 2, 0), true);
     assert_eq!(rewriter.rewrite(vp8(14, 2, 0, 0)).map(read), Some((12, 2, 0, 0)));
     assert_eq!(rewriter.rewrite(vp8(12, 1, 1, 0)).map(read), Some((11, 1, 1, 0)), "late packet");
     assert_eq!(rewriter.rewrite(vp8(11, 1, 2, 0)), None, "was skipped");
@@ -72,24 +72,128 @@ fn short_vp8_descriptors_keep_their_shape() {
     assert_eq!(payload, [0x10, 0x9d, 0x01]);
 }
 
+fn vp9_fixed(picture_id: u16, tl0: u8) -> CodecFields {
+    CodecFields::Vp9(Vp9Fields {
+        picture_id: Some(picture_id),
+        long_picture_id: true,
+        layers_tl0: Some((0x42, tl0)),
+        flexible: None,
+    })
+}
+
+fn vp9_flexible(picture_id: u16, diffs: [u8; 3]) -> CodecFields {
+    CodecFields::Vp9(Vp9Fields {
+        picture_id: Some(picture_id),
+        long_picture_id: true,
+        layers_tl0: None,
+        flexible: Some(Vp9Flexible { layers: Some(0x42), diffs }),
+    })
+}
+
 #[test]
-fn vp9_ids_move_together_so_that_distances_hold() {
-    let vp9 = |picture_id, tl0| {
-        CodecFields::Vp9(Vp9Fields {
-            picture_id: Some(picture_id),
-            long_picture_id: true,
-            layers_tl0: Some((0x42, tl0)),
-        })
-    };
+fn vp9_ids_keep_their_distances_where_these_say_what_a_picture_is() {
     let mut rewriter = CodecRewriter::new();
-    rewriter.start(vp9(0x7ffe, 255));
-    rewriter.rewrite(vp9(0x7ffe, 255)).unwrap();
-    rewriter.rewrite(vp9(0x7fff, 255)).unwrap();
-    rewriter.start(vp9(77, 3));
+    rewriter.start(vp9_fixed(0x7ffe, 255));
+    rewriter.rewrite(vp9_fixed(0x7ffe, 255)).unwrap();
+    rewriter.rewrite(vp9_fixed(0x7fff, 255)).unwrap();
+    rewriter.start(vp9_fixed(77, 3));
     let mut payload = [0xa0, 0, 0, 0, 0, 0x99];
-    rewriter.rewrite(vp9(77, 3)).unwrap().apply(&mut payload);
+    rewriter.rewrite(vp9_fixed(77, 3)).unwrap().apply(&mut payload);
     assert_eq!(payload, [0xa0, 0x80, 0, 0x42, 0, 0x99]);
-    rewriter.skip(vp9(78, 3));
-    rewriter.rewrite(vp9(79, 4)).unwrap().apply(&mut payload);
+    rewriter.skip(vp9_fixed(78, 3), true);
+    rewriter.rewrite(vp9_fixed(79, 4)).unwrap().apply(&mut payload);
     assert_eq!(payload, [0xa0, 0x80, 2, 0x42, 1, 0x99], "gaps stay");
+}
+
+#[test]
+fn vp9_pictures_that_name_their_references_close_up() {
+    /// One packet after the other.
+    enum Packet {
+        Pass { id: u16, diffs: [u8; 3], expect: Option<(u16, &'static [u8])> },
+        Skip { id: u16 },
+    }
+    use Packet::{Pass, Skip};
+    struct Case {
+        name: &'static str,
+        packets: &'static [Packet],
+    }
+    let cases = [
+        Case {
+            name: "every second picture left out",
+            packets: &[
+                Skip { id: 101 },
+                Pass { id: 102, diffs: [2, 0, 0], expect: Some((101, &[1])) },
+                Skip { id: 103 },
+                Skip { id: 103 },
+                Pass { id: 104, diffs: [2, 4, 0], expect: Some((102, &[1, 2])) },
+            ],
+        },
+        Case {
+            name: "an upper spatial layer left out, the picture stays",
+            packets: &[
+                Pass { id: 101, diffs: [1, 0, 0], expect: Some((101, &[1])) },
+                Skip { id: 101 },
+                Pass { id: 102, diffs: [1, 0, 0], expect: Some((102, &[1])) },
+            ],
+        },
+        Case {
+            name: "a lower spatial layer left out, the upper one passes",
+            packets: &[
+                Skip { id: 101 },
+                Pass { id: 101, diffs: [1, 0, 0], expect: Some((101, &[1])) },
+                Pass { id: 102, diffs: [2, 1, 0], expect: Some((102, &[2, 1])) },
+            ],
+        },
+        Case {
+            name: "lost, then late",
+            packets: &[
+                Pass { id: 102, diffs: [2, 0, 0], expect: Some((102, &[2])) },
+                Pass { id: 101, diffs: [1, 0, 0], expect: Some((101, &[1])) },
+                Skip { id: 103 },
+                Pass { id: 104, diffs: [3, 2, 0], expect: Some((103, &[2, 1])) },
+            ],
+        },
+        Case {
+            name: "left out, then wanted",
+            packets: &[
+                Skip { id: 101 },
+                Pass { id: 102, diffs: [2, 0, 0], expect: Some((101, &[1])) },
+                Pass { id: 101, diffs: [1, 0, 0], expect: None },
+            ],
+        },
+        Case {
+            name: "refers to what was left out",
+            packets: &[
+                Skip { id: 101 },
+                Pass { id: 102, diffs: [1, 0, 0], expect: Some((101, &[1])) },
+                Pass { id: 103, diffs: [3, 0, 0], expect: Some((102, &[2])) },
+            ],
+        },
+    ];
+    for case in cases {
+        let mut rewriter = CodecRewriter::new();
+        rewriter.start(vp9_flexible(100, [0; 3]));
+        rewriter.rewrite(vp9_flexible(100, [0; 3])).unwrap();
+        for packet in case.packets {
+            match packet {
+                Skip { id } => rewriter.skip(vp9_flexible(*id, [0; 3]), true),
+                Pass { id, diffs, expect } => {
+                    let read = rewriter.rewrite(vp9_flexible(*id, *diffs)).map(|patch| {
+                        // As sent: P_DIFFs each with the bit that says whether one follows.
+                        let count = diffs.iter().filter(|diff| **diff != 0).count();
+                        let mut payload = vec![0xf8, 0x80 | (id >> 8) as u8, *id as u8, 0x42];
+                        payload
+                            .extend((0..count).map(|at| diffs[at] << 1 | u8::from(at + 1 < count)));
+                        payload.push(0x99);
+                        patch.apply(&mut payload);
+                        assert_eq!(payload.last(), Some(&0x99), "{}", case.name);
+                        let vp9 = crate::wire::payload::Vp9Descriptor::parse(&payload).unwrap();
+                        (vp9.picture_id.unwrap(), vp9.picture_diffs.as_slice().to_vec())
+                    });
+                    let expect = expect.map(|(id, diffs)| (id, diffs.to_vec()));
+                    assert_eq!(read, expect, "{}: {id}", case.name);
+                }
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod tests;
 
 pub use av1::{Av1Aggregation, Av1Obu, Av1Obus, ObuType};
 pub use opus::OpusPacket;
-pub use red::{RedBlock, RedBlocks, RedPrimary};
+pub use red::{RedBlock, RedBlocks, RedPrimary, write_red};
 pub use vp8::Vp8Descriptor;
 pub use vp9::{Vp9Descriptor, Vp9PictureDiffs, Vp9Structure};
 

@@ -69,6 +69,38 @@ impl<'a> RedBlocks<'a> {
     }
 }
 
+/// Writes a RED payload: older sounds, the oldest first, each with how much older it is (14 bits, units of the clock), and
+/// the primary one. All blocks have the same payload type. Returns its length; `None` where `out` is too small, or a block
+/// has more than 1,023 bytes.
+#[must_use]
+pub fn write_red(
+    out: &mut [u8],
+    block: Pt,
+    older: &[(u16, &[u8])],
+    primary: &[u8],
+) -> Option<usize> {
+    let mut rest = out.get_mut(..)?;
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        let (place, behind) = std::mem::take(&mut rest).split_at_mut_checked(bytes.len())?;
+        place.copy_from_slice(bytes);
+        rest = behind;
+        len += bytes.len();
+        Some(())
+    };
+    for (offset, data) in older {
+        let size = u32::try_from(data.len()).ok().filter(|size| *size < 1 << 10)?;
+        let bits = u32::from(0x80 | block.value()) << 24 | u32::from(offset & 0x3fff) << 10 | size;
+        put(&bits.to_be_bytes())?;
+    }
+    put(&[block.value()])?;
+    for (_, data) in older {
+        put(data)?;
+    }
+    put(primary)?;
+    Some(len)
+}
+
 impl<'a> Iterator for RedBlocks<'a> {
     type Item = RedBlock<'a>;
 

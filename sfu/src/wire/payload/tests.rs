@@ -461,3 +461,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn red_that_is_written_reads_the_same() {
+    let pt = Pt::new(111).unwrap();
+    let older: [(u16, &[u8]); 2] = [(0x3fff, &[1; 1_023]), (960, &[2, 3])];
+    let mut out = [0xee; 1_200];
+    let len = write_red(&mut out, pt, &older, &[4, 5, 6]).unwrap();
+    assert_eq!(len, 4 + 4 + 1 + 1_023 + 2 + 3);
+    let blocks: Vec<_> = RedBlocks::parse(&out[..len]).unwrap().collect();
+    let read: Vec<_> = blocks.iter().map(|block| (block.timestamp_offset, block.data)).collect();
+    assert_eq!(read, [(0x3fff, &[1; 1_023][..]), (960, &[2, 3]), (0, &[4, 5, 6])]);
+    assert!(blocks.iter().all(|block| block.pt == pt));
+    assert_eq!(write_red(&mut out[..len - 1], pt, &older, &[4, 5, 6]), None, "no room");
+    assert_eq!(write_red(&mut out, pt, &[(960, &[0; 1_024])], &[4]), None, "ten bits of length");
+}
