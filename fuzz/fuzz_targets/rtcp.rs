@@ -2,8 +2,8 @@
 #![no_main]
 
 use chappe_sfu::wire::rtcp::{
-    ArrivalTick, CompoundWriter, Message, Nack, TransportFeedback, TransportFeedbackFields,
-    messages,
+    ArrivalTick, CcfbBlock, CompoundWriter, CongestionFeedback, Message, Nack, TransportFeedback,
+    TransportFeedbackFields, messages,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -16,7 +16,7 @@ fuzz_target!(|datagram: &[u8]| {
             Message::Bye(bye) => bye.ssrcs().count(),
             Message::Nack(nack) => nack_again(&nack),
             Message::TransportCc(feedback) => feedback_again(&feedback),
-            Message::Ccfb(feedback) => feedback.reports().count(),
+            Message::Ccfb(feedback) => ccfb_again(&feedback),
             Message::Fir(fir) => fir.entries().count(),
             Message::Remb(remb) => remb.ssrcs().count(),
             Message::ExtendedReport(report) => {
@@ -46,6 +46,46 @@ fn nack_again(nack: &Nack<'_>) -> usize {
     }
     assert_eq!(again, wanted);
     nack.lost().count()
+}
+
+/// What is told of the first stream, up to where its numbers go on, is written and read again.
+fn ccfb_again(feedback: &CongestionFeedback<'_>) -> usize {
+    let count = feedback.reports().count();
+    let Some(first) = feedback.reports().next() else { return count };
+    let now = std::time::Instant::now();
+    let longest = std::time::Duration::from_secs(60);
+    let arrivals: Vec<_> = (0u16..)
+        .zip(feedback.reports())
+        .take_while(|(index, report)| {
+            report.ssrc == first.ssrc && report.seq.0 == first.seq.0.wrapping_add(*index)
+        })
+        .take(16_384)
+        // What came nobody knows when is told as long ago.
+        .map(|(_, report)| report.arrival.map(|it| now + it.before.unwrap_or(longest)))
+        .collect();
+    let block = CcfbBlock { ssrc: first.ssrc, begin: first.seq, arrivals: &arrivals };
+    let mut buf = vec![0; 40_000];
+    let mut writer = CompoundWriter::new(&mut buf);
+    let written = writer.ccfb(feedback.sender, feedback.timestamp, &block, |at| at - now);
+    assert_eq!(written, Ok(arrivals.len()), "room for the longest feedback");
+    let len = writer.len();
+    let Some(Ok(Message::Ccfb(again))) = messages(&buf[..len]).next() else {
+        panic!("our own message");
+    };
+    let times = |feedback: &CongestionFeedback<'_>| -> Vec<_> {
+        let reports = feedback.reports().take(arrivals.len());
+        reports.map(|report| report.arrival.map(|it| it.before)).collect()
+    };
+    let micros = |list: Vec<Option<Option<std::time::Duration>>>| -> Vec<_> {
+        list.into_iter().map(|at| at.map(|at| at.map(|at| at.as_millis()))).collect()
+    };
+    for (again, told) in micros(times(&again)).into_iter().zip(micros(times(feedback))) {
+        assert_eq!(again.is_some(), told.is_some());
+        if let (Some(Some(again)), Some(Some(told))) = (again, told) {
+            assert!(told.abs_diff(again) <= 1, "ticks of a millisecond, rounded down");
+        }
+    }
+    count
 }
 
 fn feedback_again(feedback: &TransportFeedback<'_>) -> usize {

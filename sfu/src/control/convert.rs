@@ -137,6 +137,7 @@ pub(super) fn peer_spec(state: &pb::PeerState) -> Checked<PeerSpec> {
     Ok(PeerSpec {
         transport: transport.map_err(|e| e.inside("transport"))?.unwrap_or_default(),
         codecs: CodecMap::new(each("codecs", &state.codecs, codec)?),
+        ccfb: state.codecs.iter().any(|codec| codec.ccfb),
         send_extensions,
         receive_extensions,
         tracks: each("tracks", &state.tracks, track)?,

@@ -7,6 +7,7 @@
 
 mod audio;
 mod binder;
+mod ccfb;
 mod describe;
 mod drop_reason;
 mod encoding;
@@ -25,6 +26,7 @@ mod twcc;
 pub use binder::{
     Binding, BoundEncoding, BoundTrack, ParkedPacket, Role, SsrcBinder, TrackSlot, Unbound,
 };
+pub use ccfb::CcfbRecorder;
 pub use drop_reason::DropReason;
 pub use keyframe::KeyframeRequester;
 pub use nack::NackGenerator;

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Estimate, EstimateLimit};
+use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
     egress::Pacer,
-    rtp::{Bitrate, DataSize, SeqNo},
-    wire::rtcp::TransportFeedback,
+    rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
+    wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
 
 /// A packet whose turn has not come.
@@ -35,6 +35,8 @@ pub(crate) struct Congestion {
     waiting: VecDeque<Waiting>,
     /// The peer negotiated transport-wide feedback.
     transport_cc: bool,
+    /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
+    by_stream: Option<SentNumbers>,
     /// It sent its own estimate.
     remb: bool,
     /// Packets that feedback may still tell of: what is over was made up.
@@ -108,6 +110,7 @@ impl Congestion {
             estimator,
             waiting: VecDeque::new(),
             transport_cc: false,
+            by_stream: None,
             remb: false,
             reportable: 0,
             unable: false,
@@ -121,12 +124,21 @@ impl Congestion {
         }
     }
 
-    /// Whether the peer gives transport-wide feedback, and the most that it may get.
-    pub(crate) fn configure(&mut self, now: Instant, transport_cc: bool, cap: Option<Bitrate>) {
-        if (self.transport_cc, self.cap) != (transport_cc, cap) {
+    /// Whether the peer gives transport-wide feedback, or such as of RFC 8888, and the most that it may get.
+    pub(crate) fn configure(
+        &mut self,
+        now: Instant,
+        transport_cc: bool,
+        ccfb: bool,
+        cap: Option<Bitrate>,
+    ) {
+        let before = (self.transport_cc, self.by_stream.is_some(), self.cap);
+        if before != (transport_cc, ccfb, cap) {
             self.allocated = None;
         }
         self.transport_cc = transport_cc;
+        self.by_stream =
+            self.by_stream.take().or_else(|| Some(SentNumbers::default())).filter(|_| ccfb);
         self.cap = cap;
         self.follow(now);
     }
@@ -134,7 +146,19 @@ impl Congestion {
     /// Whether there is an estimate to keep to: the peer says how its packets fare. Without that nothing is held back and
     /// nothing shared out.
     pub(crate) fn is_controlled(&self) -> bool {
-        self.transport_cc || self.remb
+        self.transport_cc || self.by_stream.is_some() || self.remb
+    }
+
+    /// Whether packets need a transport-wide number, also where no extension carries it.
+    pub(crate) fn numbers_all(&self) -> bool {
+        self.by_stream.is_some()
+    }
+
+    /// A stream has ended.
+    pub(crate) fn forget_stream(&mut self, ssrc: Ssrc) {
+        if let Some(sent) = &mut self.by_stream {
+            sent.forget(ssrc);
+        }
     }
 
     /// Transport-wide feedback about what left.
@@ -150,6 +174,22 @@ impl Congestion {
         };
         self.reportable = left;
         self.estimator.handle_transport_cc(now, feedback);
+        self.standing.note(now, self.estimator.stats().queue);
+        self.follow(now);
+        true
+    }
+
+    /// Feedback by stream and number. `false`: it was not negotiated, or tells of more than was ever sent, and is ignored.
+    #[must_use]
+    pub(crate) fn handle_ccfb(&mut self, now: Instant, feedback: &CongestionFeedback<'_>) -> bool {
+        let Some(sent) = &self.by_stream else { return false };
+        let known = |ssrc, seq| sent.number_of(ssrc, seq);
+        // Reports may overlap, and tell of what is not known any more.
+        let told = feedback.reports().filter(|it| known(it.ssrc, it.seq).is_some()).count();
+        let left = u32::try_from(told).ok().and_then(|told| self.reportable.checked_sub(told));
+        let Some(left) = left else { return false };
+        self.reportable = left;
+        self.estimator.handle_congestion_feedback(now, feedback, known);
         self.standing.note(now, self.estimator.stats().queue);
         self.follow(now);
         true
@@ -184,8 +224,14 @@ impl Congestion {
         }
     }
 
-    /// A packet with this transport-wide number leaves. Audio and retransmissions too.
-    pub(crate) fn handle_sent(&mut self, now: Instant, number: Option<u16>, size: DataSize) {
+    /// A packet of a stream leaves with this transport-wide number. Audio and retransmissions too.
+    pub(crate) fn handle_sent(
+        &mut self,
+        now: Instant,
+        (ssrc, seq): (Ssrc, Seq16),
+        number: Option<u16>,
+        size: DataSize,
+    ) {
         self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
         if !self.is_controlled() {
             return;
@@ -194,6 +240,9 @@ impl Congestion {
         if let Some(number) = number {
             self.reportable = (self.reportable + REPORTS).min(MAX_REPORTABLE);
             self.estimator.handle_sent(now, number, size, probe);
+            if let Some(sent) = &mut self.by_stream {
+                sent.insert(ssrc, seq, number);
+            }
         }
     }
 
@@ -396,17 +445,71 @@ mod tests {
     use super::*;
     use crate::{
         rtp::Ssrc,
-        wire::rtcp::{ArrivalTick, CompoundWriter, Message, TransportFeedbackFields, messages},
+        wire::rtcp::{
+            ArrivalTick, CcfbBlock, CompoundWriter, Message, TransportFeedbackFields, messages,
+        },
     };
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn feedback_by_stream_and_number_is_translated() {
+        let start = Instant::now();
+        let mut congestion = Congestion::new(start);
+        let ms = |ms| start + Duration::from_millis(ms);
+        let report = |begin: u16, arrivals: &[Option<Instant>], now: Instant| {
+            let mut bytes = [0; 1_200];
+            let mut writer = CompoundWriter::new(&mut bytes);
+            let block = CcfbBlock { ssrc: Ssrc(7), begin: Seq16(begin), arrivals };
+            let written = writer.ccfb(Ssrc(1), 0x1_0000, &block, |at| now - at);
+            assert_eq!(written, Ok(arrivals.len()));
+            let len = writer.len();
+            bytes[..len].to_vec()
+        };
+        let give = |congestion: &mut Congestion, now: Instant, bytes: &[u8]| {
+            let Some(Ok(Message::Ccfb(feedback))) = messages(bytes).next() else {
+                panic!("not written");
+            };
+            congestion.handle_ccfb(now, &feedback)
+        };
+        let early = report(65_530, &[Some(ms(40)); 3], ms(50));
+        assert!(!give(&mut congestion, ms(50), &early), "not negotiated");
+
+        congestion.configure(start, false, true, None);
+        assert!(congestion.is_controlled() && congestion.numbers_all());
+        for n in 0..20_u16 {
+            let stream = (Ssrc(7), Seq16(65_530_u16.wrapping_add(n)));
+            let at = ms(u64::from(n) * 5);
+            congestion.handle_sent(at, stream, Some(900 + n), DataSize::from_bytes(1_000));
+        }
+        let arrivals: Vec<_> = (0..20).map(|n| (n != 3).then(|| ms(30 + n * 5))).collect();
+        let bytes = report(65_530, &arrivals, ms(130));
+        assert!(give(&mut congestion, ms(160), &bytes));
+        let stats = congestion.estimator().stats();
+        // The last one left at 95 ms and was told of at 160 ms.
+        assert!(stats.rtt.is_some_and(|rtt| rtt.as_millis().abs_diff(65) < 10), "{stats:?}");
+        assert!((0.01..0.2).contains(&stats.loss), "{stats:?}");
+        for _ in 0..10 {
+            // Told often enough: what is made up does not count for ever.
+            let _ = give(&mut congestion, ms(200), &bytes);
+        }
+        assert!(!give(&mut congestion, ms(200), &bytes));
+        congestion.forget_stream(Ssrc(7));
+        assert!(give(&mut congestion, ms(200), &bytes), "nothing in it is known");
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
     fn feedback_on_more_than_was_sent_is_ignored() {
         let now = Instant::now();
         let mut congestion = Congestion::new(now);
-        congestion.configure(now, true, None);
+        congestion.configure(now, true, false, None);
         for number in 0..10 {
-            congestion.handle_sent(now, Some(number), DataSize::from_bytes(1_000));
+            congestion.handle_sent(
+                now,
+                (Ssrc(2), Seq16(number)),
+                Some(number),
+                DataSize::from_bytes(1_000),
+            );
         }
         let mut bytes = [0; 1_200];
         let mut writer = CompoundWriter::new(&mut bytes);

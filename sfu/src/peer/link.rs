@@ -44,18 +44,21 @@ impl Link<'_> {
     pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {
         let len = written.len + self.srtp.profile().rtp_overhead();
         let packet = self.outbox.space().get_mut(..len)?;
-        let number = written.transport_cc.map(|at| {
-            let number = *self.next_number;
-            patch_transport_cc(packet, at, number);
+        let numbered = written.transport_cc.is_some() || self.congestion.numbers_all();
+        let number = numbered.then_some(*self.next_number);
+        if let Some(number) = number {
             *self.next_number = number.wrapping_add(1);
-            number
-        });
+        }
+        if let Some((at, number)) = written.transport_cc.zip(number) {
+            patch_transport_cc(packet, at, number);
+        }
         if let Some(at) = written.abs_send_time {
             patch_abs_send_time(packet, at, self.send_time);
         }
         let len = self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
         self.outbox.commit(self.path, len);
-        self.congestion.handle_sent(self.now, number, DataSize::from_bytes(len as u64));
+        let stream = (written.ssrc, written.seq.seq16());
+        self.congestion.handle_sent(self.now, stream, number, DataSize::from_bytes(len as u64));
         Some(len)
     }
 

@@ -8,6 +8,7 @@ mod limits;
 mod link;
 mod outbox;
 mod report;
+mod sent_numbers;
 mod sharing;
 mod spec;
 mod stats;
@@ -38,7 +39,7 @@ pub(crate) use sharing::Sharing;
 pub(crate) use subscription::{FirstNumbers, Grant, Subscription};
 
 use crate::{
-    ingress::{BoundEncoding, BoundTrack, SsrcBinder, TrackSlot, TwccRecorder},
+    ingress::{BoundEncoding, BoundTrack, CcfbRecorder, SsrcBinder, TrackSlot, TwccRecorder},
     room::{PeerId, PeerKey, RoomId, RoomKey, RouteKey},
     rtp::{Bitrate, SeqNo, Ssrc, TrackId},
     transport::{IceCredentials, Transport, TransportContext},
@@ -91,6 +92,8 @@ pub(crate) struct Peer {
 
     pub(crate) binder: SsrcBinder,
     pub(crate) twcc: TwccRecorder,
+    /// For a peer that knows no transport-wide numbers.
+    pub(crate) ccfb: CcfbRecorder,
     pub(crate) ingress: Bucket,
     /// By [`TrackSlot`].
     tracks: Slab<PeerTrack>,
@@ -146,6 +149,7 @@ impl Peer {
             touched: false,
             binder: SsrcBinder::new(birth.max_ssrcs),
             twcc: TwccRecorder::new(now),
+            ccfb: CcfbRecorder::new(now),
             ingress: Bucket::new(now, Bitrate::ZERO, INGRESS_BURST),
             tracks: Slab::new(),
             subscriptions: Slab::new(),
@@ -261,6 +265,10 @@ impl Peer {
         self.pending.retain(|(_, known)| *known != slot);
         self.congestion.forget(slot);
         self.past += subscription.sent;
+        for ssrc in [Some(subscription.spec.ssrc), subscription.spec.rtx_ssrc].into_iter().flatten()
+        {
+            self.congestion.forget_stream(ssrc);
+        }
         self.used.extend(subscription.egress.next_numbers().into_iter().flatten());
         Some(subscription)
     }
@@ -310,18 +318,18 @@ impl Peer {
         Some((&mut self.subscriptions, &self.spec, link))
     }
 
-    /// The same for transport-wide feedback.
+    /// The same for feedback by packet.
     pub(crate) fn feedback<'a>(
         &'a mut self,
         now: Instant,
         send_time: AbsSendTime,
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
-    ) -> Option<(Link<'a>, &'a mut TwccRecorder)> {
+    ) -> Option<(Link<'a>, &'a mut TwccRecorder, &'a mut CcfbRecorder)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
         let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
         let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
-        Some((link, &mut self.twcc))
+        Some((link, &mut self.twcc, &mut self.ccfb))
     }
 }

@@ -16,6 +16,9 @@ pub struct PeerSpec {
     pub transport: TransportParams,
     /// Payload types of the BUNDLE, both directions.
     pub codecs: CodecMap,
+    /// Feedback as of RFC 8888 was negotiated, both ways. Where transport-wide numbers are negotiated too, the peer gets
+    /// feedback by those.
+    pub ccfb: bool,
     /// Header extensions that the node may send to this peer.
     pub send_extensions: ExtensionMap,
     /// Header extensions that the peer may send to the node.

@@ -175,7 +175,7 @@ impl Shard {
         peer.data.set_rate(now, spec.limits.data_rate.unwrap_or(limits.data_rate));
         peer.set_ingress_rate(now, spec.limits.ingress_bitrate.unwrap_or(limits.ingress_bitrate));
         let controlled = spec.send_extensions.id(Extension::TransportCc).is_some();
-        peer.congestion.configure(now, controlled, spec.max_egress_bitrate);
+        peer.congestion.configure(now, controlled, spec.ccfb, spec.max_egress_bitrate);
         let before = std::mem::replace(&mut peer.spec, spec.clone());
         let renegotiated =
             before.codecs != spec.codecs || before.send_extensions != spec.send_extensions;

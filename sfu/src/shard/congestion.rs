@@ -9,7 +9,7 @@ use crate::{
     peer::{Grant, Peer, Sharing, Subscription, Waiting},
     room::PeerKey,
     rtp::Bitrate,
-    wire::rtcp::TransportFeedback,
+    wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
 
 impl Shard {
@@ -18,6 +18,18 @@ impl Shard {
         self.counters.transport_feedback += 1;
         let Some(peer) = self.peer_mut(key) else { return };
         if !peer.congestion.handle_transport_cc(now, feedback) {
+            self.counters.drop(DropReason::Malformed);
+            return;
+        }
+        peer.rtt = peer.congestion.estimator().rtt().or(peer.rtt);
+        self.estimate_changed(key);
+    }
+
+    pub(super) fn congestion_feedback(&mut self, key: PeerKey, feedback: &CongestionFeedback<'_>) {
+        let now = self.now;
+        self.counters.transport_feedback += 1;
+        let Some(peer) = self.peer_mut(key) else { return };
+        if !peer.congestion.handle_ccfb(now, feedback) {
             self.counters.drop(DropReason::Malformed);
             return;
         }

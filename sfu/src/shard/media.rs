@@ -87,11 +87,16 @@ impl Shard {
             timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.twcc.poll_timeout());
         }
         let codecs = &peer.spec.codecs;
+        let by_stream = peer.spec.ccfb && values.transport_cc.is_none();
         let binding = match peer.binder.resolve(header.ssrc, header.pt, &values, codecs) {
             Ok(binding) => binding,
             Err(Unbound::Drop(reason)) => return Err(reason.into()),
             Err(Unbound::Park) => return Ok(Place::Nowhere(header.ssrc)),
         };
+        if first_time && by_stream {
+            peer.ccfb.record(now, header.ssrc, header.seq);
+            timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.ccfb.poll_timeout());
+        }
         let route = peer.route_of(binding.slot).ok_or(DropReason::UnboundSsrc)?;
         let track =
             tracks.get_mut(route.0).and_then(Option::as_mut).ok_or(DropReason::UnboundSsrc)?;

@@ -75,7 +75,8 @@ impl Shard {
             }
             Message::TransportCc(feedback) => self.transport_feedback(key, feedback),
             Message::Remb(remb) => self.receiver_estimate(key, remb.bitrate),
-            // CCFB: we negotiate transport-cc. SDES, BYE, XR: nothing depends on them.
+            Message::Ccfb(feedback) => self.congestion_feedback(key, feedback),
+            // SDES, BYE, XR: nothing depends on them.
             _ => {}
         }
     }
@@ -167,11 +168,13 @@ impl Shard {
         let Self { peers, outbox, counters, timers, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
         let sender = peer.feedback_ssrc;
-        let Some((mut link, twcc)) = peer.feedback(now, send_time, outbox, counters) else {
+        let Some((mut link, twcc, ccfb)) = peer.feedback(now, send_time, outbox, counters) else {
             return;
         };
         link.send_rtcp(|writer| twcc.poll_feedback(now, sender, writer));
-        timers.set(Sleeper::Peer(key), Timer::TwccFeedback, twcc.poll_timeout());
+        link.send_rtcp(|writer| ccfb.poll_feedback(now, sender, writer));
+        let due = [twcc.poll_timeout(), ccfb.poll_timeout()].into_iter().flatten().min();
+        timers.set(Sleeper::Peer(key), Timer::TwccFeedback, due);
     }
 
     /// Sender reports for what leaves to a peer, receiver reports for what comes from it.

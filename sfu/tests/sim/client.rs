@@ -127,6 +127,7 @@ impl Client {
         };
         let spec = PeerSpec {
             transport,
+            ccfb: false,
             codecs: codecs(),
             send_extensions: extensions(&SEND),
             receive_extensions: extensions(&RECEIVE),

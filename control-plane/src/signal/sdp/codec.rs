@@ -107,6 +107,9 @@ pub(super) struct Feedback {
     pub(super) fir: bool,
     pub(super) transport_cc: bool,
     pub(super) remb: bool,
+    /// RFC 8888: for the whole transport, whatever the payload type.
+    #[serde(default)]
+    pub(super) ccfb: bool,
 }
 
 impl Feedback {
@@ -120,6 +123,7 @@ impl Feedback {
             transport_cc,
             // Two estimators on one transport fight: REMB only where there is nothing better.
             remb: has("goog-remb") && !transport_cc,
+            ccfb: has("ack ccfb") && !transport_cc,
         }
     }
 
@@ -141,6 +145,7 @@ impl Feedback {
         self.fir |= other.fir;
         self.transport_cc |= other.transport_cc;
         self.remb |= other.remb;
+        self.ccfb |= other.ccfb;
     }
 }
 
@@ -196,6 +201,7 @@ impl Codec {
             fir: self.feedback.fir,
             transport_cc: self.feedback.transport_cc,
             remb: self.feedback.remb,
+            ccfb: self.feedback.ccfb,
         }
     }
 
@@ -355,7 +361,8 @@ fn offered_audio() -> Vec<Codec> {
 fn offered_video() -> Vec<Codec> {
     const H264: &str = "level-asymmetry-allowed=1;packetization-mode=";
     let h264 = |mode: u8, id: &str| format!("{H264}{mode};profile-level-id={id}");
-    let feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
+    let feedback =
+        Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false, ccfb: false };
     [
         (96, 97, CodecKind::Vp8, String::new()),
         (98, 99, CodecKind::Vp9, "profile-id=0".to_owned()),

@@ -113,6 +113,10 @@ impl Writer {
             let way = way.map(|way| format!("/{way}")).unwrap_or_default();
             attributes.push(Attribute::with_value("extmap", format!("{id}{way} {}", kind.uri())));
         }
+        // Of the whole transport, so that no payload type is named (RFC 8888 section 6).
+        if section.codecs.iter().any(|codec| codec.feedback.ccfb) {
+            attributes.push(Attribute::with_value("rtcp-fb", "* ack ccfb"));
+        }
         for codec in section.codecs {
             describe_codec(attributes, codec, section);
         }

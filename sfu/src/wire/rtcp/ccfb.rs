@@ -1,8 +1,8 @@
-//! Congestion control feedback (RFC 8888 section 3.1). Read only: Chappe asks for transport-wide feedback.
+//! Congestion control feedback (RFC 8888 section 3.1): read from subscribers, written to publishers that know nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Reader;
+use super::{BufferTooSmall, CompoundWriter, Reader};
 use crate::rtp::{Seq16, Ssrc};
 
 /// Arrival of one packet.
@@ -64,6 +64,56 @@ impl<'a> CongestionFeedback<'a> {
                 CcfbReport { ssrc, seq: Seq16(begin.wrapping_add(index)), arrival }
             })
         })
+    }
+}
+
+/// Arrivals of one stream, to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct CcfbBlock<'a> {
+    /// The stream.
+    pub ssrc: Ssrc,
+    /// Number of the first.
+    pub begin: Seq16,
+    /// When each came; `None`: it did not.
+    pub arrivals: &'a [Option<Instant>],
+}
+
+/// 1/1024 s, in 13 bits. What is beyond is told as such.
+const OVER_RANGE: u128 = 0x1ffe;
+
+impl CompoundWriter<'_> {
+    /// Writes feedback on one stream, and returns how many of its packets it covers: fewer than given where the buffer
+    /// ends. `timestamp` is the middle 32 bits of the reporter's NTP clock, `before` says how long before it something came.
+    pub fn ccfb(
+        &mut self,
+        sender: Ssrc,
+        timestamp: u32,
+        block: &CcfbBlock<'_>,
+        before: impl Fn(Instant) -> Duration,
+    ) -> Result<usize, BufferTooSmall> {
+        // Header, sender, stream, begin, count and timestamp; metrics are padded to four bytes.
+        let room = self.remaining().saturating_sub(20) / 4 * 2;
+        let covered = block.arrivals.len().min(room).min(16_384);
+        let arrivals = block.arrivals.get(..covered).unwrap_or(&[]);
+        if arrivals.is_empty() {
+            return Err(BufferTooSmall);
+        }
+        self.message(205, 11, |writer| {
+            writer.u32(sender.0)?;
+            writer.u32(block.ssrc.0)?;
+            writer.u16(block.begin.0)?;
+            writer.u16(covered as u16)?;
+            for arrival in arrivals {
+                let metric = arrival.map_or(0, |at| {
+                    let ticks = (before(at).as_nanos() << 10) / 1_000_000_000;
+                    0x8000 | ticks.min(OVER_RANGE) as u16
+                });
+                writer.u16(metric)?;
+            }
+            writer.pad4()?;
+            writer.u32(timestamp)
+        })?;
+        Ok(covered)
     }
 }
 

@@ -17,7 +17,7 @@ mod xr;
 mod tests;
 
 pub use bye::Bye;
-pub use ccfb::{CcfbArrival, CcfbReport, CongestionFeedback};
+pub use ccfb::{CcfbArrival, CcfbBlock, CcfbReport, CongestionFeedback};
 pub use fir::{Fir, FirEntry};
 pub use nack::Nack;
 pub use pli::Pli;
