@@ -279,6 +279,8 @@ pub enum RoomEvent {
     },
     /// Qualities of this participant's track that anybody wants.
     SubscribedQuality(proto::SubscribedQualityUpdate),
+    /// Codecs of this participant's audio track that anybody wants.
+    SubscribedAudioCodecs(proto::SubscribedAudioCodecUpdate),
     /// Tracks that have to pause for want of bandwidth to this participant, or go on.
     StreamStates(proto::StreamStateUpdate),
     /// How participants are connected: changes only.

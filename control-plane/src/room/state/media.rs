@@ -82,15 +82,12 @@ impl RoomState {
         let track_sid = ids::track_of(node_track_id);
         let Some(publisher) = self.publisher_of(&track_sid) else { return };
         let Ok(track) = self.own_track(&publisher, &track_sid) else { return };
-        if track.info.r#type() != proto::TrackType::Video {
-            return;
-        }
         let variant = track.variants.iter().find(|variant| variant.node_track_id == node_track_id);
         let Some(variant) = variant else { return };
         let codec = codec_name(&variant.mime_type);
         if track.quality.demand(&codec, max_layer, now.mono) {
-            let update = track.tell_quality();
-            self.tell(&publisher, RoomEvent::SubscribedQuality(update));
+            let demand = track.tell_demand();
+            self.tell(&publisher, demand);
         }
     }
 
@@ -99,12 +96,12 @@ impl RoomState {
         for participant in self.participants.values_mut() {
             for track in participant.tracks.values_mut() {
                 if track.quality.due.is_some_and(|due| due <= now.mono) {
-                    updates.push((participant.sid.clone(), track.tell_quality()));
+                    updates.push((participant.sid.clone(), track.tell_demand()));
                 }
             }
         }
-        for (publisher, update) in updates {
-            self.tell(&publisher, RoomEvent::SubscribedQuality(update));
+        for (publisher, demand) in updates {
+            self.tell(&publisher, demand);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use livekit_protocol as proto;
 
 use super::track::Track;
+use crate::room::types::RoomEvent;
 
 /// How long less must be wanted before the publisher hears it: short spells of disinterest (a page flipped through)
 /// should not cost a keyframe each.
@@ -90,8 +91,27 @@ fn qualities(max_layer: Option<u32>) -> Vec<proto::SubscribedQuality> {
 }
 
 impl Track {
-    /// The update for the publisher; codecs nobody spoke of are left out.
-    pub(super) fn tell_quality(&mut self) -> proto::SubscribedQualityUpdate {
+    /// What its publisher is to hear of all that is wanted; codecs nobody spoke of are left out.
+    pub(super) fn tell_demand(&mut self) -> RoomEvent {
+        match self.info.r#type() {
+            proto::TrackType::Audio => RoomEvent::SubscribedAudioCodecs(self.tell_audio_codecs()),
+            _ => RoomEvent::SubscribedQuality(self.tell_quality()),
+        }
+    }
+
+    fn tell_audio_codecs(&mut self) -> proto::SubscribedAudioCodecUpdate {
+        let levels = self.quality.tell().into_iter();
+        let each = levels.map(|(codec, max)| {
+            let enabled = max.is_some();
+            proto::SubscribedAudioCodec { codec, enabled }
+        });
+        proto::SubscribedAudioCodecUpdate {
+            track_sid: self.sid.to_string(),
+            subscribed_audio_codecs: each.collect(),
+        }
+    }
+
+    fn tell_quality(&mut self) -> proto::SubscribedQualityUpdate {
         let levels = self.quality.tell();
         let first = self.variants.first().map(|variant| codec_name(&variant.mime_type));
         let primary = first.and_then(|codec| levels.get(&codec).copied());

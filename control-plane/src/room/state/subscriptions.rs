@@ -107,8 +107,8 @@ impl RoomState {
             .iter()
             .any(|variant| variant.mime_type.eq_ignore_ascii_case(&codec.mime_type));
         if !published && track.quality.need(&name, now.mono) {
-            let update = track.tell_quality();
-            self.tell(&publisher, RoomEvent::SubscribedQuality(update));
+            let demand = track.tell_demand();
+            self.tell(&publisher, demand);
         }
         Ok(())
     }

@@ -34,6 +34,20 @@ fn publish(room: &mut RoomState, sid: &ParticipantSid, cid: &str) -> TrackSid {
     track
 }
 
+fn publish_audio(room: &mut RoomState, sid: &ParticipantSid, cid: &str) -> TrackSid {
+    let request = proto::AddTrackRequest {
+        r#type: proto::TrackType::Audio as i32,
+        source: proto::TrackSource::Microphone as i32,
+        ..camera(cid)
+    };
+    let info = room.add_track(sid, request).unwrap();
+    let track = TrackSid(info.sid.as_str().into());
+    let mut published = vp8(&info.sid);
+    published.variants[0].mime_type = "audio/opus".to_owned();
+    room.publish(sid, &track, published, at(1)).unwrap();
+    track
+}
+
 fn drain(room: &mut RoomState) -> Vec<Effect> {
     std::iter::from_fn(|| room.poll_effect()).collect()
 }
@@ -230,6 +244,49 @@ fn more_quality_is_told_at_once_and_less_after_a_while() {
         }
         room.handle_timeout(at(step.second));
         assert_eq!(enabled(&drain(&mut room)), step.told, "at {} s", step.second);
+    }
+}
+
+#[test]
+fn codecs_of_audio_that_nobody_wants_are_told_too() {
+    let mut room = room();
+    let anna = join(&mut room, "anna");
+    let track = publish_audio(&mut room, &anna, "mic");
+    drain(&mut room);
+    let enabled = |effects: &[Effect]| -> Vec<Vec<(String, bool)>> {
+        let updates = told(effects, &anna).into_iter().filter_map(|event| match event {
+            RoomEvent::SubscribedAudioCodecs(update) => Some(update),
+            RoomEvent::SubscribedQuality(update) => panic!("qualities of sound: {update:?}"),
+            _ => None,
+        });
+        let codecs = updates.map(|update| {
+            assert_eq!(update.track_sid, track.to_string());
+            let codecs = update.subscribed_audio_codecs.into_iter();
+            codecs.map(|codec| (codec.codec, codec.enabled)).collect()
+        });
+        codecs.collect()
+    };
+    struct Step {
+        second: u64,
+        demand: Option<Option<u32>>,
+        told: &'static [bool],
+    }
+    let steps = [
+        Step { second: 10, demand: Some(None), told: &[] },
+        Step { second: 15, demand: None, told: &[false] },
+        Step { second: 16, demand: Some(Some(0)), told: &[true] },
+        Step { second: 17, demand: Some(None), told: &[] },
+        Step { second: 18, demand: Some(Some(255)), told: &[] },
+        Step { second: 40, demand: None, told: &[] },
+    ];
+    for step in steps {
+        if let Some(demand) = step.demand {
+            room.layer_demand(&track.0, demand, at(step.second));
+        }
+        room.handle_timeout(at(step.second));
+        let expected: Vec<_> =
+            step.told.iter().map(|enabled| vec![("opus".to_owned(), *enabled)]).collect();
+        assert_eq!(enabled(&drain(&mut room)), expected, "at {} s", step.second);
     }
 }
 

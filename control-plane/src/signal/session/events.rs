@@ -52,8 +52,12 @@ impl Session {
                 self.advance_uplink(now);
             }
             RoomEvent::SubscribedQuality(update) => {
-                self.demands.insert(update.track_sid.clone(), update.clone());
-                self.send(Message::SubscribedQualityUpdate(update));
+                let track = update.track_sid.clone();
+                self.demand(track, Message::SubscribedQualityUpdate(update));
+            }
+            RoomEvent::SubscribedAudioCodecs(update) => {
+                let track = update.track_sid.clone();
+                self.demand(track, Message::SubscribedAudioCodecUpdate(update));
             }
             RoomEvent::StreamStates(update) => self.send(Message::StreamStateUpdate(update)),
             RoomEvent::ConnectionQuality(update) => {
@@ -83,6 +87,12 @@ impl Session {
                 self.end();
             }
         }
+    }
+
+    /// Tells the client what is wanted of its track.
+    fn demand(&mut self, track: String, message: Message) {
+        self.demands.insert(track, message.clone());
+        self.send(message);
     }
 
     /// The room has a track of this client no more.

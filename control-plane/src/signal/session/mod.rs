@@ -219,8 +219,8 @@ pub struct Session {
     missed: Vec<Message>,
     /// Whom the client knows of.
     known: BTreeMap<String, proto::ParticipantInfo>,
-    /// The last layer demand per track, told again after a resume.
-    demands: HashMap<String, proto::SubscribedQualityUpdate>,
+    /// What was wanted last of each track, told again after a resume.
+    demands: HashMap<String, Message>,
     /// The client asked to be cut off when it resumes (a simulated failure).
     cut_on_resume: bool,
 }

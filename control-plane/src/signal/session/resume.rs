@@ -146,7 +146,7 @@ impl Session {
         }
         let demands: Vec<_> = self.demands.values().cloned().collect();
         for demand in demands {
-            self.send(Message::SubscribedQualityUpdate(demand));
+            self.send(demand);
         }
         self.refresh_token(now);
         self.forget_requests();

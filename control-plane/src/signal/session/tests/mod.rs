@@ -252,12 +252,15 @@ fn track_settings_reach_the_node() {
         track_sids: vec!["TR_1".into(), "TR_unknown".into()],
         width: 640,
         height: 360,
+        fps: 15,
         priority: 3,
         ..Default::default()
     };
     world.request(Request::TrackSetting(settings.clone()));
     world.settle();
     let sent = world.sent();
+    assert_eq!(sent["TR_1"].max_fps, Some(15));
+    assert!(!sent["TR_1"].add_redundancy, "of sound only");
     assert_eq!(
         (sent["TR_1"].max_spatial_layer, sent["TR_1"].priority, sent["TR_1"].paused),
         (Some(1), 1_997, false),
@@ -266,6 +269,45 @@ fn track_settings_reach_the_node() {
     world.request(Request::TrackSetting(proto::UpdateTrackSettings { disabled: true, ..settings }));
     world.settle();
     assert!(world.sent()["TR_1"].paused);
+}
+
+#[test]
+fn what_the_node_may_do_with_sound() {
+    struct Case {
+        name: &'static str,
+        encryption: proto::encryption::Type,
+        disable_red: bool,
+        suppress_silence: bool,
+        /// Redundancy, silence left out.
+        expect: (bool, bool),
+    }
+    use proto::encryption::Type;
+    let plain = Case {
+        name: "by itself",
+        encryption: Type::None,
+        disable_red: false,
+        suppress_silence: false,
+        expect: (true, false),
+    };
+    let cases = [
+        Case { name: "encrypted", encryption: Type::Gcm, expect: (false, false), ..plain },
+        Case { name: "no RED", disable_red: true, expect: (false, false), ..plain },
+        Case { name: "no silence", suppress_silence: true, expect: (true, true), ..plain },
+        plain,
+    ];
+    for case in cases {
+        let mut world = World::single();
+        world.session.config.suppress_silence = case.suppress_silence;
+        let mut taken = track("TR_1", false);
+        taken.info.encryption = case.encryption as i32;
+        taken.info.disable_red = case.disable_red;
+        world.room(RoomEvent::Subscribe(taken));
+        world.offer();
+        world.settle();
+        let sent = world.sent();
+        let sent = (sent["TR_1"].add_redundancy, sent["TR_1"].suppress_silence);
+        assert_eq!(sent, case.expect, "{}", case.name);
+    }
 }
 
 #[test]
