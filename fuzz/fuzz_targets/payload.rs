@@ -3,7 +3,7 @@
 
 use chappe_sfu::{
     rtp::CodecKind,
-    wire::payload::{Av1Aggregation, OpusPacket, RedBlocks, describe},
+    wire::payload::{Av1Aggregation, OpusPacket, RedBlocks, describe, write_red},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -36,7 +36,20 @@ fuzz_target!(|input: &[u8]| {
             let primary = blocks.primary();
             assert_eq!(&payload[primary.offset..], primary.data);
             assert_eq!(blocks.last().map(|block| block.data), Some(primary.data));
+            written_again(blocks);
         }
         _ => {}
     }
 });
+
+/// What is written of the blocks reads the same, under the one payload type of all.
+fn written_again(blocks: RedBlocks<'_>) {
+    let pt = blocks.primary().pt;
+    let all: Vec<_> = blocks.map(|block| (block.timestamp_offset, block.data)).collect();
+    let Some(((_, primary), older)) = all.split_last() else { return };
+    let mut out = vec![0; 40_000];
+    let len = write_red(&mut out, pt, older, primary).expect("room for all that a payload holds");
+    let again = RedBlocks::parse(&out[..len]).expect("our own payload");
+    let again: Vec<_> = again.map(|block| (block.timestamp_offset, block.data)).collect();
+    assert_eq!(again, all);
+}

@@ -375,6 +375,7 @@ fn spec(number: usize, bits: u8, body: &[u8]) -> PeerSpec {
             ice_generation: u32::from(body.first().copied().unwrap_or(0) >> 1 & 1),
             ..TransportParams::default()
         },
+        fec: None,
         ccfb: false,
         codecs: CodecMap::new(codecs),
         send_extensions: extensions.clone(),

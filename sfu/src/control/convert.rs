@@ -133,10 +133,15 @@ pub(super) fn peer_spec(state: &pb::PeerState) -> Checked<PeerSpec> {
     check_len("tracks", state.tracks.len(), MAX_TRACKS)?;
     check_len("subscriptions", state.subscriptions.len(), MAX_SUBSCRIPTIONS)?;
     let transport = state.transport.as_ref().map(transport).transpose();
+    // Repair packets are no format that a track could have.
+    let is_fec = |codec: &&pb::Codec| codec.kind == pb::CodecKind::Flexfec03 as i32;
+    let fec = state.codecs.iter().find(is_fec).map(|fec| fec.payload_type);
+    let codecs: Vec<_> = state.codecs.iter().filter(|codec| !is_fec(codec)).cloned().collect();
     let (send_extensions, receive_extensions) = extensions(&state.extensions)?;
     Ok(PeerSpec {
         transport: transport.map_err(|e| e.inside("transport"))?.unwrap_or_default(),
-        codecs: CodecMap::new(each("codecs", &state.codecs, codec)?),
+        codecs: CodecMap::new(each("codecs", &codecs, codec)?),
+        fec: fec.map(|fec| payload_type("codecs.payload_type", fec)).transpose()?,
         ccfb: state.codecs.iter().any(|codec| codec.ccfb),
         send_extensions,
         receive_extensions,
@@ -248,7 +253,7 @@ fn codec(codec: &pb::Codec) -> Checked<Codec> {
 
 fn codec_kind(kind: pb::CodecKind) -> Option<CodecKind> {
     Some(match kind {
-        pb::CodecKind::Unspecified => return None,
+        pb::CodecKind::Unspecified | pb::CodecKind::Flexfec03 => return None,
         pb::CodecKind::Opus => CodecKind::Opus,
         pb::CodecKind::Red => CodecKind::Red,
         pb::CodecKind::Pcmu => CodecKind::Pcmu,

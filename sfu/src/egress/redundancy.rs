@@ -48,7 +48,8 @@ impl Redundancy {
         }
         let since = *self.calm_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= CALM {
-            self.blocks -= 1;
+            let kept = LOSS.iter().filter(|loss| self.smoothed >= **loss / CALM_SHARE);
+            self.blocks = kept.count() as u8;
             self.calm_since = None;
         }
     }

@@ -52,7 +52,9 @@ impl CcfbRecorder {
         let index = known.unwrap_or_else(|| {
             if self.streams.len() >= Self::MAX_STREAMS {
                 let silent = (0..self.streams.len()).min_by_key(|at| self.streams[*at].last);
-                silent.map(|at| self.streams.swap_remove(at));
+                if let Some(at) = silent {
+                    self.streams.swap_remove(at);
+                }
             }
             let seqs = SeqExtender::default();
             self.streams.push(Stream { ssrc, seqs, base: 0, arrivals: Vec::new(), last: now });

@@ -11,6 +11,7 @@ mod ccfb;
 mod describe;
 mod drop_reason;
 mod encoding;
+mod fec;
 mod keyframe;
 mod layer_rate;
 mod layers;
@@ -28,6 +29,7 @@ pub use binder::{
 };
 pub use ccfb::CcfbRecorder;
 pub use drop_reason::DropReason;
+pub use fec::FecDecoder;
 pub use keyframe::KeyframeRequester;
 pub use nack::NackGenerator;
 pub use rate::RateMeter;

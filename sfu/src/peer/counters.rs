@@ -171,6 +171,10 @@ pub struct Counters {
     pub media_bytes_out: u64,
     /// Packets sent again on request.
     pub retransmitted: u64,
+    /// Repair packets (FlexFEC) of publishers.
+    pub fec_in: u64,
+    /// Media packets that they brought back.
+    pub fec_recovered: u64,
     /// Retransmissions that were asked for and left out: their share of the estimate was used up.
     pub resends_over_budget: u64,
     /// Packets sent again to fill a probe for bandwidth.

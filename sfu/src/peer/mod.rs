@@ -39,7 +39,9 @@ pub(crate) use sharing::Sharing;
 pub(crate) use subscription::{FirstNumbers, Grant, Subscription};
 
 use crate::{
-    ingress::{BoundEncoding, BoundTrack, CcfbRecorder, SsrcBinder, TrackSlot, TwccRecorder},
+    ingress::{
+        BoundEncoding, BoundTrack, CcfbRecorder, FecDecoder, SsrcBinder, TrackSlot, TwccRecorder,
+    },
     room::{PeerId, PeerKey, RoomId, RoomKey, RouteKey},
     rtp::{Bitrate, SeqNo, Ssrc, TrackId},
     transport::{IceCredentials, Transport, TransportContext},
@@ -94,6 +96,8 @@ pub(crate) struct Peer {
     pub(crate) twcc: TwccRecorder,
     /// For a peer that knows no transport-wide numbers.
     pub(crate) ccfb: CcfbRecorder,
+    /// Brings back what it lost on its way here, where it sends repair packets.
+    pub(crate) fec: FecDecoder,
     pub(crate) ingress: Bucket,
     /// By [`TrackSlot`].
     tracks: Slab<PeerTrack>,
@@ -150,6 +154,7 @@ impl Peer {
             binder: SsrcBinder::new(birth.max_ssrcs),
             twcc: TwccRecorder::new(now),
             ccfb: CcfbRecorder::new(now),
+            fec: FecDecoder::default(),
             ingress: Bucket::new(now, Bitrate::ZERO, INGRESS_BURST),
             tracks: Slab::new(),
             subscriptions: Slab::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    rtp::{Bitrate, CodecMap, ExtensionMap, MediaKind, Mid, Rid, Ssrc, TrackId},
+    rtp::{Bitrate, CodecMap, ExtensionMap, MediaKind, Mid, Pt, Rid, Ssrc, TrackId},
     transport::TransportParams,
 };
 
@@ -16,6 +16,8 @@ pub struct PeerSpec {
     pub transport: TransportParams,
     /// Payload types of the BUNDLE, both directions.
     pub codecs: CodecMap,
+    /// Payload type of the repair packets (FlexFEC) that the peer may send.
+    pub fec: Option<Pt>,
     /// Feedback as of RFC 8888 was negotiated, both ways. Where transport-wide numbers are negotiated too, the peer gets
     /// feedback by those.
     pub ccfb: bool,

@@ -40,7 +40,21 @@ impl Shard {
             self.park(key, ssrc, packet);
         }
         self.replay_parked(key);
+        self.take_recovered(key);
         outcome.map(|_| ())
+    }
+
+    /// Takes packets that a publisher's repair packets brought back, as if they had come.
+    fn take_recovered(&mut self, key: PeerKey) {
+        while let Some(bytes) = self.peer_mut(key).and_then(|peer| peer.fec.poll_recovered()) {
+            match self.ingest(key, &bytes, false) {
+                Ok(_) => self.counters.fec_recovered += 1,
+                Err(reason) => self.counters.drop(reason),
+            }
+            if let Some(peer) = self.peer_mut(key) {
+                peer.fec.reuse(bytes);
+            }
+        }
     }
 
     /// Keeps a packet that came before its track was signalled.
@@ -86,6 +100,11 @@ impl Shard {
             peer.twcc.record(now, header.ssrc, number);
             timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.twcc.poll_timeout());
         }
+        if peer.spec.fec == Some(header.pt) {
+            peer.fec.handle_repair(packet.payload);
+            counters.fec_in += 1;
+            return Ok(Place::Track);
+        }
         let codecs = &peer.spec.codecs;
         let by_stream = peer.spec.ccfb && values.transport_cc.is_none();
         let binding = match peer.binder.resolve(header.ssrc, header.pt, &values, codecs) {
@@ -101,6 +120,9 @@ impl Shard {
         let track =
             tracks.get_mut(route.0).and_then(Option::as_mut).ok_or(DropReason::UnboundSsrc)?;
         let Binding { encoding, role, .. } = binding;
+        if peer.spec.fec.is_some() && role == Role::Media {
+            peer.fec.handle_media(bytes, &packet, &peer.spec.receive_extensions);
+        }
         let published = &mut track.published;
         let accepted = match role {
             Role::Media => published.handle_rtp(now, encoding, &packet, &values, codecs)?,

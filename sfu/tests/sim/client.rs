@@ -127,6 +127,7 @@ impl Client {
         };
         let spec = PeerSpec {
             transport,
+            fec: None,
             ccfb: false,
             codecs: codecs(),
             send_extensions: extensions(&SEND),
@@ -334,7 +335,7 @@ impl Client {
                     ..ExtensionValues::default()
                 };
                 let write = RtpWrite::new(pt.into(), sender.seq.into(), time, now, &payload[..])
-                    .marker(part + 1 == parts)
+                    .marker(part + 1 == parts && sender.source != Source::Audio)
                     .ext_vals(levels)
                     .nackable(true);
                 self.rtc.direct_api().stream_tx(&ssrc).unwrap().write_rtp(write);

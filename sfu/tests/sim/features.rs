@@ -99,6 +99,83 @@ fn a_client_that_wants_fewer_frames_gets_fewer_temporal_layers() {
 }
 
 #[test]
+fn the_spatial_layers_that_anybody_wants_are_told_within_one_encoding_too() {
+    for shards in [1, 2] {
+        let (mut world, _) = pair(shards, Source::Video { packets: 1 });
+        let other = world.client("room", 0);
+        world.clients[other].subscribe("track", MediaKind::Video);
+        for (client, layer) in [(1, 1), (other, 0)] {
+            world.clients[client].spec.subscriptions[0].max_spatial = Some(layer);
+        }
+        world.connect_all();
+        world.run_for(SECOND);
+        let told = |world: &World, from: usize| -> Vec<Option<u8>> {
+            let demand = |event: &Event| match event {
+                Event::LayerDemand { max_spatial, .. } => Some(*max_spatial),
+                _ => None,
+            };
+            world.events[from..].iter().filter_map(demand).collect()
+        };
+        assert_eq!(told(&world, 0).last(), Some(&Some(1)), "{shards} shards");
+        let steps = [(1, Some(0), Some(0)), (other, Some(2), Some(2)), (1, None, Some(u8::MAX))];
+        for (client, layer, expect) in steps {
+            let from = world.events.len();
+            world.clients[client].spec.subscriptions[0].max_spatial = layer;
+            world.apply(client);
+            world.run_for(SECOND);
+            assert_eq!(told(&world, from), [expect], "{shards} shards");
+        }
+        let from = world.events.len();
+        for client in [1, other] {
+            world.clients[client].spec.subscriptions[0].paused = true;
+            world.apply(client);
+        }
+        world.run_for(SECOND);
+        assert_eq!(told(&world, from), [Some(2), None], "{shards} shards");
+    }
+}
+
+#[test]
+fn a_switch_costs_one_keyframe_request_however_many_take_it() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let publisher = world.client("room", 0);
+        let layers = [Source::Video { packets: 1 }, Source::Video { packets: 2 }];
+        world.clients[publisher].publish("track", &layers);
+        let subscribers: Vec<_> = (0..6_usize)
+            .map(|n| {
+                let client = world.client("room", n % usize::from(shards));
+                let ssrc = world.clients[client].subscribe("track", MediaKind::Video);
+                world.clients[client].spec.subscriptions[0].max_spatial = Some(0);
+                (client, ssrc)
+            })
+            .collect();
+        world.connect_all();
+        world.run_for(3 * SECOND);
+        let stream = |world: &World, (client, ssrc): (usize, u32)| {
+            world.clients[client].packets(ssrc).last().unwrap().tag().stream
+        };
+        let go = |world: &mut World, who: &[(usize, u32)], layer: u8| {
+            let before = world.clients[publisher].keyframe_requests;
+            for (client, _) in who {
+                world.clients[*client].spec.subscriptions[0].max_spatial = Some(layer);
+                world.apply(*client);
+            }
+            world.run_for(2 * SECOND);
+            for one in who {
+                assert_eq!(stream(world, *one), layer, "{one:?}, {shards} shards");
+            }
+            world.clients[publisher].keyframe_requests - before
+        };
+        assert_eq!(go(&mut world, &subscribers, 1), 1, "all at once, {shards} shards");
+        for one in &subscribers {
+            assert_eq!(go(&mut world, &[*one], 0), 1, "one by one, {shards} shards");
+        }
+        assert_eq!(go(&mut world, &subscribers, 0), 0, "nothing changes");
+    }
+}
+
+#[test]
 fn redundancy_is_added_while_packets_are_lost() {
     let heard = |allowed: bool| {
         let (mut world, ssrc) = pair(1, Source::Audio);
@@ -140,7 +217,7 @@ fn redundancy_is_added_while_packets_are_lost() {
             assert_eq!(packet.time.wrapping_sub(base.time), numbers * 960);
         }
         world.down[1].loss = 0;
-        world.run_for(30 * SECOND);
+        world.run_for(40 * SECOND);
         let last = world.clients[1].packets(ssrc).last().unwrap();
         assert_eq!(last.pt, OPUS, "no longer than it is needed");
         lost

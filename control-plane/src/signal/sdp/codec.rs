@@ -20,6 +20,8 @@ pub(super) enum CodecKind {
     H264,
     H265,
     Av1,
+    /// Repair packets: no track has it.
+    FlexFec,
 }
 
 impl CodecKind {
@@ -36,6 +38,7 @@ impl CodecKind {
             Self::H264 => "video/H264",
             Self::H265 => "video/H265",
             Self::Av1 => "video/AV1",
+            Self::FlexFec => "video/flexfec-03",
         }
     }
 
@@ -67,6 +70,7 @@ impl CodecKind {
             ("h265", CodecKind::H265),
             ("hevc", CodecKind::H265),
             ("av1", CodecKind::Av1),
+            ("flexfec-03", CodecKind::FlexFec),
         ];
         NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, kind)| *kind)
     }
@@ -95,6 +99,7 @@ impl CodecKind {
             Self::H264 => node::CodecKind::H264,
             Self::H265 => node::CodecKind::H265,
             Self::Av1 => node::CodecKind::Av1,
+            Self::FlexFec => node::CodecKind::Flexfec03,
         }
     }
 }
@@ -237,6 +242,10 @@ pub(super) fn select(remote: &[RemoteCodec], audio: bool) -> Vec<Codec> {
     }
     bind_rtx(&mut selected, remote);
     bind_red(&mut selected);
+    // Nothing but repair packets repairs nothing.
+    if selected.iter().all(|codec| codec.kind == CodecKind::FlexFec) {
+        selected.clear();
+    }
     selected
 }
 

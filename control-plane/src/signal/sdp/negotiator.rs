@@ -272,6 +272,7 @@ impl Negotiator {
         let uplink = section.uplink.as_ref()?;
         let mut codecs = self.codecs_of(section);
         section.prefer(&mut codecs);
+        codecs.retain(|codec| codec.kind != CodecKind::FlexFec);
         let encoding = |rid: &str, (ssrc, rtx): (u32, Option<u32>)| node::Encoding {
             rid: rid.to_owned(),
             ssrc,

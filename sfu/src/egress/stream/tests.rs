@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     cache::test_packets::{codec, meta, ms, start},
     rtp::{CodecKind, MediaTime},
-    wire::{ActiveTargets, AudioLevel, NtpTime, RtpPacket, duration_to_compact},
+    wire::{
+        AbsCaptureTime, ActiveTargets, AudioLevel, NtpTime, PlayoutDelay, RtpPacket,
+        VideoOrientation, duration_to_compact,
+    },
 };
 
 const SSRC: Ssrc = Ssrc(5_000);
@@ -458,4 +461,39 @@ fn redundancy_is_added_where_the_subscriber_loses_and_takes_it() {
             }
         }
     }
+}
+
+#[test]
+fn capture_time_and_playout_delay_pass_in_packets_and_their_repetitions() {
+    let now = start();
+    let ids = [
+        (Extension::AbsCaptureTime, 7),
+        (Extension::PlayoutDelay, 5),
+        (Extension::VideoOrientation, 6),
+    ];
+    let vp8 = codec(CodecKind::Vp8, 96, Some(97));
+    let mut stream = stream(now, std::slice::from_ref(&vp8), vec![vp8.clone()], &ids);
+    let capture = AbsCaptureTime { ntp: NtpTime(0x1234_5678_9abc_def0), clock_offset: Some(-77) };
+    let delay = PlayoutDelay { min: ms(20), max: ms(400) };
+    let meta = PacketMeta {
+        abs_capture_time: Some(capture),
+        playout_delay: Some(delay),
+        video_orientation: Some(VideoOrientation(3)),
+        ..meta(0, 1, 90_000, now)
+    };
+    let packet = cached(&meta, &[0x10, 1, 2]);
+    let mut out = [0; 1_500];
+    // At another timestamp than the publisher's: a capture time is a moment, not a timestamp.
+    let written = stream.write(now, packet, &rewritten(4, 1_000_000), &mut out).unwrap();
+    let check = |bytes: &[u8]| {
+        let read = RtpPacket::parse(bytes).unwrap().extension_values(&extensions(&ids));
+        assert_eq!(read.abs_capture_time, Some(capture));
+        assert_eq!(read.playout_delay, Some(delay));
+        assert_eq!(read.video_orientation, Some(VideoOrientation(3)));
+    };
+    check(&out[..written.len]);
+    stream.handle_nack(now, [Seq16(4)]);
+    let resend = stream.poll_resend().unwrap();
+    let written = stream.write_resend(&resend, packet, &mut out).unwrap();
+    check(&out[..written.len]);
 }

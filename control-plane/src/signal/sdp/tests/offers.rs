@@ -199,3 +199,69 @@ fn layers_order_the_encodings() {
     ];
     assert_eq!(rids(&reversed), ["f", "h", "q"]);
 }
+
+#[test]
+fn feedback_and_repair_that_only_some_clients_offer() {
+    struct Case {
+        name: &'static str,
+        /// What is left out of the offer of a browser, and what is put behind each media section's rtcp-mux.
+        without: &'static str,
+        with: &'static [&'static str],
+        /// transport-cc, ccfb, FlexFEC's payload type.
+        expect: (bool, bool, Option<u32>),
+    }
+    const CCFB: &str = "a=rtcp-fb:* ack ccfb";
+    let cases = [
+        Case { name: "as it is", without: "-", with: &[], expect: (true, false, None) },
+        Case { name: "both", without: "-", with: &[CCFB], expect: (true, false, None) },
+        Case {
+            name: "RFC 8888 only",
+            without: " transport-cc",
+            with: &[CCFB],
+            expect: (false, true, None),
+        },
+    ];
+    for case in cases {
+        let offer: Vec<String> = fixture("chromium-publish")
+            .lines()
+            .filter(|line| !(line.starts_with("a=rtcp-fb") && line.ends_with(case.without)))
+            .flat_map(|line| {
+                let more = if line == "a=rtcp-mux" { case.with } else { &[] };
+                [line].into_iter().chain(more.iter().copied()).map(str::to_owned)
+            })
+            .collect();
+        let mut negotiator = Negotiator::answering(42);
+        negotiator.handle_offer(1, &(offer.join("\r\n") + "\r\n")).expect(case.name);
+        let codecs = negotiator.codecs();
+        let fec = codecs.iter().find(|c| c.kind() == node::CodecKind::Flexfec03);
+        let got = (
+            codecs.iter().any(|c| c.transport_cc),
+            codecs.iter().any(|c| c.ccfb),
+            fec.map(|c| c.payload_type),
+        );
+        assert_eq!(got, case.expect, "{}", case.name);
+        let answer = negotiator.answer(&local()).expect(case.name).sdp;
+        let lines = answer.lines().filter(|line| *line == CCFB).count();
+        let sections = answer.matches("m=audio").count() + answer.matches("m=video").count();
+        assert_eq!(lines, if case.expect.1 { sections } else { 0 }, "{}", case.name);
+        assert!(!answer.contains("ccfb") || lines > 0, "{}: for all payload types", case.name);
+    }
+}
+
+#[test]
+fn repair_packets_are_taken_where_they_are_offered() {
+    let offer = fixture("chromium-publish");
+    let line = offer.lines().find(|line| line.starts_with("m=video")).expect("video");
+    let more = format!("{line} 50");
+    let with = "a=rtpmap:50 flexfec-03/90000\r\na=fmtp:50 repair-window=10000000\r\na=rtcp-mux";
+    let (before, video) = offer.split_once(line).expect("its section");
+    let video = video.replacen("a=rtcp-mux", with, 1);
+    let mut negotiator = Negotiator::answering(42);
+    negotiator.handle_offer(1, &format!("{before}{more}{video}")).expect("it is well formed");
+    let codecs = negotiator.codecs();
+    let fec = codecs.iter().find(|c| c.kind() == node::CodecKind::Flexfec03).expect("taken");
+    assert_eq!((fec.payload_type, fec.clock_rate), (50, 90_000));
+    let answer = negotiator.answer(&local()).expect("answered").sdp;
+    assert!(answer.contains("a=rtpmap:50 flexfec-03/90000"), "{answer}");
+    assert!(!negotiator.supports("video/H265", None) && negotiator.supports("video/VP8", None));
+}

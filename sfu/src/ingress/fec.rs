@@ -1,0 +1,248 @@
+//! Packets of a publisher that its forward error correction brings back (FlexFEC, [`crate::wire::FlexFec`]).
+//!
+//! Protection ends here. Repair packets are sums over whole packets of the publisher, header extensions and numbers
+//! included; a subscriber gets other ones, so that nothing which is passed on as it came could repair anything. What was
+//! brought back here is there for everybody, and each subscriber's own path is repaired by retransmissions.
+
+use std::collections::VecDeque;
+
+use crate::{
+    rtp::{Extension, ExtensionMap, Seq16, Ssrc},
+    wire::{FlexFec, RtpPacket},
+};
+
+/// The latest packets of protected streams of one peer, and repair packets that cannot be used yet.
+#[derive(Debug, Default)]
+pub struct FecDecoder {
+    streams: Vec<Stream>,
+    /// Packets so far.
+    count: u64,
+    /// The oldest first.
+    waiting: VecDeque<Vec<u8>>,
+    recovered: VecDeque<Vec<u8>>,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    ssrc: Ssrc,
+    highest: Seq16,
+    /// The count of packets when its last one came.
+    used: u64,
+    /// By the low bits of their numbers.
+    packets: Vec<Option<Vec<u8>>>,
+}
+
+/// Streams of one peer that are kept: simulcast of two videos. Beyond, the one that was silent for longest is forgotten.
+const MAX_STREAMS: usize = 8;
+/// Packets of each: more than a mask spans.
+const RING: usize = 128;
+/// Repair packets that wait for a packet to come. One that is needed comes within a few packets.
+const MAX_WAITING: usize = 16;
+
+impl FecDecoder {
+    /// A media packet of a stream that is bound came, or was brought back. `extensions` are those that its sender
+    /// negotiated.
+    pub fn handle_media(
+        &mut self,
+        bytes: &[u8],
+        packet: &RtpPacket<'_>,
+        extensions: &ExtensionMap,
+    ) {
+        let (ssrc, seq) = (packet.header.ssrc, packet.header.seq);
+        let known = self.streams.iter().position(|stream| stream.ssrc == ssrc);
+        let index = known.unwrap_or_else(|| {
+            if self.streams.len() >= MAX_STREAMS {
+                let silent = (0..self.streams.len()).min_by_key(|at| self.streams[*at].used);
+                if let Some(at) = silent {
+                    self.streams.swap_remove(at);
+                }
+            }
+            self.streams.push(Stream { ssrc, highest: seq, used: 0, packets: vec![None; RING] });
+            self.streams.len() - 1
+        });
+        self.count += 1;
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        stream.used = self.count;
+        let ahead = seq.0.wrapping_sub(stream.highest.0);
+        if ahead < 1 << 15 {
+            stream.highest = seq;
+        } else if ahead.wrapping_neg() >= RING as u16 {
+            return;
+        }
+        let Some(slot) = stream.packets.get_mut(usize::from(seq.0) % RING) else { return };
+        let mut kept = slot.take().or_else(|| self.spare.pop()).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(bytes);
+        clear_changing(&mut kept, bytes, packet, extensions);
+        *slot = Some(kept);
+        self.retry(ssrc);
+    }
+
+    /// A repair packet came.
+    pub fn handle_repair(&mut self, payload: &[u8]) {
+        if self.waiting.len() == MAX_WAITING {
+            self.spare.extend(self.waiting.pop_front());
+        }
+        let mut kept = self.spare.pop().unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(payload);
+        self.waiting.push_back(kept);
+        if let Some(fec) = FlexFec::parse(payload) {
+            self.retry(fec.ssrc);
+        } else {
+            self.spare.extend(self.waiting.pop_back());
+        }
+    }
+
+    /// A packet that was brought back, as its publisher sent it, but for extensions that change on the way. Give its buffer
+    /// to [`Self::reuse`].
+    pub fn poll_recovered(&mut self) -> Option<Vec<u8>> {
+        self.recovered.pop_front()
+    }
+
+    /// Takes a buffer back.
+    pub fn reuse(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < MAX_WAITING {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Uses what waits and now lacks one packet only; forgets what lacks none.
+    fn retry(&mut self, ssrc: Ssrc) {
+        let Some(stream) = self.streams.iter().find(|stream| stream.ssrc == ssrc) else { return };
+        for _ in 0..self.waiting.len() {
+            let Some(kept) = self.waiting.pop_front() else { return };
+            let Some(fec) = FlexFec::parse(&kept) else { continue };
+            if fec.ssrc != ssrc {
+                self.waiting.push_back(kept);
+                continue;
+            }
+            let mut missing = fec.protected().filter(|seq| stream.packet(*seq).is_none());
+            match (missing.next(), missing.next()) {
+                (Some(seq), None) => {
+                    let others = fec.protected().filter(|other| *other != seq);
+                    let others = others.filter_map(|other| stream.packet(other));
+                    let mut out = self.spare.pop().unwrap_or_default();
+                    match fec.recover(seq, others, &mut out) {
+                        Some(()) => self.recovered.push_back(out),
+                        None => self.spare.push(out),
+                    }
+                    self.spare.push(kept);
+                }
+                (None, _) => self.spare.push(kept),
+                (Some(_), Some(_)) => self.waiting.push_back(kept),
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn packet(&self, seq: Seq16) -> Option<&[u8]> {
+        let kept = self.packets.get(usize::from(seq.0) % RING)?.as_deref()?;
+        (kept.get(2..4)? == seq.0.to_be_bytes()).then_some(kept)
+    }
+}
+
+/// Senders protect packets before they write what is known only when they leave: libwebrtc takes these values as zeros.
+fn clear_changing(
+    kept: &mut [u8],
+    bytes: &[u8],
+    packet: &RtpPacket<'_>,
+    extensions: &ExtensionMap,
+) {
+    for (id, value) in packet.elements() {
+        let changes = matches!(
+            extensions.extension(id),
+            Some(Extension::TransportCc | Extension::AbsSendTime | Extension::TransmissionOffset)
+        );
+        let at = (value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        if changes && let Some(place) = kept.get_mut(at..at.wrapping_add(value.len())) {
+            place.fill(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::flexfec_tests::{packet, protect};
+
+    fn media(decoder: &mut FecDecoder, bytes: &[u8]) {
+        let packet = RtpPacket::parse(bytes).unwrap();
+        decoder.handle_media(bytes, &packet, &ExtensionMap::default());
+    }
+
+    fn recovered(decoder: &mut FecDecoder) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| decoder.poll_recovered()).collect()
+    }
+
+    #[test]
+    fn a_lost_packet_comes_back_in_whichever_order_the_rest_comes() {
+        struct Case {
+            name: &'static str,
+            /// 0 to 3: media, 9: the repair packet.
+            arrivals: &'static [usize],
+            expect: &'static [usize],
+        }
+        let cases = [
+            Case { name: "repair last", arrivals: &[0, 1, 3, 9], expect: &[2] },
+            Case { name: "repair first", arrivals: &[9, 3, 1, 0], expect: &[2] },
+            Case { name: "nothing lost", arrivals: &[0, 1, 2, 3, 9], expect: &[] },
+            Case { name: "two lost", arrivals: &[0, 3, 9], expect: &[] },
+            Case { name: "two lost, one comes late", arrivals: &[0, 3, 9, 1], expect: &[2] },
+            Case { name: "repair twice", arrivals: &[0, 1, 3, 9, 9], expect: &[2, 2] },
+        ];
+        let packets: Vec<_> =
+            (0..4).map(|n| packet(7, 65_534u16.wrapping_add(n), 100 + usize::from(n))).collect();
+        let repair = protect(7, &packets);
+        for case in cases {
+            let mut decoder = FecDecoder::default();
+            for arrival in case.arrivals {
+                match packets.get(*arrival) {
+                    Some(bytes) => media(&mut decoder, bytes),
+                    None => decoder.handle_repair(&repair),
+                }
+            }
+            let expect: Vec<_> = case.expect.iter().map(|n| packets[*n].clone()).collect();
+            assert_eq!(recovered(&mut decoder), expect, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn extensions_that_change_on_the_way_do_not_count() {
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::TransportCc, 3);
+        extensions.set(Extension::Mid, 4);
+        let with = |seq: u16, number: u16| {
+            let mut bytes = packet(7, seq, 0);
+            bytes[0] |= 0x10;
+            let [high, low] = number.to_be_bytes();
+            bytes.extend([0xbe, 0xde, 0, 2, 0x31, high, low, 0x40, b'1', 0, 0, 0]);
+            bytes.extend([seq as u8; 50]);
+            bytes
+        };
+        let repair = protect(7, &[with(10, 0), with(11, 0)]);
+        let mut decoder = FecDecoder::default();
+        let sent = with(10, 4_711);
+        decoder.handle_media(&sent, &RtpPacket::parse(&sent).unwrap(), &extensions);
+        decoder.handle_repair(&repair);
+        assert_eq!(recovered(&mut decoder), [with(11, 0)]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_comes() {
+        let mut decoder = FecDecoder::default();
+        for n in 0..2_000u16 {
+            media(&mut decoder, &packet(u32::from(n % 50), n, 900));
+            // Half of what it protects never comes.
+            decoder
+                .handle_repair(&protect(3, &[packet(3, n, 10), packet(3, n.wrapping_add(7), 10)]));
+            decoder.handle_repair(&[0; 20]);
+        }
+        assert!(decoder.streams.len() <= MAX_STREAMS && decoder.waiting.len() <= MAX_WAITING);
+        assert!(decoder.spare.len() <= 3 * MAX_WAITING, "{}", decoder.spare.len());
+        assert!(decoder.streams.iter().any(|stream| stream.ssrc == Ssrc(1_999 % 50)), "the latest");
+    }
+}
