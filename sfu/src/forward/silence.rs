@@ -43,3 +43,65 @@ impl SilenceGate {
         if left_out { Heard::Resumes } else { Heard::Passes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::test_packets::{meta, start};
+
+    #[test]
+    fn a_few_silent_packets_pass_and_speech_resumes() {
+        struct Case {
+            name: &'static str,
+            wanted: bool,
+            /// Levels of successive packets; `None` says nothing.
+            levels: &'static [Option<u8>],
+            /// P passes, R resumes, - is left out.
+            expect: &'static str,
+        }
+        const S: Option<u8> = Some(127);
+        const T: Option<u8> = Some(40);
+        let cases = [
+            Case { name: "not asked", wanted: false, levels: &[S; 9], expect: "PPPPPPPPP" },
+            Case { name: "silence", wanted: true, levels: &[S; 9], expect: "PPPPPP---" },
+            Case { name: "speech", wanted: true, levels: &[T; 9], expect: "PPPPPPPPP" },
+            Case { name: "nothing said", wanted: true, levels: &[None; 9], expect: "PPPPPPPPP" },
+            Case {
+                name: "nearly silent",
+                wanted: true,
+                levels: &[Some(126); 9],
+                expect: "PPPPPPPPP",
+            },
+            Case {
+                name: "short pause",
+                wanted: true,
+                levels: &[S, S, S, T, S, S, S, S, S, S],
+                expect: "PPPPPPPPPP",
+            },
+            Case {
+                name: "speech again",
+                wanted: true,
+                levels: &[S, S, S, S, S, S, S, S, T, T, S, S, S, S, S, S, S],
+                expect: "PPPPPP--RPPPPPPP-",
+            },
+        ];
+        for case in cases {
+            let mut gate = SilenceGate::default();
+            gate.set_wanted(case.wanted);
+            let given: String = case
+                .levels
+                .iter()
+                .map(|level| {
+                    let mut meta = meta(0, 1, 1, start());
+                    meta.audio_level = level.map(|level| AudioLevel { level, voice: false });
+                    match gate.select(&meta) {
+                        Heard::Passes => 'P',
+                        Heard::Resumes => 'R',
+                        Heard::LeftOut => '-',
+                    }
+                })
+                .collect();
+            assert_eq!(given, case.expect, "{}", case.name);
+        }
+    }
+}
