@@ -176,7 +176,7 @@ mod tests {
 
         recorder.record(now + ms(200), Ssrc(7), Seq16(0));
         recorder.record(now + ms(210), Ssrc(7), Seq16(2));
-        let second = told(&mut recorder, now + ms(300), 1_000);
+        let second = told(&mut recorder, now + ms(310), 1_000);
         assert_eq!(second.len(), 1, "told as lost stays lost: {second:?}");
         assert_eq!((second[0].0, second[0].1), (7, 2));
     }

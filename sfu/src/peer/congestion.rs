@@ -487,7 +487,6 @@ mod tests {
         let stats = congestion.estimator().stats();
         // The last one left at 95 ms and was told of at 160 ms.
         assert!(stats.rtt.is_some_and(|rtt| rtt.as_millis().abs_diff(65) < 10), "{stats:?}");
-        assert!((0.01..0.2).contains(&stats.loss), "{stats:?}");
         for _ in 0..10 {
             // Told often enough: what is made up does not count for ever.
             let _ = give(&mut congestion, ms(200), &bytes);

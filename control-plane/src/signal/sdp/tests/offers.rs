@@ -251,7 +251,9 @@ fn feedback_and_repair_that_only_some_clients_offer() {
 #[test]
 fn repair_packets_are_taken_where_they_are_offered() {
     let offer = fixture("chromium-publish");
-    let line = offer.lines().find(|line| line.starts_with("m=video")).expect("video");
+    // Browsers name repair packets where they receive; the last section is the one that sends.
+    assert!(offer.contains("flexfec-03"));
+    let line = offer.lines().rfind(|line| line.starts_with("m=video")).expect("video");
     let more = format!("{line} 50");
     let with = "a=rtpmap:50 flexfec-03/90000\r\na=fmtp:50 repair-window=10000000\r\na=rtcp-mux";
     let (before, video) = offer.split_once(line).expect("its section");
@@ -262,6 +264,7 @@ fn repair_packets_are_taken_where_they_are_offered() {
     let fec = codecs.iter().find(|c| c.kind() == node::CodecKind::Flexfec03).expect("taken");
     assert_eq!((fec.payload_type, fec.clock_rate), (50, 90_000));
     let answer = negotiator.answer(&local()).expect("answered").sdp;
+    assert_eq!(answer.matches("flexfec-03").count(), 1, "{answer}");
     assert!(answer.contains("a=rtpmap:50 flexfec-03/90000"), "{answer}");
     assert!(!negotiator.supports("video/H265", None) && negotiator.supports("video/VP8", None));
 }
