@@ -85,6 +85,9 @@ impl RoomState {
         let variant = track.variants.iter().find(|variant| variant.node_track_id == node_track_id);
         let Some(variant) = variant else { return };
         let codec = codec_name(&variant.mime_type);
+        // Sound has no layers: it is wanted or not.
+        let audio = track.info.r#type() == proto::TrackType::Audio;
+        let max_layer = max_layer.map(|layer| if audio { u32::MAX } else { layer });
         if track.quality.demand(&codec, max_layer, now.mono) {
             let demand = track.tell_demand();
             self.tell(&publisher, demand);

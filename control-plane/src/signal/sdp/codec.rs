@@ -128,7 +128,7 @@ impl Feedback {
             transport_cc,
             // Two estimators on one transport fight: REMB only where there is nothing better.
             remb: has("goog-remb") && !transport_cc,
-            ccfb: has("ack ccfb") && !transport_cc,
+            ccfb: has("ack ccfb"),
         }
     }
 
@@ -242,6 +242,10 @@ pub(super) fn select(remote: &[RemoteCodec], audio: bool) -> Vec<Codec> {
     }
     bind_rtx(&mut selected, remote);
     bind_red(&mut selected);
+    // Offered for all payload types, RFC 8888 is there also for those without transport-cc: one kind for the section.
+    if selected.iter().any(|codec| codec.feedback.transport_cc) {
+        selected.iter_mut().for_each(|codec| codec.feedback.ccfb = false);
+    }
     // Nothing but repair packets repairs nothing.
     if selected.iter().all(|codec| codec.kind == CodecKind::FlexFec) {
         selected.clear();
