@@ -55,8 +55,7 @@ fn lines(progress: &Progress<'_>) -> Vec<String> {
         progress.joined, progress.planned, progress.failed, progress.lost
     )];
     let Some(point) = progress.last else { return lines };
-    let count = &point.stats.count;
-    let latency = point.stats.latency();
+    let count = &point.count;
     let mut media = format!("  received    {:.1} Mb/s", count.bytes_received as f64 * 8.0 / 1e6);
     if count.expected > 0 {
         let share = |part: u64| part as f64 * 100.0 / count.expected as f64;
@@ -66,13 +65,13 @@ fn lines(progress: &Progress<'_>) -> Vec<String> {
             share(count.lost_before_repair)
         ));
     }
-    if let (Some(p50), Some(p99)) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99)) {
+    if let Some((p50, p99)) = point.latency_ms {
         media.push_str(&format!(" · latency p50 {p50:.1} ms, p99 {p99:.1} ms"));
     }
     if progress.phase == Phase::Measuring {
         lines.push(media);
     }
-    if let Some(delay) = point.stats.tester_delay.quantile_ms(0.99).filter(|ms| *ms > LATE_MS) {
+    if let Some(delay) = point.tester_delay_ms.filter(|ms| *ms > LATE_MS) {
         lines.push(format!(
             "  \u{1b}[1;31mthe tester itself is the bottleneck: it came to datagrams {delay:.0} ms late (p99)\u{1b}[0m"
         ));
@@ -95,7 +94,7 @@ mod tests {
         stats.count.lost_before_repair = 20;
         stats.latency_video.record(Duration::from_millis(7));
         let show = |stats: &Stats| {
-            let point = Point { stats: stats.clone(), ..Point::default() };
+            let point = Point::of(Duration::from_secs(1), 9, stats);
             let progress = Progress {
                 phase: Phase::Measuring,
                 planned: 10,

@@ -59,6 +59,8 @@ counters! {
     packets_received,
     /// RTP bytes that arrived, headers and repair included.
     bytes_received,
+    /// Of these, behind the headers and not repair: payload with SRTP's tag.
+    payload_bytes_received,
     repair_packets, audio_bytes_received,
     layer_low_bytes_received, layer_mid_bytes_received, layer_high_bytes_received,
     /// Packets of the streams by their sequence numbers.

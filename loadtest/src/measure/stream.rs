@@ -11,6 +11,8 @@ pub(crate) struct Header {
     pub(crate) seq: u16,
     pub(crate) time: u32,
     pub(crate) ssrc: u32,
+    /// Bytes up to the payload, extensions included.
+    pub(crate) size: usize,
 }
 
 impl Header {
@@ -21,7 +23,12 @@ impl Header {
             return None;
         }
         let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|i| datagram[at + i]));
+        let mut size = 12 + 4 * usize::from(datagram[0] & 0x0f);
+        if let (true, Some(words)) = (datagram[0] & 0x10 != 0, datagram.get(size + 2..size + 4)) {
+            size += 4 + 4 * usize::from(u16::from_be_bytes([words[0], words[1]]));
+        }
         Some(Self {
+            size,
             payload_type: second & 0x7f,
             seq: u16::from_be_bytes([datagram[2], datagram[3]]),
             time: word(4),
@@ -139,13 +146,13 @@ mod tests {
     use super::*;
 
     fn header(seq: u16, time: u32) -> Header {
-        Header { payload_type: 96, seq, time, ssrc: 1 }
+        Header { payload_type: 96, seq, time, ssrc: 1, size: 12 }
     }
 
     #[test]
     fn only_rtp_headers_are_read() {
         let mut rtp = vec![0x90, 0xe0, 0x12, 0x34, 0, 0, 0, 5, 0, 0, 0, 9];
-        let parsed = Header { payload_type: 96, seq: 0x1234, time: 5, ssrc: 9 };
+        let parsed = Header { payload_type: 96, seq: 0x1234, time: 5, ssrc: 9, size: 12 };
         assert_eq!(Header::parse(&rtp), Some(parsed));
         assert_eq!(Header::parse(&rtp[..11]), None, "short");
         rtp[1] = 200;

@@ -169,6 +169,7 @@ fn figures(run: &Run, server: Option<&Server>, tester: &Tester) -> BTreeMap<Stri
     put("packets_per_second", per_second(count.packets_received));
     put("sent_kbps", kbps(count.bytes_sent));
     put("received_kbps", kbps(count.bytes_received));
+    put("received_payload_kbps", kbps(count.payload_bytes_received));
     put("received_audio_kbps", kbps(count.audio_bytes_received));
     for (name, sent, received) in [
         ("low", count.layer_low_bytes_sent, count.layer_low_bytes_received),
@@ -281,17 +282,16 @@ fn latency_method(run: &Run, agents: &[AgentShare]) -> String {
 fn second(last: &mut Duration, point: &Point) -> Option<Second> {
     let length = point.at.saturating_sub(*last).as_secs_f64().max(0.001);
     *last = point.at;
-    let count = &point.stats.count;
-    let latency = point.stats.latency();
+    let count = &point.count;
     Some(Second {
         at_seconds: round(point.at.as_secs_f64()),
         in_room: point.in_room,
         received_mbps: round(count.bytes_received as f64 * 8.0 / 1e6 / length),
         packets_per_second: round(count.packets_received as f64 / length),
-        p50_latency_ms: latency.quantile_ms(0.5).map(round),
-        p99_latency_ms: latency.quantile_ms(0.99).map(round),
+        p50_latency_ms: point.latency_ms.map(|(p50, _)| round(p50)),
+        p99_latency_ms: point.latency_ms.map(|(_, p99)| round(p99)),
         loss_before_repair_percent: percent(count.lost_before_repair, count.expected).map(round),
         loss_percent: percent(count.lost_after_repair, count.expected).map(round),
-        freezes: point.stats.freezes.count(),
+        freezes: point.freezes,
     })
 }

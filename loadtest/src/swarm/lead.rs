@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Crew, Order, crew::Player};
 use crate::{
     client::{Command, Report, ws::ConnectError},
-    measure::{Process, Stats, Usage},
+    measure::{Counters, Process, Stats, Usage},
     scenario::{ClientPlan, Mode, Scenario},
 };
 
@@ -33,13 +33,32 @@ pub(crate) enum Phase {
     Leaving,
 }
 
-/// One second of a run.
+/// One second of a run. Its distributions are not kept: they are some hundred kilobytes each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Point {
     /// Since the start.
     pub(crate) at: Duration,
     pub(crate) in_room: u32,
-    pub(crate) stats: Stats,
+    pub(crate) count: Counters,
+    pub(crate) freezes: u64,
+    /// Of latency, in milliseconds: p50 and p99.
+    pub(crate) latency_ms: Option<(f64, f64)>,
+    /// Of the tester's own delay, p99.
+    pub(crate) tester_delay_ms: Option<f64>,
+}
+
+impl Point {
+    pub(crate) fn of(at: Duration, in_room: u32, stats: &Stats) -> Self {
+        let latency = stats.latency();
+        Self {
+            at,
+            in_room,
+            count: stats.count.clone(),
+            freezes: stats.freezes.count(),
+            latency_ms: latency.quantile_ms(0.5).zip(latency.quantile_ms(0.99)),
+            tester_delay_ms: stats.tester_delay.quantile_ms(0.99),
+        }
+    }
 }
 
 /// What a live view shows.
@@ -370,7 +389,7 @@ impl Lead {
         let (stats, players) = self.crew.take().await;
         self.run.stats.add(&stats);
         let at = self.started.elapsed();
-        self.run.series.push(Point { at, in_room: self.in_room(), stats });
+        self.run.series.push(Point::of(at, self.in_room(), &stats));
         players
     }
 

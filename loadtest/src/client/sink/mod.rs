@@ -326,6 +326,10 @@ fn count(
         stats.count.packets_received += 1;
         stats.count.bytes_received += bytes;
         stats.count.repair_packets += u64::from(repair);
+        if !repair {
+            let payload = arrival.bytes.len().saturating_sub(header.size);
+            stats.count.payload_bytes_received += payload as u64;
+        }
         stats.tester_delay.record(unix_now().saturating_sub(arrival.at));
     }
     if repair {
