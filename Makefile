@@ -27,7 +27,8 @@ fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
 	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
 
 bench: ## What a forwarded packet costs, against the least that any SFU can do
-	cargo build --release --workspace --bin floor --bin forwarding
+	cargo build --release --workspace --bin floor --bin forwarding --bin turn
+	cargo bench --workspace --bench micro
 	target/release/floor
 	target/release/forwarding --table
 

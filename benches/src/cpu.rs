@@ -22,33 +22,14 @@ pub fn thread_ns(prefix: &str) -> u64 {
         .sum()
 }
 
-/// Time in user space and in all, as far as the kernel's ticks tell.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct UserTime {
-    user: u64,
-    all: u64,
-}
-
-impl UserTime {
-    /// Share of user time since an earlier reading.
-    pub fn share_since(self, before: Self) -> f64 {
-        (self.user - before.user) as f64 / (self.all - before.all).max(1) as f64
-    }
-}
-
-/// Of all threads whose name begins with `prefix`.
-pub fn user_ticks_ns(prefix: &str) -> UserTime {
-    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return UserTime::default() };
-    let mut time = UserTime::default();
-    for task in tasks.flatten() {
-        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        if let Some((user, system)) = ticks(&stat).filter(|_| name.trim().starts_with(prefix)) {
-            time.user += user * TICK_NS;
-            time.all += (user + system) * TICK_NS;
-        }
-    }
-    time
+/// The same of the calling thread alone.
+pub fn own_ns() -> u64 {
+    let precise = fs::read_to_string("/proc/thread-self/sched").ok();
+    precise.and_then(|text| sum_exec_runtime(&text)).unwrap_or_else(|| {
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+        let (user, system) = ticks(&stat).unwrap_or_default();
+        (user + system) * TICK_NS
+    })
 }
 
 /// Bytes of memory that the process holds.

@@ -123,7 +123,7 @@ impl Floor {
     /// Sends as told. `wait` is called before each frame with what was sent so far: it may hold back.
     pub fn work(&mut self, work: &Work, mut wait: impl FnMut(u64)) -> Outcome {
         let mut outcome = Outcome::default();
-        let before = cpu::thread_ns(NAME);
+        let before = cpu::own_ns();
         let begun = Instant::now();
         for n in 0..work.frames {
             wait(outcome.sent);
@@ -132,7 +132,7 @@ impl Floor {
             let packets = |frames: u32| (f64::from(frames) * work.frame_packets).round() as usize;
             self.send_frame(work, packets(n + 1) - packets(n), &mut outcome);
         }
-        outcome.cpu_ns = cpu::thread_ns(NAME) - before;
+        outcome.cpu_ns = cpu::own_ns() - before;
         outcome
     }
 

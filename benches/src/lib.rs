@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod packet;
 pub mod port;
 pub mod report;
+pub mod rig;
 pub mod rmcat;
 pub mod room;
 pub mod rtcp;

@@ -40,6 +40,12 @@ pub struct Place {
     pub keyframe: bool,
 }
 
+/// Bytes of the payload of packet `n` of a frame: where sizes are uneven, those of the first half are a byte shorter, as
+/// libwebrtc splits a frame that does not divide.
+pub fn size(payload: usize, uneven: bool, n: usize, frame_packets: usize) -> usize {
+    payload - usize::from(uneven && n < frame_packets / 2)
+}
+
 /// Fixed RTP header (RFC 3550 section 5.1).
 pub fn header(marker: bool, pt: u8, seq: u16, time: u32, ssrc: u32) -> [u8; 12] {
     let mut header = [0; 12];

@@ -42,11 +42,11 @@ pub struct ForwardingReport {
     pub packets: u64,
     /// Per packet that reached a sink, retransmissions included.
     pub ns_per_packet: f64,
-    /// Of it, outside of the kernel, as its ticks tell.
+    /// The same of a shard's turn with everything that leaves thrown away, cipher on.
     pub user_ns: f64,
     /// The floor for the same load, sinks and run length.
     pub floor_ns: f64,
-    /// The floor with nothing sent.
+    /// The floor with nothing sent, beside it.
     pub floor_no_send_ns: f64,
     /// `ns_per_packet / floor_ns`.
     pub ratio: f64,

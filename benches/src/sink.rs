@@ -118,7 +118,12 @@ pub fn open(
     packet: &mut [u8],
     skip: usize,
 ) -> Option<Stamp> {
-    let len = cipher.open(parsed.ssrc, number, parsed.header_len, packet).ok()?;
+    let mut len = cipher.open(parsed.ssrc, number, parsed.header_len, packet).ok()?;
+    if parsed.padded {
+        // The last byte counts itself (RFC 3550 section 5.1).
+        let count = usize::from(*packet.get(len.checked_sub(1)?)?);
+        len = len.checked_sub(count).filter(|_| count > 0)?;
+    }
     read_payload(packet.get(parsed.header_len + skip..len)?)
 }
 

@@ -37,6 +37,11 @@ impl Profile {
         if self == Self::CmSha1 { 10 } else { 16 }
     }
 
+    /// Bytes that DTLS exports for it: keys and salts of both directions.
+    pub fn keying_len(self) -> usize {
+        2 * (self.key_len() + self.salt_len())
+    }
+
     fn key_len(self) -> usize {
         if self == Self::Gcm256 { 32 } else { 16 }
     }

@@ -30,6 +30,8 @@ pub struct Load {
     pub interval: Duration,
     /// A frame's packets leave over this time.
     pub spread: Duration,
+    /// Its packets differ in size by a byte.
+    pub uneven: bool,
 }
 
 /// Handshakes under way at once.
@@ -220,7 +222,8 @@ impl World {
         let header = packet::header(last, pt, seq, ticks as u64 as u32, publisher.ssrc);
         buffer.clear();
         buffer.extend_from_slice(&header);
-        buffer.resize(12 + load.payload, 0);
+        let size = packet::size(load.payload, load.uneven, publisher.in_frame, load.frame_packets);
+        buffer.resize(12 + size, 0);
         let place = Place {
             frame: publisher.frame,
             first: publisher.in_frame == 0,

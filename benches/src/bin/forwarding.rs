@@ -17,6 +17,7 @@ use chappe_benches::{
     packet,
     port::kernel_drops,
     report::{ForwardingReport, LoadReport, forwarding_table, percentile_us},
+    rig::{self, Cost, Setup},
     room::{Described, Negotiation, Room, metric},
     srtp::Profile,
     world::{Load, World},
@@ -60,6 +61,12 @@ struct Args {
     /// Transport-wide feedback ten times a second: the node estimates and paces.
     #[arg(long)]
     feedback: bool,
+    /// Packets of a frame differ in size by a byte.
+    #[arg(long)]
+    uneven: bool,
+    /// The only SRTP profile that clients offer; not given: all, as browsers do.
+    #[arg(long)]
+    cipher: Option<Profile>,
     /// A frame's packets leave the publisher over this time.
     #[arg(long, default_value_t = 0)]
     spread_ms: u64,
@@ -82,6 +89,9 @@ const ROWS: &[&str] = &[
     "",
     "--subscribers 50",
     "--subscribers 5000 --rate 12",
+    "--cipher aes-128-gcm",
+    "--cipher aes-cm-sha1",
+    "--uneven",
     "--spread-ms 10",
     "--frame-packets 10",
     "--frame-packets 1",
@@ -204,10 +214,7 @@ impl Counters {
 #[derive(Clone, Copy, Default, Debug)]
 struct Measured {
     node_ns: u64,
-    /// Of it, in user space.
-    node_user: f64,
     floor: Outcome,
-    no_send: Outcome,
     allocations: u64,
 }
 
@@ -217,10 +224,10 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let identity = Identity::generate()?;
+    let identity = Identity::generate(args.cipher)?;
     let count = args.subscribers + args.publishers;
-    // The profile that both ends of the default handshake prefer; checked below.
-    let profile = Profile::Gcm256;
+    // Without a choice the profile that both ends of the default handshake prefer; checked below.
+    let profile = args.cipher.unwrap_or(Profile::Gcm256);
     let keys = floor::keys(profile, args.subscribers);
     let habits = Habits { transport_cc: args.feedback, nack_percent: args.nack_percent };
     let mut world =
@@ -251,6 +258,7 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
         payload: args.payload,
         interval: Duration::from_secs_f64(args.frame_packets as f64 / args.rate),
         spread: Duration::from_millis(args.spread_ms),
+        uneven: args.uneven,
     };
     let warm_up = args.warm_up.unwrap_or(if args.feedback { 6.0 } else { 2.0 });
     let counters = Counters::read(&node);
@@ -273,10 +281,35 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
         rss_per_subscriber: rss / args.subscribers as f64,
         profile,
         warm,
+        turn: Cost::default(),
     };
-    let report = report(args, &world, &figures);
     runtime.block_on(node.stop());
-    Ok(report)
+    let figures = Figures { turn: turn(args, warm_up)?, ..figures };
+    Ok(report(args, &world, &figures))
+}
+
+/// A shard's turn without the kernel, for the same load on one shard; nothing else of this process runs meanwhile.
+fn turn(args: &Args, warm_up: f64) -> Result<Cost, String> {
+    let setup = Setup {
+        publishers: args.publishers,
+        subscribers: args.subscribers,
+        frame_packets: args.frame_packets,
+        payload: args.payload,
+        uneven: args.uneven,
+        rate: args.rate,
+        audio: args.audio,
+        feedback: args.feedback,
+        nack_percent: args.nack_percent,
+        profile: args.cipher,
+    };
+    let warm_up = Duration::from_secs_f64(warm_up);
+    let measure = move || {
+        alloc::mark_own_thread();
+        rig::measure(setup, warm_up, 100_000)
+    };
+    let thread = std::thread::Builder::new().name("turn".to_owned()).spawn(measure);
+    let outcome = thread.map_err(|error| error.to_string())?.join();
+    outcome.map_err(|_| "the shard's turn panicked".to_owned())?
 }
 
 /// The shipped defaults, on free ports, reachable on loopback.
@@ -320,7 +353,6 @@ fn rounds(
     let slice = Duration::from_secs_f64(args.duration / f64::from(ROUNDS));
     world.seen.reset();
     let allocations = alloc::shard_allocations();
-    let user_before = cpu::user_ticks_ns("shard-");
     for _ in 0..ROUNDS {
         let (before, counters) = (cpu::thread_ns("shard-"), Counters::read(node));
         alloc::arm(true);
@@ -330,9 +362,7 @@ fn rounds(
         let work = floor_work(args, slice, Counters::read(node).since(counters).run_length());
         let outcome = world.run_floor(floor, work);
         measured.floor.add(outcome);
-        measured.no_send.add(world.run_floor(floor, Work { discard: true, ..work }));
     }
-    measured.node_user = cpu::user_ticks_ns("shard-").share_since(user_before);
     measured.allocations = alloc::shard_allocations() - allocations;
     measured
 }
@@ -363,6 +393,7 @@ struct Figures {
     expected: u64,
     rss_per_subscriber: f64,
     profile: Profile,
+    turn: Cost,
 }
 
 fn report(args: &Args, world: &World, figures: &Figures) -> ForwardingReport {
@@ -371,8 +402,7 @@ fn report(args: &Args, world: &World, figures: &Figures) -> ForwardingReport {
     let forwarded = (seen.node.packets + seen.repairs).max(1) as f64;
     let ns_per_packet = measured.node_ns as f64 / forwarded;
     let floor_ns = measured.floor.ns_per_packet();
-    let no_send = measured.no_send.ns_per_packet();
-    let user_ns = ns_per_packet * measured.node_user;
+    let Cost { user_ns, floor_ns: no_send, .. } = figures.turn;
     let loss = 1.0 - seen.node.packets as f64 / figures.expected.max(1) as f64;
     ForwardingReport {
         load: LoadReport {
@@ -419,6 +449,9 @@ fn parts(args: &Args) -> Vec<String> {
     let mut parts = vec!["reports 1 Hz".to_owned(), "consent".to_owned(), "MID".to_owned()];
     if args.feedback {
         parts.push("transport-cc 10 Hz, estimator, pacer".to_owned());
+    }
+    if args.uneven {
+        parts.push("uneven sizes".to_owned());
     }
     if args.nack_percent > 0.0 {
         parts.push(format!("NACK {} %", args.nack_percent));
