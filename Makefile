@@ -27,10 +27,11 @@ fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
 	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
 
 bench: ## What a forwarded packet costs, against the least that any SFU can do
-	cargo build --release --workspace --bin floor --bin forwarding --bin turn
+	cargo build --release --workspace --features chappe-benches/ciphers --bin floor --bin forwarding --bin turn --bin flood
 	cargo bench --workspace --bench micro
 	target/release/floor
 	target/release/forwarding --table
+	target/release/flood
 
 docs: ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

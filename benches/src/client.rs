@@ -158,6 +158,11 @@ impl Client {
         self.session.as_deref()
     }
 
+    /// Seals a compound of its own; `None` before it has keys.
+    pub fn seal_rtcp(&mut self, compound: &mut Vec<u8>) -> Option<()> {
+        self.session.as_mut()?.seal_rtcp(compound).ok()
+    }
+
     /// Sends datagrams to the node.
     pub fn send(&self, port: &Port, bytes: &[u8]) -> bool {
         port.send(self.ip, self.node, bytes, None)

@@ -3,17 +3,13 @@
 //! Two libraries: `dimpl` offers all SRTP profiles in its own order, as a browser does; `rtc-dtls` can be told to offer
 //! one, for the rows of the other ciphers.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use bytes::BytesMut;
 use dimpl::{Dtls, DtlsCertificate, Output};
-use rtc_dtls::{
-    config::{ConfigBuilder, HandshakeConfig},
-    crypto::Certificate,
-    endpoint::{Endpoint, EndpointEvent},
-    extension::extension_use_srtp::SrtpProtectionProfile,
-};
-use rtc_shared::TransportProtocol;
+
+#[cfg(any(test, feature = "ciphers"))]
+#[path = "handshake_single.rs"]
+mod single;
 
 use crate::srtp::{Profile, Session};
 
@@ -27,7 +23,8 @@ pub struct Identity {
 #[derive(Clone)]
 enum Offer {
     All(Arc<dimpl::Config>, Box<DtlsCertificate>),
-    One(Arc<HandshakeConfig>),
+    #[cfg(any(test, feature = "ciphers"))]
+    One(single::Offer),
 }
 
 impl std::fmt::Debug for Identity {
@@ -41,7 +38,14 @@ impl Identity {
     pub fn generate(only: Option<Profile>) -> Result<Self, String> {
         match only {
             None => Self::offering_all(),
-            Some(profile) => Self::offering(profile).map_err(|error| error.to_string()),
+            #[cfg(any(test, feature = "ciphers"))]
+            Some(profile) => {
+                let (offer, fingerprint) =
+                    single::Offer::new(profile).map_err(|error| error.to_string())?;
+                Ok(Self { offer: Offer::One(offer), fingerprint })
+            }
+            #[cfg(not(any(test, feature = "ciphers")))]
+            Some(_) => Err("built without --features chappe-benches/ciphers".to_owned()),
         }
     }
 
@@ -51,30 +55,6 @@ impl Identity {
         let config = dimpl::Config::builder().build().map_err(|error| error.to_string())?;
         let fingerprint = certificate.fingerprint();
         Ok(Self { offer: Offer::All(Arc::new(config), Box::new(certificate)), fingerprint })
-    }
-
-    fn offering(profile: Profile) -> Result<Self, rtc_shared::error::Error> {
-        let provider = rtc_dtls::crypto_provider::default_provider()
-            .map_err(|error| rtc_shared::error::Error::Crypto(error.to_string()))?;
-        let certificate =
-            Certificate::generate_self_signed(vec!["sink".to_owned()], provider.crypto())?;
-        let digest = aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA256,
-            certificate.certificate.first().map_or(&[], AsRef::as_ref),
-        );
-        let offered = match profile {
-            Profile::Gcm128 => SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-            Profile::Gcm256 => SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-            Profile::CmSha1 => SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-        };
-        let config = ConfigBuilder::default()
-            .with_crypto_provider(provider)
-            .with_certificates(vec![certificate])
-            .with_srtp_protection_profiles(vec![offered])
-            // Sinks trust whoever answers: this is loopback.
-            .with_insecure_skip_verify(true)
-            .build(true, None)?;
-        Ok(Self { offer: Offer::One(Arc::new(config)), fingerprint: digest.as_ref().to_vec() })
     }
 
     /// SHA-256 of the certificate.
@@ -92,18 +72,14 @@ pub struct Handshake {
 
 enum Client {
     All(Box<Dtls>),
-    One(Box<Endpoint>),
+    #[cfg(any(test, feature = "ciphers"))]
+    One(single::Client),
 }
 
 impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Handshake(redacted)")
     }
-}
-
-/// Any address: there is one association an endpoint.
-fn node() -> SocketAddr {
-    ([192, 0, 2, 1], 1).into()
 }
 
 impl Handshake {
@@ -116,13 +92,10 @@ impl Handshake {
                 dtls.handle_timeout(now).map_err(|error| error.to_string())?;
                 Client::All(Box::new(dtls))
             }
-            Offer::One(config) => {
-                let any = ([0, 0, 0, 0], 0).into();
-                let mut endpoint = Endpoint::new(any, TransportProtocol::UDP, None);
-                endpoint
-                    .connect(now, node(), Arc::clone(config), None)
-                    .map_err(|error| error.to_string())?;
-                Client::One(Box::new(endpoint))
+            #[cfg(any(test, feature = "ciphers"))]
+            Offer::One(offer) => {
+                let client = single::Client::new(offer, now);
+                Client::One(client.map_err(|error| error.to_string())?)
             }
         };
         Ok(Self { dtls, session: None, connected: false })
@@ -135,13 +108,11 @@ impl Handshake {
                 dtls.handle_timeout(now).map_err(|error| error.to_string())?;
                 dtls.handle_packet(datagram).map_err(|error| error.to_string())
             }
-            Client::One(endpoint) => {
-                let events = endpoint
-                    .read(now, node(), None, BytesMut::from(datagram))
-                    .map_err(|error| error.to_string())?;
-                if events.iter().any(|event| matches!(event, EndpointEvent::HandshakeComplete)) {
+            #[cfg(any(test, feature = "ciphers"))]
+            Client::One(client) => {
+                if let Some(session) = client.handle(now, datagram)? {
                     self.connected = true;
-                    self.session = Some(session_of(endpoint)?);
+                    self.session = Some(session);
                 }
                 Ok(())
             }
@@ -152,9 +123,8 @@ impl Handshake {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), String> {
         match &mut self.dtls {
             Client::All(dtls) => dtls.handle_timeout(now).map_err(|error| error.to_string()),
-            Client::One(endpoint) => {
-                endpoint.handle_timeout(node(), now).map_err(|error| error.to_string())
-            }
+            #[cfg(any(test, feature = "ciphers"))]
+            Client::One(client) => client.handle_timeout(now),
         }
     }
 
@@ -179,27 +149,9 @@ impl Handshake {
                     }
                 }
             }
-            Client::One(endpoint) => {
-                while let Some(datagram) = endpoint.poll_transmit() {
-                    send(&datagram.message);
-                }
-            }
+            #[cfg(any(test, feature = "ciphers"))]
+            Client::One(client) => client.drain(send),
         }
         Ok(if self.connected { self.session.take() } else { None })
     }
-}
-
-/// Keys of what the node and the one client agreed on.
-fn session_of(endpoint: &Endpoint) -> Result<Session, String> {
-    let state = endpoint.get_connection_state(node()).ok_or("no association")?;
-    let profile = match state.srtp_protection_profile() {
-        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::Gcm128,
-        SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => Profile::Gcm256,
-        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => Profile::CmSha1,
-        other => return Err(format!("SRTP profile {other:?}")),
-    };
-    let material = state
-        .export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.keying_len())
-        .map_err(|error| error.to_string())?;
-    Session::of_client(profile, material.as_ref()).map_err(|_| "SRTP keys".to_owned())
 }

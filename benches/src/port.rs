@@ -51,15 +51,18 @@ pub struct Arrival {
 
 /// Datagrams that these sockets had no room for, since they were bound.
 pub fn kernel_drops(ports: &[Port]) -> u64 {
+    let numbers: Vec<u16> = ports.iter().map(|port| port.number).collect();
+    kernel_drops_of(&numbers)
+}
+
+/// The same by the sockets' port numbers.
+pub fn kernel_drops_of(ports: &[u16]) -> u64 {
     let table = std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default();
     let of_line = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
         let (_, number) = fields.nth(1)?.rsplit_once(':')?;
         let number = u16::from_str_radix(number, 16).ok()?;
-        ports
-            .iter()
-            .any(|port| port.number == number)
-            .then_some(fields.next_back()?.parse::<u64>().ok()?)
+        ports.contains(&number).then_some(fields.next_back()?.parse::<u64>().ok()?)
     };
     table.lines().skip(1).filter_map(of_line).sum()
 }
@@ -76,6 +79,13 @@ impl Port {
         let number = socket.local_addr()?.port();
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Self { socket, state, number })
+    }
+
+    /// The same socket for another thread.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self { socket, state, number: self.number })
     }
 
     /// Its number.

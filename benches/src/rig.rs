@@ -218,6 +218,15 @@ impl Rig {
 
     /// What arrives until the next turn: a frame of each publisher, and the reports and checks that are due.
     pub fn prepare(&mut self) -> Inputs {
+        let mut inputs = self.prepare_rest();
+        for publisher in 0..self.publishers.len() {
+            self.publish(publisher, &mut inputs.datagrams);
+        }
+        inputs
+    }
+
+    /// The same time without media.
+    pub fn prepare_rest(&mut self) -> Inputs {
         self.frame += 1;
         let now = self.begun + Duration::from_secs(1) + self.interval() * self.frame as u32;
         let mut datagrams = Vec::new();
@@ -231,9 +240,6 @@ impl Rig {
             let place = (self.visited % self.clients.len() as u64) as usize;
             self.visit(place, &mut datagrams);
             self.visited += 1;
-        }
-        for publisher in 0..self.publishers.len() {
-            self.publish(publisher, &mut datagrams);
         }
         Inputs { now, datagrams }
     }
@@ -640,6 +646,14 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_of_uneven_sizes_is_one_run_too() {
+        let even = run(Setup { subscribers: 5, ..Setup::default() }, 30).1;
+        let uneven = run(Setup { subscribers: 5, uneven: true, ..Setup::default() }, 30).1;
+        assert_eq!(uneven.packets, even.packets);
+        assert!(uneven.sends < even.sends + 10, "{uneven:?} {even:?}");
+    }
+
+    #[test]
     fn feedback_is_taken_and_what_is_asked_for_comes_again() {
         let setup =
             Setup { subscribers: 4, feedback: true, nack_percent: 10.0, ..Setup::default() };
@@ -647,5 +661,39 @@ mod tests {
         assert!(rig.counters().transport_feedback > 100, "{:?}", rig.counters());
         assert!(rig.counters().retransmitted > 50, "{:?}", rig.counters());
         assert!(output.packets >= 300 * rig.packets_per_turn());
+    }
+
+    #[test]
+    fn what_the_pacer_holds_back_leaves_without_more_media() {
+        let setup = Setup {
+            subscribers: 3,
+            rate: 300.0,
+            feedback: true,
+            nack_percent: 1.0,
+            ..Setup::default()
+        };
+        let mut rig = Rig::new(setup).unwrap();
+        let turns = |rig: &mut Rig, media: u64, rest: u64| {
+            for n in 0..media + rest {
+                let inputs = if n < media { rig.prepare() } else { rig.prepare_rest() };
+                rig.turn(inputs);
+            }
+        };
+        // Until the estimate allows the picture and some more.
+        turns(&mut rig, 900, 20);
+        for round in 0..100 {
+            let before = rig.counters().media_out;
+            let frames = 1 + round % 7;
+            turns(&mut rig, frames, 8);
+            let sent = rig.counters().media_out - before;
+            assert_eq!(sent, frames * rig.packets_per_turn(), "round {round}");
+        }
+        // A pause that is long enough for the encoding to count as silent.
+        for round in 0..5 {
+            let before = rig.counters().media_out;
+            turns(&mut rig, 75, 150);
+            let sent = rig.counters().media_out - before;
+            assert_eq!(sent, 75 * rig.packets_per_turn(), "long round {round}");
+        }
     }
 }

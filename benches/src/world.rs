@@ -49,6 +49,9 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Nothing arrives for this long: everything has.
 const QUIET: Duration = Duration::from_millis(60);
 
+/// Packets of the first publisher that are kept for whoever wants to send them again.
+const KEPT: usize = 64;
+
 /// Of each publisher every so many frames one is a keyframe.
 const KEYFRAME_EVERY: u32 = 50;
 
@@ -74,6 +77,10 @@ pub struct World {
     /// Keys of what the floor sends to each client.
     floor_keys: Arc<[Cipher]>,
     habits: Habits,
+    /// Packets that the first publisher sent lately, as they were sent.
+    sent: VecDeque<Vec<u8>>,
+    /// A client that gives no reports.
+    silent: Option<usize>,
     /// What arrived.
     pub seen: Seen,
     /// Visits that were made since `round_since`.
@@ -97,6 +104,8 @@ impl World {
             publishers: Vec::new(),
             floor_keys,
             habits,
+            sent: VecDeque::new(),
+            silent: None,
             seen: Seen::default(),
             visited: 0,
             round_since: Instant::now(),
@@ -210,9 +219,9 @@ impl World {
     }
 
     /// Sends a publisher's next packet and says when the one behind it is due.
-    fn send_packet(&mut self, publisher: usize, load: &Load) {
-        let Self { clients, publishers, ports, buffer, .. } = self;
-        let publisher = &mut publishers[publisher];
+    fn send_packet(&mut self, number: usize, load: &Load) {
+        let Self { clients, publishers, ports, buffer, sent, .. } = self;
+        let publisher = &mut publishers[number];
         let client = &clients[publisher.place];
         let Some(session) = client.session() else { return };
         let last = publisher.in_frame + 1 == load.frame_packets;
@@ -235,6 +244,15 @@ impl World {
         buffer.resize(buffer.len() + session.profile.tag_len(), 0);
         if session.rtp.seal(publisher.ssrc, publisher.index.into(), 12, buffer).is_ok() {
             client.send(&ports[publisher.place % ports.len()], buffer);
+            if number == 0 {
+                let mut kept = if sent.len() == KEPT {
+                    sent.pop_front().unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                kept.clone_from(buffer);
+                sent.push_back(kept);
+            }
         }
         publisher.index += 1;
         publisher.in_frame += 1;
@@ -309,11 +327,40 @@ impl World {
         while self.visited < wanted {
             let place = (self.visited % count) as usize;
             let client = &mut self.clients[place];
-            if client.is_connected() {
+            if client.is_connected() && self.silent != Some(place) {
                 client.visit(&self.ports[place % self.ports.len()], &self.habits, &mut self.seen);
             }
             self.visited += 1;
         }
+    }
+
+    /// The first publisher's address and socket, and packets that it sent lately.
+    pub fn replays(&self) -> Option<(Ipv4Addr, Port, Vec<Vec<u8>>)> {
+        let place = self.publishers.first()?.place;
+        let port = self.ports[place % self.ports.len()].try_clone().ok()?;
+        Some((self.clients[place].ip(), port, self.sent.iter().cloned().collect()))
+    }
+
+    /// So many reports of a client, sealed one by one, all of one size: its address and socket, the datagrams and their size. It
+    /// gives no other reports from now on, which would be newer than these.
+    pub fn sealed_reports(
+        &mut self,
+        place: usize,
+        count: usize,
+        write: impl Fn(&mut Vec<u8>),
+    ) -> Option<(Ipv4Addr, Port, Vec<u8>, usize)> {
+        self.silent = Some(place);
+        let port = self.ports[place % self.ports.len()].try_clone().ok()?;
+        let client = self.clients.get_mut(place)?;
+        let (mut all, mut size, mut compound) = (Vec::new(), 0, Vec::new());
+        for _ in 0..count {
+            compound.clear();
+            write(&mut compound);
+            client.seal_rtcp(&mut compound)?;
+            size = compound.len();
+            all.extend_from_slice(&compound);
+        }
+        Some((client.ip(), port, all, size))
     }
 
     /// Streams that have not everything that was published: whoever never began, or ends early.

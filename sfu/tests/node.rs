@@ -64,7 +64,7 @@ async fn talk(shards: u16, tcp: bool) {
     let metrics = node.metrics();
     assert!(metrics.contains("chappe_sfu_known_peers 2"), "{metrics}");
     // Read from the kernel's own table of sockets.
-    assert!(metrics.contains("chappe_sfu_kernel_drops "), "{metrics}");
+    assert!(metrics.contains("chappe_sfu_kernel_drops{shard=\"0\"} "), "{metrics}");
     node.stop().await;
     drive(&mut [&mut anna, &mut bert], "the watch ends", |_| true).await;
     while events.message().await.unwrap().is_some() {}

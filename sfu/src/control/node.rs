@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{ApiConfig, NodeConfig},
     runtime::{Output, Placer, Runtime, StartError},
-    telemetry,
+    telemetry::{self, ByShard},
 };
 
 /// Bytes of the in-memory pipe in each direction: a join with its answer fits several times.
@@ -145,19 +145,16 @@ impl NodeHandle {
     pub fn metrics(&self) -> String {
         let shared = &self.api.shared;
         let (rooms, peers) = shared.state().counts();
-        let mut gauges = vec![
+        let gauges = [
             ("rooms", "Rooms now", rooms as u64),
             ("known_peers", "Peers as the control plane sees them", peers as u64),
         ];
-        let dropped = shared.runtime.kernel_drops();
-        gauges.extend(dropped.map(|n| {
-            (
-                "kernel_drops",
-                "Datagrams that the kernel dropped before they were read, since the start",
-                n,
-            )
-        }));
-        telemetry::encode(shared.runtime.blocks(), &gauges)
+        let dropped = shared.runtime.kernel_drops().map(|drops| ByShard {
+            name: "kernel_drops",
+            help: "Datagrams that the kernel dropped before they were read, since the start",
+            values: drops,
+        });
+        telemetry::encode(shared.runtime.blocks(), &gauges, dropped.as_slice())
     }
 
     /// Takes no more peers, says goodbye to those that are here, ends watches and media threads. May be called again.

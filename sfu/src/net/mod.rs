@@ -17,4 +17,4 @@ pub(crate) use address::{InterfaceFilter, local_addresses};
 pub(crate) use kernel::udp_kernel_drops;
 pub(crate) use stun::{local_ufrag, public_address};
 pub(crate) use tcp::{Accepted, TcpAcceptor, TcpConnection, TcpWrite};
-pub(crate) use udp::{RecvBatch, Sent, UdpBuffers, UdpPair, UdpSender};
+pub(crate) use udp::{Capabilities, RecvBatch, Sent, UdpBuffers, UdpPair, UdpSender};

@@ -40,6 +40,19 @@ pub(crate) struct UdpBuffers {
     pub(crate) send: usize,
 }
 
+/// What the kernel can do at a port.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Capabilities {
+    /// Datagrams of one send; 1 without GSO.
+    pub(crate) gso_segments: usize,
+    /// Datagrams handed over as one; 1 without GRO.
+    pub(crate) gro_segments: usize,
+    /// SO_RCVBUF as the kernel counts it: twice what was granted.
+    pub(crate) receive_buffer: usize,
+    /// SO_SNDBUF, the same.
+    pub(crate) send_buffer: usize,
+}
+
 /// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
 #[derive(Debug)]
 pub(crate) struct UdpPair<S = tokio::net::UdpSocket> {
@@ -77,6 +90,11 @@ impl UdpPair {
         self.v6.is_some()
     }
 
+    /// What the kernel can do here, as far as it has shown yet.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities { gso_segments: self.v4.state.max_gso_segments(), ..self.v4.capabilities }
+    }
+
     /// Waits until a datagram may be there.
     pub(crate) async fn readable(&self) {
         let v6 = async {
@@ -92,23 +110,30 @@ impl UdpPair {
     }
 
     /// Receives what is there, at most one batch of each family, and hands each datagram out with the local address it was
-    /// sent to and the remote it came from. `false`: nothing was there.
+    /// sent to and the remote it came from. `false`: nothing is left, and [`Self::readable`] tells when there is more.
+    ///
+    /// With `eager` the kernel is asked whether the reactor has heard of anything or not: for a thread that works on and does
+    /// not let the reactor run.
     pub(crate) fn receive(
         &self,
         batch: &mut RecvBatch,
+        eager: bool,
         mut each: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
     ) -> bool {
-        let mut any = false;
+        let mut more = false;
         for socket in self.sockets() {
-            let count = match socket.receive(batch) {
+            let count = match socket.receive(batch, eager) {
                 Ok(count) => count,
-                // ICMP errors surface here; the next call goes on.
-                Err(_) => continue,
+                Err(error) => {
+                    // ICMP errors surface here; the next call goes on.
+                    more |= error.kind() != io::ErrorKind::WouldBlock;
+                    continue;
+                }
             };
-            any |= count > 0;
+            more |= count == BATCH_SIZE;
             batch.each(count, socket.port, &mut each);
         }
-        any
+        more
     }
 
     /// A way for another thread to send from this port.
@@ -191,12 +216,43 @@ impl std::fmt::Debug for RecvBatch {
     }
 }
 
+impl Capabilities {
+    /// Once in the log, and what is missing as a warning: it costs CPU or packets.
+    fn say(self, address: SocketAddr, asked: UdpBuffers) {
+        let family = if address.is_ipv4() { "v4" } else { "v6" };
+        tracing::info!(
+            family,
+            receive_asked = asked.receive,
+            receive_granted = self.receive_buffer,
+            send_asked = asked.send,
+            send_granted = self.send_buffer,
+            gso_segments = self.gso_segments,
+            gro_segments = self.gro_segments,
+            "UDP socket: buffers in bytes as the kernel counts them (twice what it grants)"
+        );
+        if self.gso_segments <= 1 || self.gro_segments <= 1 {
+            tracing::warn!(
+                family,
+                "the kernel has no UDP segmentation offload: each datagram costs a system call"
+            );
+        }
+        if self.receive_buffer < asked.receive {
+            tracing::warn!(
+                family,
+                "the kernel grants a smaller receive buffer: raise net.core.rmem_max, or bursts are lost"
+            );
+        }
+    }
+}
+
 /// One socket of one family.
 #[derive(Debug)]
 struct UdpSocket<S = tokio::net::UdpSocket> {
     io: S,
     state: UdpSocketState,
     port: u16,
+    /// When it was bound.
+    capabilities: Capabilities,
 }
 
 impl UdpSocket {
@@ -212,32 +268,45 @@ impl UdpSocket {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let state = UdpSocketState::new((&socket).into())?;
-        tracing::info!(
-            family = if address.is_ipv4() { "v4" } else { "v6" },
-            receive_asked = buffers.receive,
-            receive_granted = socket.recv_buffer_size().unwrap_or(0),
-            send_asked = buffers.send,
-            send_granted = socket.send_buffer_size().unwrap_or(0),
-            gso_segments = state.max_gso_segments(),
-            gro_segments = state.gro_segments(),
-            "UDP socket: buffers in bytes as the kernel counts them (twice what it grants)"
-        );
+        let capabilities = Capabilities {
+            gso_segments: state.max_gso_segments(),
+            gro_segments: state.gro_segments(),
+            receive_buffer: socket.recv_buffer_size().unwrap_or(0),
+            send_buffer: socket.send_buffer_size().unwrap_or(0),
+        };
+        capabilities.say(address, buffers);
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let port = io.local_addr()?.port();
-        Ok(Self { io, state, port })
+        Ok(Self { io, state, port, capabilities })
     }
 
-    fn receive(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+    /// Receives a batch. One that is not full has emptied the socket: the reactor's word for it is taken back at once, which
+    /// saves the call that would find nothing. What comes after it wakes the thread.
+    fn receive(&self, batch: &mut RecvBatch, eager: bool) -> io::Result<usize> {
         let (mut slots, metas) = batch.slots();
-        self.io.try_io(Interest::READABLE, || {
-            self.state.recv((&self.io).into(), &mut slots, &mut metas[..])
-        })
+        let mut outcome = Err(io::ErrorKind::WouldBlock.into());
+        let mut receive = || {
+            outcome = self.state.recv((&self.io).into(), &mut slots, &mut metas[..]);
+            match outcome {
+                Ok(BATCH_SIZE) => Ok(()),
+                _ => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        };
+        if eager && receive().is_ok() {
+            return outcome;
+        }
+        let again = self.io.try_io(Interest::READABLE, || match eager {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => receive(),
+        });
+        drop(again);
+        outcome
     }
 
     fn sender(&self) -> io::Result<UdpSocket<std::net::UdpSocket>> {
         let io = std::net::UdpSocket::from(self.io.as_fd().try_clone_to_owned()?);
         let state = UdpSocketState::new((&io).into())?;
-        Ok(UdpSocket { io, state, port: self.port })
+        Ok(UdpSocket { io, state, port: self.port, capabilities: self.capabilities })
     }
 }
 
@@ -314,7 +383,9 @@ mod tests {
         let mut got = Vec::new();
         while got.len() < count {
             pair.readable().await;
-            pair.receive(batch, |local, remote, bytes| got.push((local, remote, bytes.to_vec())));
+            pair.receive(batch, false, |local, remote, bytes| {
+                got.push((local, remote, bytes.to_vec()));
+            });
         }
         got
     }

@@ -6,7 +6,7 @@ use super::{Congestion, Counters, DropReason, Outbox, congestion::Waiting, outbo
 use crate::{
     egress::Written,
     rtp::DataSize,
-    transport::{FiveTuple, SrtpEgress},
+    transport::{FiveTuple, Protocol, SrtpEgress},
     wire::{
         AbsSendTime, BufferTooSmall, patch_abs_send_time, patch_transport_cc, rtcp::CompoundWriter,
     },
@@ -37,6 +37,24 @@ impl Link<'_> {
     /// Bytes that wait to be sent, to whomever.
     pub(crate) fn waiting(&self) -> usize {
         self.outbox.pending()
+    }
+
+    /// Puts RTP padding (RFC 3550 section 5.1) behind what was written into [`Self::space`], where there is room and it is of
+    /// use: a connection has no datagrams that could be of one size.
+    pub(crate) fn pad(&mut self, written: &mut Written, count: u8) {
+        if self.path.protocol == Protocol::Tcp {
+            return;
+        }
+        let end = written.len + usize::from(count);
+        let from = written.len;
+        let space = self.space();
+        let Some([between @ .., last]) = space.get_mut(from..end) else { return };
+        between.fill(0);
+        *last = count;
+        if let Some(first) = space.first_mut() {
+            *first |= PADDING_BIT;
+        }
+        written.len = end;
     }
 
     /// Seals what was written into [`Self::space`] and puts it on its way. Returns its size, `None` when it cannot be
@@ -94,6 +112,9 @@ impl Link<'_> {
         }
     }
 }
+
+/// Of the first byte of an RTP header.
+const PADDING_BIT: u8 = 0x20;
 
 /// Plain bytes of one compound: with SRTP, UDP and IPv6 below the 1,280 bytes that every path carries.
 const MAX_RTCP: usize = 1_180;

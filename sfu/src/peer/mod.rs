@@ -36,7 +36,7 @@ pub(crate) use limits::Bucket;
 pub(crate) use link::Link;
 pub(crate) use outbox::Outbox;
 pub(crate) use sharing::Sharing;
-pub(crate) use subscription::{FirstNumbers, Grant, Subscription};
+pub(crate) use subscription::{Arrived, FirstNumbers, Grant, Subscription};
 
 use crate::{
     ingress::{

@@ -42,6 +42,17 @@ pub(crate) struct Subscription {
     measured: (u64, Bitrate),
 }
 
+/// A packet of a batch, which goes to all subscribers of its track.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrived {
+    /// Index into the track's encodings.
+    pub(crate) encoding: u8,
+    /// Its number at ingress.
+    pub(crate) seq: SeqNo,
+    /// Bytes of RTP padding that make it as long as the others of its frame, so that they leave in one send.
+    pub(crate) padding: u8,
+}
+
 /// What the estimate allows of a track.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Grant {
@@ -225,7 +236,7 @@ impl Subscription {
         &mut self,
         slot: u32,
         track: &PublishedTrack,
-        batch: &[(u8, SeqNo)],
+        batch: &[Arrived],
         peer: &PeerSpec,
         link: &mut Link<'_>,
     ) {
@@ -234,30 +245,32 @@ impl Subscription {
             self.egress.set_codecs(formats, &peer.codecs);
             self.formats = formats.len();
         }
-        for (encoding, seq) in batch.iter().copied() {
-            self.send(Waiting { slot, encoding, seq }, track, link);
-        }
-    }
-
-    /// Sends one packet if the subscriber gets it, or has it wait for its turn.
-    pub(crate) fn send(&mut self, packet: Waiting, track: &PublishedTrack, link: &mut Link<'_>) {
         // Audio does not wait: it is little, and late it is worth nothing.
         let paced = track.kind() == MediaKind::Video;
-        if paced && !link.congestion.may_send(link.now) {
-            if self.demanded().contains(packet.encoding) {
-                link.defer(packet);
+        for Arrived { encoding, seq, padding } in batch.iter().copied() {
+            let packet = Waiting { slot, encoding, seq };
+            if paced && !link.congestion.may_send(link.now) {
+                if self.demanded().contains(encoding) {
+                    link.defer(packet);
+                }
+                continue;
             }
-            return;
+            self.release(packet, padding, track, link);
         }
-        self.release(packet, track, link);
     }
 
-    /// Sends a packet whose turn has come, if the subscriber gets it.
-    pub(crate) fn release(&mut self, packet: Waiting, track: &PublishedTrack, link: &mut Link<'_>) {
+    /// Sends a packet whose turn has come, if the subscriber gets it; with so many bytes of padding.
+    pub(crate) fn release(
+        &mut self,
+        packet: Waiting,
+        padding: u8,
+        track: &PublishedTrack,
+        link: &mut Link<'_>,
+    ) {
         let Waiting { slot, encoding, seq } = packet;
         // Not there: nobody asked for the encoding, or it waited, or burst, longer than the cache keeps.
         let Some(packet) = track.packet(encoding, seq) else { return };
-        if !self.pass(track, packet, link) {
+        if !self.pass(track, packet, padding, link) {
             return;
         }
         // What follows may have overtaken it.
@@ -265,7 +278,7 @@ impl Subscription {
         for early in (seq.0 + 1..=highest).map(SeqNo) {
             match track.packet(encoding, early) {
                 Some(packet) if link.congestion.may_send(link.now) => {
-                    self.pass(track, packet, link);
+                    self.pass(track, packet, 0, link);
                 }
                 Some(_) => link.defer(Waiting { slot, encoding, seq: early }),
                 None => {}
@@ -278,6 +291,7 @@ impl Subscription {
         &mut self,
         track: &PublishedTrack,
         packet: CachedPacket<'_>,
+        padding: u8,
         link: &mut Link<'_>,
     ) -> bool {
         if !self.egress.accepts(packet.meta.format) {
@@ -298,7 +312,7 @@ impl Subscription {
                 self.egress.write_redundant(link.now, packet, older, &rewritten, link.space())
             }
         };
-        let written = match outcome {
+        let mut written = match outcome {
             Ok(written) => written,
             Err(WriteError::Duplicate) => return false,
             Err(_) => {
@@ -306,6 +320,9 @@ impl Subscription {
                 return false;
             }
         };
+        if padding > 0 {
+            link.pad(&mut written, padding);
+        }
         match link.seal(&written) {
             Some(len) => {
                 link.counters.media_out += 1;

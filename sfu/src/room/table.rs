@@ -218,6 +218,11 @@ impl Rooms {
         self.rooms.is_empty() && self.by_id.is_empty() && self.routes.is_empty()
     }
 
+    /// Rooms with members or routes.
+    pub(crate) fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
     fn ensure(&mut self, id: &RoomId) -> RoomKey {
         if let Some(key) = self.by_id.get(id) {
             return *key;

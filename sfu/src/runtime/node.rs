@@ -1,7 +1,6 @@
 //! Starts, reaches and stops the threads of a node.
 
 use std::{
-    collections::HashSet,
     io,
     sync::{Arc, OnceLock, mpsc as std_mpsc},
     thread::JoinHandle,
@@ -92,7 +91,7 @@ pub(crate) struct Runtime {
     candidates: Vec<Arc<[Candidate]>>,
     fingerprint: Fingerprint,
     blocks: Blocks,
-    udp_ports: HashSet<u16>,
+    udp_ports: Vec<u16>,
     stop: CancellationToken,
     threads: Vec<JoinHandle<()>>,
 }
@@ -158,7 +157,7 @@ impl Runtime {
             candidates: Vec::new(),
             fingerprint: context.fingerprint().clone(),
             blocks: Blocks { descriptions: Arc::clone(&descriptions), blocks: Vec::new() },
-            udp_ports: HashSet::new(),
+            udp_ports: Vec::new(),
             stop: CancellationToken::new(),
             threads: Vec::new(),
         };
@@ -201,7 +200,7 @@ impl Runtime {
             let tcp_port = tcp.as_ref().map(TcpAcceptor::port);
             let candidates = addresses.candidates(ready.port, ready.has_ipv6, tcp_port);
             runtime.candidates.push(candidates.into());
-            runtime.udp_ports.insert(ready.port);
+            runtime.udp_ports.push(ready.port);
             senders.push(ready.sender);
             runtime.mailboxes.push(Mailbox(letters));
             runtime.blocks.blocks.push(block);
@@ -244,8 +243,8 @@ impl Runtime {
         &self.blocks
     }
 
-    /// Datagrams that the kernel dropped before they were read; `None` where it does not tell. Reads /proc.
-    pub(crate) fn kernel_drops(&self) -> Option<u64> {
+    /// Datagrams that the kernel dropped before they were read, by shard; `None` where it does not tell. Reads /proc.
+    pub(crate) fn kernel_drops(&self) -> Option<Vec<u64>> {
         udp_kernel_drops(&self.udp_ports)
     }
 

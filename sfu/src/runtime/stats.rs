@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    net::Capabilities,
     shard::{DropReason, EstimateLimit, Shard, Timer},
     telemetry::{Description, Kind},
 };
@@ -38,6 +39,8 @@ pub(crate) struct LoopCounters {
     pub(crate) outputs_waiting: u64,
     /// Events that newer ones stand for, because the control side did not take them.
     pub(crate) events_merged: u64,
+    /// What the kernel can do at the shard's port; GSO may be switched off later, by a device that refuses it.
+    pub(crate) capabilities: Capabilities,
 }
 
 /// Names of the numbers.
@@ -51,6 +54,13 @@ pub(crate) fn describe() -> Arc<[Description]> {
         gauge("egress_estimate", "Sum of the bandwidth estimates of all peers, bits per second"),
         gauge("subscriptions", "Tracks that peers receive"),
         gauge("subscriptions_starved", "Of these, how many are paused for want of bandwidth"),
+        gauge("rooms_here", "Rooms with members on this shard"),
+        gauge("rooms_shared", "Of these, rooms with members on other shards too"),
+        gauge("relayed_tracks", "Tracks of other shards that are known here"),
+        gauge("gso_segments", "Datagrams that the kernel takes in one send; 1: it has no GSO"),
+        gauge("gro_segments", "Datagrams that the kernel hands over as one; 1: it has no GRO"),
+        gauge("receive_buffer_bytes", "Receive buffer as granted, as the kernel counts it"),
+        gauge("send_buffer_bytes", "Send buffer as granted, as the kernel counts it"),
         counter("datagrams_in", "Datagrams received"),
         counter("bytes_in", "Bytes of datagrams received"),
         counter("media_in", "Media packets that were authentic and belonged to a track"),
@@ -99,7 +109,7 @@ pub(crate) fn describe() -> Arc<[Description]> {
 
 /// The numbers.
 pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = u64> {
-    let (c, gauges) = (*shard.counters(), *shard.gauges());
+    let (c, gauges, spread) = (*shard.counters(), *shard.gauges(), shard.spread());
     [
         shard.peers() as u64,
         own.outputs_waiting,
@@ -107,6 +117,13 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         gauges.estimated,
         gauges.subscriptions,
         gauges.starved,
+        spread.rooms as u64,
+        spread.shared as u64,
+        spread.relayed_tracks as u64,
+        own.capabilities.gso_segments as u64,
+        own.capabilities.gro_segments as u64,
+        own.capabilities.receive_buffer as u64,
+        own.capabilities.send_buffer as u64,
         c.datagrams_in,
         c.bytes_in,
         c.media_in,

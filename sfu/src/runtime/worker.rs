@@ -48,6 +48,9 @@ const CONNECTIONS_PER_TURN: usize = 8;
 /// When to try again after a ring was full.
 const RING_RETRY: Duration = Duration::from_millis(1);
 
+/// Turns in a row after which the reactor runs: connections of TCP clients need it, and each time costs a system call.
+const TURNS_PER_YIELD: u32 = 4;
+
 /// Turns between two copies of the counters while there is no pause.
 const TURNS_PER_PUBLISH: u64 = 64;
 
@@ -139,8 +142,11 @@ impl Worker {
         let mut io = Io::new(tcp_sender, Arc::clone(&self.ports));
         let mut batch = RecvBatch::new();
         let mut inbox = Vec::new();
+        // Turns since the reactor ran.
+        let mut busy = 0;
         loop {
             let now = Instant::now();
+            io.eager = busy > 0;
             let turn = self.turn(now, &mut batch, &mut io, &mut tcp_packets, &mut inbox);
             io.counters.slices += 1;
             if turn.more {
@@ -150,9 +156,14 @@ impl Worker {
                 if self.stop.is_cancelled() {
                     break;
                 }
-                tokio::task::yield_now().await;
+                busy += 1;
+                if busy == TURNS_PER_YIELD {
+                    busy = 0;
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
+            busy = 0;
             self.publish(&io);
             let mut deadline = self.shard.poll_timeout();
             if turn.ring_full {
@@ -241,7 +252,7 @@ impl Worker {
         more |= !tcp.is_empty();
         let Self { shard, steering, udp, .. } = self;
         more |= steering.receive(now, shard);
-        more |= udp.receive(batch, |local, remote, datagram| {
+        more |= udp.receive(batch, io.eager, |local, remote, datagram| {
             let path = FiveTuple { protocol: Protocol::Udp, local, remote };
             steering.deliver(now, shard, path, datagram);
         });
@@ -279,6 +290,7 @@ impl Worker {
             }
         }
         self.tell_events();
+        io.counters.capabilities = self.udp.capabilities();
         io.counters.outputs_waiting = self.outputs.waiting() as u64;
         io.counters.events_merged = self.outputs.merged;
         (drained, ring_full)
@@ -340,12 +352,15 @@ struct Io {
     /// Where TCP clients' packets go.
     packets: mpsc::Sender<TcpPacket>,
     ports: Arc<OnceLock<Box<[UdpSender]>>>,
+    /// The socket is asked for datagrams although the reactor did not run.
+    eager: bool,
     counters: LoopCounters,
 }
 
 impl Io {
     fn new(packets: mpsc::Sender<TcpPacket>, ports: Arc<OnceLock<Box<[UdpSender]>>>) -> Self {
-        Self { tcp: TcpTable::default(), packets, ports, counters: LoopCounters::default() }
+        let (tcp, counters) = (TcpTable::default(), LoopCounters::default());
+        Self { tcp, packets, ports, eager: false, counters }
     }
 
     fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {

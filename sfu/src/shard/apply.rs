@@ -6,7 +6,7 @@ use super::{
     ApplyError, LocalTransport, PeerId, PeerSpec, RelayMessage, RoomId, Shard, SubscriptionSpec,
     TrackSpec,
     timer::{Sleeper, Timer},
-    track::{Owner, Track},
+    track::{Demand, Owner, Track},
     ufrag::{self, Ufrag},
 };
 use crate::{
@@ -262,6 +262,7 @@ impl Shard {
             let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
             if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {
                 subscription.attach(&track.published, track.live);
+                track.local = track.local.union(Demand::of(subscription));
             }
             if peer.congestion.invalidate() {
                 self.timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(self.now));
@@ -361,7 +362,7 @@ impl Shard {
         if let Some(encoding) = subscription.wants_keyframe() {
             self.fanout.keyframes.push((route, encoding));
         }
-        self.fanout.demands.push(route);
+        self.fanout.demands.push((route, Demand::of(subscription)));
     }
 
     fn unsubscribe(&mut self, key: PeerKey, slot: u32) {
@@ -371,7 +372,7 @@ impl Shard {
         if let Some(place) = self.rooms.release(subscription.route, taker) {
             self.fanout.taker_left(subscription.route, place);
         }
-        self.fanout.demands.push(subscription.route);
+        self.fanout.demands.push((subscription.route, Demand::default()));
         self.follow_up();
     }
 

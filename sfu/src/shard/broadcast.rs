@@ -34,6 +34,8 @@ pub(super) struct Broadcasts {
     rooms: HashMap<RoomId, Waiting>,
     /// Rooms where something waits, each once. One that is gone is skipped.
     turns: VecDeque<RoomId>,
+    /// Rooms whose readers are to be told that they missed something, and how many of them were.
+    losses: VecDeque<(RoomId, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +93,19 @@ impl Broadcasts {
         }
     }
 
+    /// Everybody in the room missed something.
+    fn lose(&mut self, room: &RoomId) {
+        // Those who were told need not be told again, but others may have come since.
+        self.losses.retain(|(lost, _)| lost != room);
+        self.losses.push_back((room.clone(), 0));
+    }
+
     /// The member at this place is gone, and those behind it moved up.
     pub(super) fn member_left(&mut self, room: &RoomId, place: usize) {
+        for (_, told) in self.losses.iter_mut().filter(|(lost, told)| lost == room && place < *told)
+        {
+            *told -= 1;
+        }
         if let Some(waiting) = self.rooms.get_mut(room).filter(|waiting| place < waiting.reached) {
             waiting.reached -= 1;
         }
@@ -100,13 +113,14 @@ impl Broadcasts {
 
     /// Nobody is left in the room.
     pub(super) fn forget(&mut self, room: &RoomId) {
+        self.losses.retain(|(lost, _)| lost != room);
         if self.rooms.remove(room).is_some() {
             self.turns.retain(|waiting| waiting != room);
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.rooms.is_empty()
+        self.rooms.is_empty() && self.losses.is_empty()
     }
 }
 
@@ -126,7 +140,7 @@ impl Shard {
         if self.broadcasts.push(message) == Err(LaneFull) {
             self.counters.drop(DropReason::DataBacklog);
             if reliable {
-                self.data_lost(&room);
+                self.broadcasts.lose(&room);
             }
         }
     }
@@ -136,7 +150,7 @@ impl Shard {
         if self.broadcasts.is_idle() {
             return false;
         }
-        let mut visits = VISITS;
+        let mut visits = self.tell_losses(VISITS);
         while visits > 0
             && let Some((message, mut reached)) = self.broadcasts.take()
         {
@@ -156,6 +170,33 @@ impl Shard {
             self.broadcasts.put_back(message, rest);
         }
         true
+    }
+
+    /// Something was lost that all readers of a room should have got: they have to reconnect.
+    pub(super) fn data_lost(&mut self, room: &RoomId) {
+        if self.rooms.find(room).is_some() {
+            self.broadcasts.lose(room);
+        }
+    }
+
+    /// Tells readers of losses, within so many visits; how many are left.
+    fn tell_losses(&mut self, mut visits: usize) -> usize {
+        while visits > 0
+            && let Some((room, told)) = self.broadcasts.losses.pop_front()
+        {
+            let members = self.rooms.find(&room).map_or(&[][..], |room| self.rooms.members(room));
+            let Some(key) = members.get(told).copied() else { continue };
+            self.broadcasts.losses.push_front((room.clone(), told + 1));
+            visits -= 1;
+            self.counters.visits += 1;
+            let Some(peer) = self.peer_mut(key) else { continue };
+            let reads = peer.spec.data.as_ref().is_some_and(|data| data.may_receive);
+            if reads && peer.data.give_up() {
+                let peer = peer.identity.id.clone();
+                self.events.push_back(Event::DataOverflow { room, peer });
+            }
+        }
+        visits
     }
 
     /// Gives a message to one member. Whether it was for that member.
@@ -232,6 +273,14 @@ mod tests {
             waiting.member_left(&RoomId::new("b"), 0);
             assert_eq!(waiting.rooms[&RoomId::new("a")].reached, reached, "place {place}");
         }
+        waiting.lose(&RoomId::new("a"));
+        waiting.losses[0].1 = 5;
+        waiting.member_left(&RoomId::new("a"), 5);
+        assert_eq!(waiting.losses[0].1, 5);
+        waiting.member_left(&RoomId::new("a"), 0);
+        assert_eq!(waiting.losses[0].1, 4);
+        waiting.lose(&RoomId::new("a"));
+        assert_eq!(waiting.losses, [(RoomId::new("a"), 0)], "others may have come");
         waiting.forget(&RoomId::new("a"));
         assert!(waiting.is_idle() && waiting.take().is_none());
     }

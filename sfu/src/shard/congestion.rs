@@ -4,6 +4,7 @@ use super::{
     DropReason, Event, Shard,
     fanout::STEP,
     timer::{Sleeper, Timer},
+    track::Demand,
 };
 use crate::{
     peer::{Grant, Peer, Sharing, Subscription, Waiting},
@@ -84,7 +85,7 @@ impl Shard {
         let identity = &peer.identity;
         let changed = |subscription: &Subscription, before| {
             let route = subscription.route;
-            fanout.demands.push(route);
+            fanout.demands.push((route, Demand::of(subscription)));
             if let Some(encoding) = subscription.wants_keyframe() {
                 fanout.keyframes.push((route, encoding));
             }
@@ -158,7 +159,7 @@ impl Shard {
             let route = subscription.route;
             let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
             let demanded = subscription.demanded();
-            subscription.release(waiting, &track.published, &mut link);
+            subscription.release(waiting, 0, &track.published, &mut link);
             fanout.note(subscription, demanded);
         }
         'probe: while link.waiting() < STEP

@@ -11,11 +11,11 @@ use super::{
     DropReason, RelayMessage, Shard, find_peer,
     rtcp::UNKNOWN_RTT,
     timer::{Sleeper, Timer},
-    track::Owner,
+    track::{Demand, Owner},
 };
 use crate::{
     cache::EncodingSet,
-    peer::Subscription,
+    peer::{Arrived, Subscription},
     relay::{LaneFull, Nacked, RelayPacket},
     room::{PeerKey, RouteKey},
     rtp::SeqNo,
@@ -39,10 +39,28 @@ pub(super) struct Fanout {
     releases: VecDeque<PeerKey>,
     /// Keyframes that subscribers wait for.
     pub(super) keyframes: Vec<(RouteKey, u8)>,
-    /// Tracks of which something else is wanted now.
-    pub(super) demands: Vec<RouteKey>,
+    /// Tracks of which a taker wants something else now; what it wanted before may have been more.
+    pub(super) demands: Vec<(RouteKey, Demand)>,
+    /// Tracks whose takers are to be told which encodings live.
+    lives: VecDeque<RouteKey>,
+    /// The track whose takers are being told, and how many of them were.
+    telling: Option<(RouteKey, usize)>,
+    /// Tracks of which nobody may want as much any more.
+    recounts: VecDeque<RouteKey>,
+    /// The track whose takers are being asked.
+    recounting: Option<Recount>,
     /// Packets that are in no cache here: they are asked for at their publishers' shards.
     missed: Vec<(RouteKey, u8, SeqNo)>,
+}
+
+/// A sum that is not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Recount {
+    route: RouteKey,
+    /// Takers that were asked.
+    done: usize,
+    /// What they want, and what others came to want meanwhile.
+    sum: Demand,
 }
 
 /// Bytes that wait before a step ends: a few runs, so that a turn can be cut in time.
@@ -59,6 +77,8 @@ impl Fanout {
             && self.destinations.is_empty()
             && self.resends.is_empty()
             && self.releases.is_empty()
+            && !self.is_telling()
+            && !self.is_recounting()
     }
 
     pub(super) fn mark(&mut self, route: RouteKey) {
@@ -70,16 +90,28 @@ impl Fanout {
         self.dirty.retain(|marked| *marked != route);
         self.walked.retain(|marked| *marked != route);
         self.gathering = self.gathering.filter(|(gathered, _)| *gathered != route);
+        self.lives.retain(|marked| *marked != route);
+        self.telling = self.telling.filter(|(told, _)| *told != route);
+        self.recounts.retain(|marked| *marked != route);
+        self.recounting = self.recounting.filter(|recount| recount.route != route);
     }
 
     /// The taker at this place of a route's list is gone, and those behind it moved up.
     pub(super) fn taker_left(&mut self, route: RouteKey, place: usize) {
-        if let Some((gathered, done)) = &mut self.gathering
-            && *gathered == route
-            && place < *done
-        {
-            *done -= 1;
+        let gathering = self.gathering.iter_mut().map(|(route, done)| (*route, done));
+        let telling = self.telling.iter_mut().map(|(route, done)| (*route, done));
+        let recounting =
+            self.recounting.iter_mut().map(|recount| (recount.route, &mut recount.done));
+        for (walked, done) in gathering.chain(telling).chain(recounting) {
+            if walked == route && place < *done {
+                *done -= 1;
+            }
         }
+    }
+
+    /// Has the takers of a track told which encodings live, all from the first on.
+    pub(super) fn tell_live(&mut self, route: RouteKey) {
+        self.lives.push_back(route);
     }
 
     pub(super) fn resend(&mut self, peer: PeerKey) {
@@ -96,8 +128,16 @@ impl Fanout {
             self.keyframes.push((subscription.route, encoding));
         }
         if subscription.demanded() != demanded {
-            self.demands.push(subscription.route);
+            self.demands.push((subscription.route, Demand::of(subscription)));
         }
+    }
+
+    fn is_telling(&self) -> bool {
+        self.telling.is_some() || !self.lives.is_empty()
+    }
+
+    fn is_recounting(&self) -> bool {
+        self.recounting.is_some() || !self.recounts.is_empty()
     }
 
     fn is_gathering(&self) -> bool {
@@ -113,7 +153,10 @@ impl Shard {
         }
         let mut visits = VISITS;
         while visits > 0 && self.outbox.pending() < STEP {
-            let made = if let Some(key) = self.fanout.resends.pop_front() {
+            let made = if self.fanout.is_telling() {
+                // Before any packet is handed out: it may be the keyframe of an encoding that has just come to life.
+                self.walk_live(visits)
+            } else if let Some(key) = self.fanout.resends.pop_front() {
                 self.serve_resends(key);
                 1
             } else if let Some(key) = self.fanout.releases.pop_front() {
@@ -122,6 +165,9 @@ impl Shard {
                 self.gather(visits)
             } else if let Some(key) = self.fanout.destinations.pop_front() {
                 self.serve(key, visits)
+            } else if self.fanout.is_recounting() {
+                // Once in a walk at most: visits are what changes demand.
+                self.recount(visits)
             } else if !self.fanout.dirty.is_empty() {
                 std::mem::swap(&mut self.fanout.dirty, &mut self.fanout.walked);
                 0
@@ -165,9 +211,7 @@ impl Shard {
     /// Takes what arrived of a track into the walk, and gives it to other shards.
     fn take_batch(&mut self, route: RouteKey) {
         let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
-        track.dirty = false;
-        std::mem::swap(&mut track.fresh, &mut track.batch);
-        track.fresh.clear();
+        track.take_batch();
         self.relay_batch(route);
         self.settle_track(route);
     }
@@ -237,8 +281,8 @@ impl Shard {
 
     /// What a visit turned up: keyframes to ask for, other encodings to demand.
     pub(super) fn follow_up(&mut self) {
-        while let Some(route) = self.fanout.demands.pop() {
-            self.tell_demand(route);
+        while let Some((route, demand)) = self.fanout.demands.pop() {
+            self.demand_changed(route, demand);
         }
         let now = self.now;
         while let Some((route, encoding)) = self.fanout.keyframes.pop() {
@@ -251,6 +295,105 @@ impl Shard {
                 self.settle_track(route);
             }
         }
+    }
+
+    /// A taker wants this now. More than all others is told at once; whether it was the last who wanted what it wanted
+    /// before is found out by asking all of them, in steps.
+    fn demand_changed(&mut self, route: RouteKey, demand: Demand) {
+        let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        if let Some(recount) = &mut self.fanout.recounting
+            && recount.route == route
+        {
+            recount.sum = recount.sum.union(demand);
+        }
+        if demand.covers(track.local) {
+            // Nothing is left that only others may want.
+            if track.local != demand {
+                track.local = demand;
+                self.tell_demand(route);
+            }
+            return;
+        }
+        if !std::mem::replace(&mut track.recounting, true) {
+            self.fanout.recounts.push_back(route);
+        }
+        let sum = track.local.union(demand);
+        if track.local != sum {
+            track.local = sum;
+            self.tell_demand(route);
+        }
+    }
+
+    /// Asks at most `limit` takers of a track what they want. Returns how many visits that was.
+    fn recount(&mut self, limit: usize) -> usize {
+        let Self { tracks, rooms, peers, fanout, .. } = self;
+        let begun = fanout.recounting.take();
+        let first = || {
+            let route = fanout.recounts.pop_front()?;
+            Some(Recount { route, done: 0, sum: Demand::default() })
+        };
+        let Some(mut recount) = begun.or_else(first) else { return 0 };
+        let Some(track) = tracks.get_mut(recount.route.0).and_then(Option::as_mut) else {
+            return 1;
+        };
+        if begun.is_none() {
+            // Who changes their mind from now on is asked again.
+            track.recounting = false;
+        }
+        let takers = rooms.route(recount.route).map_or(&[][..], |known| &known.takers);
+        let rest = takers.get(recount.done..).unwrap_or(&[]);
+        let (part, later) = rest.split_at(rest.len().min(limit));
+        for taker in part {
+            let peer = peers.get(taker.peer.index());
+            let subscription =
+                peer.and_then(|peer| peer.subscriptions.get(taker.subscription as usize));
+            if let Some(subscription) = subscription {
+                recount.sum = recount.sum.union(Demand::of(subscription));
+            }
+        }
+        recount.done += part.len();
+        let visits = part.len() + usize::from(begun.is_none());
+        if !later.is_empty() {
+            fanout.recounting = Some(recount);
+        } else if track.local != recount.sum {
+            track.local = recount.sum;
+            self.tell_demand(recount.route);
+        }
+        visits
+    }
+
+    /// Tells at most `limit` takers of a track which encodings live. Returns how many visits that was.
+    fn walk_live(&mut self, limit: usize) -> usize {
+        let Self { tracks, rooms, peers, fanout, timers, now, .. } = self;
+        let begun = fanout.telling.take();
+        let Some((route, done)) = begun.or_else(|| Some((fanout.lives.pop_front()?, 0))) else {
+            return 0;
+        };
+        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return 1 };
+        if begun.is_none() {
+            track.telling_live = false;
+        }
+        let takers = rooms.route(route).map_or(&[][..], |known| &known.takers);
+        let rest = takers.get(done..).unwrap_or(&[]);
+        let (part, later) = rest.split_at(rest.len().min(limit));
+        for taker in part {
+            let Some(peer) = find_peer(peers, taker.peer) else { continue };
+            let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) else {
+                continue;
+            };
+            let demanded = subscription.demanded();
+            subscription.set_live(track.live);
+            fanout.note(subscription, demanded);
+            if peer.congestion.invalidate() {
+                timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
+            }
+        }
+        if !later.is_empty() {
+            fanout.telling = Some((route, done + part.len()));
+        }
+        let visits = part.len() + usize::from(begun.is_none());
+        self.follow_up();
+        visits
     }
 
     /// Lets a track say what it needs of its publisher, and when it will need something next.
@@ -295,7 +438,7 @@ impl Shard {
                 lane.push_table(RelayMessage::Format { route: track.number, id, codec });
             }
             remote.formats = formats.len();
-            for (encoding, seq) in track.batch.iter().copied() {
+            for Arrived { encoding, seq, .. } in track.batch.iter().copied() {
                 if !remote.demand.encodings.contains(encoding) {
                     continue;
                 }
@@ -365,7 +508,13 @@ mod tests {
         fanout.taker_left(RouteKey(2), 0);
         fanout.taker_left(RouteKey(1), 5);
         assert_eq!(fanout.gathering, Some((RouteKey(1), 5)));
+        fanout.telling = Some((RouteKey(1), 9));
+        fanout.recounting = Some(Recount { route: RouteKey(1), done: 4, sum: Demand::default() });
         fanout.taker_left(RouteKey(1), 4);
         assert_eq!(fanout.gathering, Some((RouteKey(1), 4)));
+        assert_eq!(fanout.telling, Some((RouteKey(1), 8)));
+        assert_eq!(fanout.recounting.map(|recount| recount.done), Some(4));
+        fanout.forget(RouteKey(1));
+        assert!(fanout.is_idle());
     }
 }

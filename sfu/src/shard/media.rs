@@ -129,8 +129,7 @@ impl Shard {
             Role::Rtx => published.handle_rtx(now, encoding, &packet, &values, codecs)?,
         };
         counters.media_in += 1;
-        track.fresh.push((accepted.encoding, accepted.seq));
-        if !std::mem::replace(&mut track.dirty, true) {
+        if track.arrived(accepted.encoding, accepted.seq) {
             fanout.mark(route);
         }
         if accepted.started {
@@ -223,9 +222,9 @@ impl Shard {
         }
     }
 
-    /// Passes on which encodings have packets.
+    /// Passes on which encodings have packets; takers here are told in steps, before the walk that hands the packets out.
     pub(super) fn set_live(&mut self, route: RouteKey, live: crate::cache::EncodingSet) {
-        let Self { tracks, relays, rooms, peers, fanout, timers, now, .. } = self;
+        let Self { tracks, relays, fanout, .. } = self;
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         if track.live == live {
             return;
@@ -237,21 +236,9 @@ impl Shard {
                 lane.push_table(super::RelayMessage::Live { route, encodings: live });
             }
         }
-        for taker in rooms.route(route).map_or(&[][..], |known| &known.takers) {
-            let Some(peer) = peers.get_mut(taker.peer.index()) else { continue };
-            let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) else {
-                continue;
-            };
-            subscription.set_live(live);
-            if let Some(encoding) = subscription.wants_keyframe() {
-                fanout.keyframes.push((route, encoding));
-            }
-            if peer.congestion.invalidate() {
-                timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
-            }
+        if !std::mem::replace(&mut track.telling_live, true) {
+            fanout.tell_live(route);
         }
-        fanout.demands.push(route);
-        self.follow_up();
     }
 }
 

@@ -27,6 +27,7 @@ mod speakers;
 mod timer;
 mod track;
 mod ufrag;
+mod wheel;
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -72,6 +73,17 @@ use crate::{
     wire::rtcp::ReportBlock,
 };
 
+/// How much of a shard's rooms lies elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spread {
+    /// Rooms with members here.
+    pub rooms: usize,
+    /// Of these, rooms with members on other shards too.
+    pub shared: usize,
+    /// Tracks of other shards.
+    pub relayed_tracks: usize,
+}
+
 /// One single-threaded owner of peers. See the module for how to drive it.
 #[derive(Debug)]
 pub struct Shard {
@@ -113,6 +125,7 @@ impl Shard {
         Self {
             now: config.epoch,
             relays: Relays::new(config.id, config.shards),
+            timers: TimerQueue::new(config.epoch),
             config,
             context,
             random: StdRng::from_seed(seed),
@@ -123,7 +136,6 @@ impl Shard {
             tracks: Vec::new(),
             fanout: Fanout::default(),
             broadcasts: Broadcasts::default(),
-            timers: TimerQueue::default(),
             outbox: Outbox::default(),
             touched: VecDeque::new(),
             scratch: Vec::new(),
@@ -248,6 +260,15 @@ impl Shard {
     /// Peers that live here.
     pub fn peers(&self) -> usize {
         self.peers.len()
+    }
+
+    /// How the rooms lie on the shards.
+    pub fn spread(&self) -> Spread {
+        Spread {
+            rooms: self.rooms.len(),
+            shared: self.relays.shared_rooms(),
+            relayed_tracks: self.relays.relayed_tracks(),
+        }
     }
 
     /// Whether no peer, room, track or deadline is left, of this shard's or of others'.

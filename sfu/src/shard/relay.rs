@@ -85,6 +85,16 @@ impl Relays {
         self.present.get(room).map_or(&[], Vec::as_slice)
     }
 
+    /// Rooms that have members on other shards too.
+    pub(super) fn shared_rooms(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Tracks of other shards.
+    pub(super) fn relayed_tracks(&self) -> usize {
+        self.routes.len()
+    }
+
     /// Whether no room is shared, no track relayed and no message waits.
     pub(super) fn is_idle(&self) -> bool {
         self.present.is_empty()
@@ -155,29 +165,12 @@ impl Shard {
         }
     }
 
-    /// What all takers of a track here want of it.
-    fn local_demand(&self, route: RouteKey) -> Demand {
-        let takers = self.rooms.route(route).map_or(&[][..], |known| &known.takers);
-        takers.iter().fold(Demand::default(), |demand, taker| {
-            let subscription = self
-                .peers
-                .get(taker.peer.index())
-                .and_then(|peer| peer.subscriptions.get(taker.subscription as usize));
-            subscription.map_or(demand, |subscription| {
-                demand.union(Demand {
-                    encodings: subscription.demanded(),
-                    max_spatial: subscription.max_spatial(),
-                })
-            })
-        })
-    }
-
     /// Tells whoever feeds a track what is wanted of it, where that changed.
     pub(super) fn tell_demand(&mut self, route: RouteKey) {
-        let local = self.local_demand(route);
         let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         let highest = track.published.encoding_count().saturating_sub(1);
-        let mut demand = track.remotes.iter().fold(local, |sum, remote| sum.union(remote.demand));
+        let mut demand =
+            track.remotes.iter().fold(track.local, |sum, remote| sum.union(remote.demand));
         demand.max_spatial = demand.max_spatial.map(|spatial| match highest {
             // One encoding: its spatial layers, if it has any, are its own affair.
             0 => spatial,
@@ -326,8 +319,7 @@ impl Shard {
             None => self.counters.drop(DropReason::RelayStale),
             Some((route, track)) => match track.published.handle_relayed(now, packet.packet()) {
                 Ok(accepted) => {
-                    track.fresh.push((accepted.encoding, accepted.seq));
-                    if !std::mem::replace(&mut track.dirty, true) {
+                    if track.arrived(accepted.encoding, accepted.seq) {
                         self.fanout.mark(route);
                     }
                 }
@@ -454,19 +446,6 @@ impl Shard {
                 track.remotes.retain(|remote| remote.shard != from);
             }
             self.tell_demand(route);
-        }
-    }
-
-    pub(super) fn data_lost(&mut self, room: &RoomId) {
-        let Some(room_key) = self.rooms.find(room) else { return };
-        for index in 0..self.rooms.members(room_key).len() {
-            let Some(key) = self.rooms.members(room_key).get(index).copied() else { break };
-            let Some(peer) = self.peer_mut(key) else { continue };
-            let reads = peer.spec.data.as_ref().is_some_and(|data| data.may_receive);
-            if reads && peer.data.give_up() {
-                let peer = peer.identity.id.clone();
-                self.events.push_back(Event::DataOverflow { room: room.clone(), peer });
-            }
         }
     }
 }

@@ -1,11 +1,8 @@
 //! One queue of named deadlines for all peers of a shard.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use super::wheel::Wheel;
 use crate::room::{PeerKey, RoomKey, RouteKey};
 
 /// What a peer or a track can be woken for.
@@ -71,55 +68,69 @@ struct Deadlines {
     sleeper: Sleeper,
     /// When to wake, by timer.
     wanted: [Option<Instant>; Timer::COUNT],
-    /// The entry in the queue that counts, by timer; others are stale.
-    queued: [Option<Instant>; Timer::COUNT],
+    /// The tick of the entry in the wheel that counts, by timer; others are stale.
+    queued: [Option<u64>; Timer::COUNT],
 }
 
 /// The queue. An entry is never searched for: a deadline that moved later is put back when its entry comes up, one that
 /// moved earlier gets a second entry, and the first is skipped as stale.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TimerQueue {
-    heap: BinaryHeap<Reverse<(Instant, Sleeper, Timer)>>,
-    /// By index of the peer.
-    peers: Vec<Option<Deadlines>>,
-    /// By index of the route.
-    routes: Vec<Option<Deadlines>>,
-    /// By index of the room.
-    rooms: Vec<Option<Deadlines>>,
-    wakeups: [u64; Timer::COUNT],
+    /// Tick 0.
+    origin: Instant,
+    wheel: Wheel<(Sleeper, Timer)>,
     /// When sleepers were woken last.
-    woken_at: Option<Instant>,
+    woken: u64,
+    /// By index of the peer.
+    peers: Vec<Option<Box<Deadlines>>>,
+    /// By index of the route.
+    routes: Vec<Option<Box<Deadlines>>>,
+    /// By index of the room.
+    rooms: Vec<Option<Box<Deadlines>>>,
+    wakeups: [u64; Timer::COUNT],
 }
 
-/// Whoever asks to be woken for a moment that has passed is woken this much after the last time: nobody can keep the
-/// shard in a loop.
-const RESOLUTION: Duration = Duration::from_millis(1);
+/// Deadlines are put off to the next multiple of a power of two, by an eighth of the time until then and this many ticks at
+/// most: those of many peers then share a wake-up, which costs more than what is done in it.
+const COARSEST: u64 = 32;
 
 impl TimerQueue {
-    /// Wakes `sleeper` for `timer` at `at`; `None` lets it sleep.
+    /// Empty; no deadline is before `origin`.
+    pub(crate) fn new(origin: Instant) -> Self {
+        Self {
+            origin,
+            wheel: Wheel::default(),
+            woken: 0,
+            peers: Vec::new(),
+            routes: Vec::new(),
+            rooms: Vec::new(),
+            wakeups: [0; Timer::COUNT],
+        }
+    }
+
+    /// Wakes `sleeper` for `timer` at `at` or a little later; `None` lets it sleep.
     pub(crate) fn set(&mut self, sleeper: Sleeper, timer: Timer, at: Option<Instant>) {
-        let earliest = self.woken_at.map(|woken| woken + RESOLUTION);
-        let at = at.map(|at| earliest.map_or(at, |earliest| at.max(earliest)));
+        let tick = at.map(|at| self.tick_of(at));
         let (places, index) = self.places(sleeper);
         if places.len() <= index {
-            places.resize(index + 1, None);
+            places.resize_with(index + 1, || None);
         }
         let place = &mut places[index];
         let deadlines = match place {
             Some(known) if known.sleeper == sleeper => known,
-            // Another lived at this index before: its entries in the heap are stale.
-            _ => place.insert(Deadlines {
+            // Another lived at this index before: its entries in the wheel are stale.
+            _ => place.insert(Box::new(Deadlines {
                 sleeper,
                 wanted: Default::default(),
                 queued: Default::default(),
-            }),
+            })),
         };
         let slot = timer as usize;
         deadlines.wanted[slot] = at;
-        let Some(at) = at else { return };
-        if deadlines.queued[slot].is_none_or(|queued| at < queued) {
-            deadlines.queued[slot] = Some(at);
-            self.heap.push(Reverse((at, sleeper, timer)));
+        let Some(tick) = tick else { return };
+        if deadlines.queued[slot].is_none_or(|queued| tick < queued) {
+            deadlines.queued[slot] = Some(tick);
+            self.wheel.insert(tick, (sleeper, timer));
         }
     }
 
@@ -127,7 +138,7 @@ impl TimerQueue {
     pub(crate) fn remove(&mut self, sleeper: Sleeper) {
         let (places, index) = self.places(sleeper);
         if let Some(place) = places.get_mut(index)
-            && place.is_some_and(|known| known.sleeper == sleeper)
+            && place.as_ref().is_some_and(|known| known.sleeper == sleeper)
         {
             *place = None;
         }
@@ -135,26 +146,20 @@ impl TimerQueue {
 
     /// The next one to wake.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(Sleeper, Timer)> {
-        self.woken_at = Some(now);
-        while let Some(&Reverse((at, sleeper, timer))) = self.heap.peek() {
-            if at > now {
-                return None;
-            }
-            self.heap.pop();
+        let until = now.saturating_duration_since(self.origin).as_millis() as u64;
+        self.woken = until;
+        while let Some((tick, (sleeper, timer))) = self.wheel.pop(until) {
             let slot = timer as usize;
             let (places, index) = self.places(sleeper);
             let place = places.get_mut(index).and_then(Option::as_mut);
             let Some(deadlines) = place.filter(|known| known.sleeper == sleeper) else { continue };
-            if deadlines.queued[slot] != Some(at) {
+            if deadlines.queued[slot] != Some(tick) {
                 continue;
             }
             deadlines.queued[slot] = None;
             match deadlines.wanted[slot] {
                 None => {}
-                Some(wanted) if wanted > now => {
-                    deadlines.queued[slot] = Some(wanted);
-                    self.heap.push(Reverse((wanted, sleeper, timer)));
-                }
+                Some(wanted) if wanted > now => self.set(sleeper, timer, Some(wanted)),
                 Some(_) => {
                     deadlines.wanted[slot] = None;
                     self.wakeups[slot] += 1;
@@ -167,7 +172,7 @@ impl TimerQueue {
 
     /// When to look again. It may be early (a deadline that has moved later), never late.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        Some(self.origin + Duration::from_millis(self.wheel.next()?))
     }
 
     /// Wake-ups so far, by timer in declaration order.
@@ -175,7 +180,18 @@ impl TimerQueue {
         self.wakeups
     }
 
-    fn places(&mut self, sleeper: Sleeper) -> (&mut Vec<Option<Deadlines>>, usize) {
+    /// The first tick (millisecond) at or behind `at` that is as coarse as it may be. One to come: whoever asks to be woken
+    /// for a moment that has passed cannot keep the shard in a loop.
+    fn tick_of(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.origin);
+        let exact = since.as_micros().div_ceil(1_000) as u64;
+        let exact = exact.max(self.woken + 1);
+        let eighth = (exact - self.woken) / 8;
+        let step = if eighth < 2 { 1 } else { (1 << eighth.ilog2()).min(COARSEST) };
+        exact.next_multiple_of(step)
+    }
+
+    fn places(&mut self, sleeper: Sleeper) -> (&mut Vec<Option<Box<Deadlines>>>, usize) {
         match sleeper {
             Sleeper::Peer(peer) => (&mut self.peers, peer.index()),
             Sleeper::Route(route) => (&mut self.routes, route.0),
@@ -204,11 +220,11 @@ mod tests {
     #[test]
     fn a_deadline_fires_once_and_in_order() {
         let (t0, a, b) = (origin(), peer(0, 1), Sleeper::Route(RouteKey(0)));
-        let mut queue = TimerQueue::default();
+        let mut queue = TimerQueue::new(t0);
         queue.set(a, Timer::TrackFeedback, Some(t0 + ms(20)));
         queue.set(b, Timer::Reports, Some(t0 + ms(10)));
         assert_eq!(queue.next(), Some(t0 + ms(10)));
-        assert_eq!(queue.expired(t0 + ms(5)), None);
+        assert_eq!(queue.expired(t0 + ms(9)), None);
         assert_eq!(queue.expired(t0 + ms(30)), Some((b, Timer::Reports)));
         assert_eq!(queue.expired(t0 + ms(30)), Some((a, Timer::TrackFeedback)));
         assert_eq!(queue.expired(t0 + ms(30)), None);
@@ -218,7 +234,7 @@ mod tests {
     #[test]
     fn deadlines_move_both_ways_and_vanish() {
         let (t0, a) = (origin(), peer(0, 1));
-        let mut queue = TimerQueue::default();
+        let mut queue = TimerQueue::new(t0);
         queue.set(a, Timer::TrackFeedback, Some(t0 + ms(20)));
         queue.set(a, Timer::TrackFeedback, Some(t0 + ms(40)));
         assert_eq!(queue.expired(t0 + ms(30)), None, "moved later");
@@ -231,9 +247,32 @@ mod tests {
     }
 
     #[test]
+    fn those_of_many_share_a_wake_up_and_none_is_early() {
+        let t0 = origin();
+        let mut queue = TimerQueue::new(t0);
+        assert_eq!(queue.expired(t0), None);
+        for n in 0..1_000_u32 {
+            let at = t0 + ms(1_000) + Duration::from_micros(500) * n;
+            queue.set(peer(n as usize, 1), Timer::Reports, Some(at));
+        }
+        let (mut woken, mut wakes) = (0, 0);
+        while let Some(now) = queue.next() {
+            let before = woken;
+            while let Some((Sleeper::Peer(peer), _)) = queue.expired(now) {
+                let at = t0 + ms(1_000) + Duration::from_micros(500) * peer.index() as u32;
+                assert!(at <= now && now - at <= ms(COARSEST), "{:?}", now - t0);
+                woken += 1;
+            }
+            wakes += usize::from(woken > before);
+        }
+        assert_eq!(woken, 1_000);
+        assert!(wakes <= 18, "{wakes} wake-ups");
+    }
+
+    #[test]
     fn who_wants_to_be_woken_in_the_past_waits_a_little() {
         let (t0, a) = (origin(), peer(0, 1));
-        let mut queue = TimerQueue::default();
+        let mut queue = TimerQueue::new(t0);
         queue.set(a, Timer::TrackFeedback, Some(t0));
         assert_eq!(queue.expired(t0 + ms(5)), Some((a, Timer::TrackFeedback)));
         queue.set(a, Timer::TrackFeedback, Some(t0));
@@ -244,7 +283,7 @@ mod tests {
     #[test]
     fn a_peer_does_not_wake_for_the_one_that_lived_at_its_index() {
         let (t0, old, new) = (origin(), peer(0, 1), peer(0, 2));
-        let mut queue = TimerQueue::default();
+        let mut queue = TimerQueue::new(t0);
         queue.set(old, Timer::Reports, Some(t0 + ms(5)));
         queue.remove(old);
         queue.set(new, Timer::Reports, Some(t0 + ms(50)));

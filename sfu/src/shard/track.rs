@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::{
     cache::EncodingSet,
     ingress::PublishedTrack,
-    peer::TrackSpec,
+    peer::{Arrived, Subscription, TrackSpec},
     room::{PeerId, PeerKey, ShardId},
-    rtp::SeqNo,
+    rtp::{MediaKind, SeqNo},
 };
 
 /// Packets of a track and who else wants them.
@@ -22,9 +22,9 @@ pub(super) struct Track {
     /// tables take different lanes, and what is still on its way must not reach another track.
     pub(super) number: u32,
     /// Arrived since the last walk began.
-    pub(super) fresh: Vec<(u8, SeqNo)>,
+    pub(super) fresh: Vec<Arrived>,
     /// What the current walk hands out.
-    pub(super) batch: Vec<(u8, SeqNo)>,
+    pub(super) batch: Vec<Arrived>,
     /// It waits for the next walk.
     pub(super) dirty: bool,
     /// Encodings that have packets, as subscribers were told.
@@ -33,6 +33,12 @@ pub(super) struct Track {
     pub(super) remotes: Vec<Remote>,
     /// What the control plane or the publisher's shard was told last.
     pub(super) told: Demand,
+    /// What its takers here want; more than that while they are still to be asked.
+    pub(super) local: Demand,
+    /// Its takers will be asked what they want.
+    pub(super) recounting: bool,
+    /// Its takers will be told which encodings live.
+    pub(super) telling_live: bool,
 }
 
 /// Who feeds a track.
@@ -78,6 +84,21 @@ impl Remote {
 /// Browsers report each second. More clocks than four a second only cost the relay.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Packets of a batch: places and sizes.
+#[derive(Clone, Copy, Debug)]
+struct Alike {
+    first: usize,
+    last: usize,
+    /// Behind the last.
+    end: usize,
+    least: usize,
+    most: usize,
+}
+
+/// Bytes of padding at most. More would make longer runs of what differs more; a send costs as much as some 500 bytes of a
+/// packet, and the subscriber's path carries every one of these.
+const MAX_PADDING: usize = 8;
+
 /// What is wanted of a track.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Demand {
@@ -88,6 +109,16 @@ pub(super) struct Demand {
 }
 
 impl Demand {
+    /// What one subscriber wants.
+    pub(super) fn of(subscription: &Subscription) -> Self {
+        Self { encodings: subscription.demanded(), max_spatial: subscription.max_spatial() }
+    }
+
+    /// Whether `other` wants nothing that this does not.
+    pub(super) fn covers(self, other: Self) -> bool {
+        self.union(other) == self
+    }
+
     /// What both want.
     pub(super) fn union(self, other: Self) -> Self {
         Self {
@@ -116,7 +147,75 @@ impl Track {
             live: EncodingSet::EMPTY,
             remotes: Vec::new(),
             told: Demand::default(),
+            local: Demand::default(),
+            recounting: false,
+            telling_live: false,
         }
+    }
+
+    /// A packet arrived. Whether the track has to be marked for the next walk.
+    #[must_use]
+    pub(super) fn arrived(&mut self, encoding: u8, seq: SeqNo) -> bool {
+        self.fresh.push(Arrived { encoding, seq, padding: 0 });
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
+    /// What arrived becomes what is handed out.
+    pub(super) fn take_batch(&mut self) {
+        self.dirty = false;
+        std::mem::swap(&mut self.fresh, &mut self.batch);
+        self.fresh.clear();
+        if self.published.kind() == MediaKind::Video {
+            self.equalise();
+        }
+    }
+
+    /// Pads packets that are a little shorter than their neighbours: a send of several datagrams needs equal sizes, the
+    /// last of them apart, and encoders split a frame into parts that differ by a byte or so.
+    fn equalise(&mut self) {
+        for encoding in 0..self.published.encoding_count() {
+            let mut from = 0;
+            while let Some(like) = self.alike(encoding, from) {
+                from = like.end;
+                if like.least == like.most {
+                    continue;
+                }
+                let Self { published, batch, .. } = self;
+                // The last may be shorter.
+                for arrived in batch.get_mut(like.first..like.last).unwrap_or_default() {
+                    if arrived.encoding == encoding
+                        && let Some(packet) = published.packet(encoding, arrived.seq)
+                    {
+                        arrived.padding = like.most.saturating_sub(packet.payload.len()) as u8;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next packets of an encoding that are nearly of one size.
+    fn alike(&self, encoding: u8, from: usize) -> Option<Alike> {
+        let mut alike: Option<Alike> = None;
+        for (place, arrived) in self.batch.iter().enumerate().skip(from) {
+            if arrived.encoding != encoding {
+                continue;
+            }
+            let Some(packet) = self.published.packet(encoding, arrived.seq) else { continue };
+            let len = packet.payload.len();
+            let begun = alike.get_or_insert(Alike {
+                first: place,
+                last: place,
+                end: place + 1,
+                least: len,
+                most: len,
+            });
+            let (least, most) = (begun.least.min(len), begun.most.max(len));
+            if most - least > MAX_PADDING {
+                return alike;
+            }
+            *begun = Alike { last: place, end: place + 1, least, most, ..*begun };
+        }
+        alike
     }
 
     /// The peer of this shard that publishes it.
@@ -131,6 +230,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cache::CachedPacket, ingress::TrackSource};
 
     #[test]
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
@@ -145,5 +245,39 @@ mod tests {
         };
         assert_eq!(taken(&mut remote, 0), 0);
         assert_eq!(taken(&mut remote, 1), 4);
+    }
+
+    /// Bytes of padding that packets of these encodings and sizes get.
+    fn paddings(packets: &[(u8, usize)]) -> Vec<u8> {
+        let now = crate::cache::test_packets::start();
+        let published = PublishedTrack::new(MediaKind::Video, TrackSource::Relay, 2);
+        let mut track = Track::new(published, Owner::Relay(ShardId(1)), PeerId::new("p"), 1);
+        for (seq, (encoding, len)) in packets.iter().enumerate() {
+            let meta = crate::cache::test_packets::meta(*encoding, seq as u64, 0, now);
+            let payload = vec![0; *len];
+            let packet =
+                CachedPacket { meta: &meta, dependency_descriptor: &[], payload: &payload };
+            track.published.handle_relayed(now, packet).unwrap();
+            let marked = track.arrived(*encoding, SeqNo(seq as u64));
+            assert_eq!(marked, seq == 0, "once for the walk");
+        }
+        track.take_batch();
+        assert!(!track.dirty && track.fresh.is_empty());
+        track.batch.iter().map(|arrived| arrived.padding).collect()
+    }
+
+    #[test]
+    fn sizes_that_differ_by_a_byte_or_so_become_equal() {
+        let one = |sizes: &[usize]| -> Vec<u8> {
+            paddings(&sizes.iter().map(|size| (0, *size)).collect::<Vec<_>>())
+        };
+        assert_eq!(one(&[1_000, 1_000, 1_000]), [0, 0, 0]);
+        assert_eq!(one(&[999, 999, 1_000, 1_000]), [1, 1, 0, 0], "as libwebrtc splits a frame");
+        assert_eq!(one(&[1_000, 998, 1_000, 997]), [0, 2, 0, 0], "the last may be shorter");
+        assert_eq!(one(&[1_000, 990, 400]), [0, 0, 0], "what differs by more is left alone");
+        assert_eq!(one(&[1_000, 995, 990, 990]), [0, 0, 0, 0], "within bounds, and then anew");
+        assert_eq!(one(&[999, 1_000, 300, 700, 701]), [1, 0, 0, 1, 0], "frame by frame");
+        let layers = [(0, 99), (1, 500), (0, 100), (1, 503), (0, 98), (1, 503)];
+        assert_eq!(paddings(&layers), [1, 3, 0, 0, 0, 0], "each encoding for itself");
     }
 }

@@ -106,12 +106,43 @@ impl Collector for Blocks {
     }
 }
 
-/// Everything as OpenMetrics text: the shards' numbers and some of the node as a whole (name, help, value).
-pub(crate) fn encode(blocks: &Blocks, gauges: &[(&'static str, &'static str, u64)]) -> String {
+/// A gauge that is read when somebody asks, of each shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ByShard {
+    /// Without the prefix.
+    pub(crate) name: &'static str,
+    /// For people.
+    pub(crate) help: &'static str,
+    /// By shard.
+    pub(crate) values: Vec<u64>,
+}
+
+impl Collector for ByShard {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let metric = ConstGauge::new(0_u64).metric_type();
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, metric)?;
+        for (shard, value) in self.values.iter().enumerate() {
+            let labels = [("shard", shard.to_string())];
+            ConstGauge::new(*value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything as OpenMetrics text: the shards' numbers, some of the node as a whole (name, help, value), and some that are
+/// read now.
+pub(crate) fn encode(
+    blocks: &Blocks,
+    gauges: &[(&'static str, &'static str, u64)],
+    by_shard: &[ByShard],
+) -> String {
     let mut registry = Registry::with_prefix("chappe_sfu");
     registry.register_collector(Box::new(blocks.clone()));
     for (name, help, value) in gauges {
         registry.register_collector(Box::new(Single { name, help, value: *value }));
+    }
+    for gauge in by_shard {
+        registry.register_collector(Box::new(gauge.clone()));
     }
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -155,7 +186,8 @@ mod tests {
             blocks: (0..2).map(|shard| Arc::new(Block::new(shard, 4))).collect(),
         };
         blocks.blocks[1].publish([10, 1, 2, 3]);
-        let text = encode(&blocks, &[("rooms", "Rooms now", 7)]);
+        let drops = ByShard { name: "kernel_drops", help: "Help", values: vec![0, 5] };
+        let text = encode(&blocks, &[("rooms", "Rooms now", 7)], &[drops]);
         for line in [
             "# TYPE chappe_sfu_drops counter",
             "chappe_sfu_datagrams_total{shard=\"0\"} 0",
@@ -164,6 +196,7 @@ mod tests {
             "chappe_sfu_drops_total{shard=\"1\",reason=\"no_keys\"} 2",
             "chappe_sfu_peers{shard=\"1\"} 3",
             "chappe_sfu_rooms 7",
+            "chappe_sfu_kernel_drops{shard=\"1\"} 5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
