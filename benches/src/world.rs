@@ -282,6 +282,14 @@ impl World {
         }
     }
 
+    /// Receives until so many packets of the node have come since counting began, for so long at most.
+    pub fn wait_for(&mut self, packets: u64, patience: Duration) {
+        let until = Instant::now() + patience;
+        while self.seen.node.packets < packets && Instant::now() < until {
+            self.poll(Instant::now(), false);
+        }
+    }
+
     /// Receives until nothing comes any more.
     fn settle(&mut self) {
         let mut last = Instant::now();

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod format_table;
+mod header_template;
 mod pacer;
 mod records;
 mod redundancy;

@@ -16,6 +16,8 @@ pub(super) struct Records {
     slots: Vec<Record>,
     /// Times in records count milliseconds from here.
     origin: Instant,
+    /// The latest moment, in milliseconds: the packets of a slice share it, and telling costs more than comparing.
+    latest: (Instant, u32),
 }
 
 /// How one egress packet was made: everything but the payload, which is in the track's cache.
@@ -42,7 +44,7 @@ impl Records {
     const MAX_AGE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(origin: Instant) -> Self {
-        Self { slots: Vec::new(), origin }
+        Self { slots: Vec::new(), origin, latest: (origin, 0) }
     }
 
     pub(super) fn insert(&mut self, now: Instant, meta: &PacketMeta, rewritten: &Rewritten) {
@@ -108,8 +110,12 @@ impl Records {
         }
     }
 
-    fn millis(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.origin).as_millis() as u32
+    fn millis(&mut self, now: Instant) -> u32 {
+        if self.latest.0 != now {
+            let millis = now.saturating_duration_since(self.origin).as_millis() as u32;
+            self.latest = (now, millis);
+        }
+        self.latest.1
     }
 }
 

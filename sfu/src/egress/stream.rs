@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     format_table::{FormatTable, Mapping, PayloadMapping},
+    header_template::HeaderTemplate,
     records::{Record, Records},
     redundancy::{self, Redundancy},
 };
@@ -17,7 +18,8 @@ use crate::{
     },
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
-        AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, compact_to_duration,
+        AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, WrittenHeader,
+        compact_to_duration,
         payload::write_red,
         rtcp::{ReportBlock, SenderInfo},
     },
@@ -43,6 +45,7 @@ pub struct EgressStream {
     rtx_ssrc: Option<Ssrc>,
     mid: Mid,
     extensions: ExtensionMap,
+    header: HeaderTemplate,
     formats: FormatTable,
     /// Packets that still name the m-line; see [`MID_PACKETS`].
     mid_left: u8,
@@ -147,6 +150,7 @@ impl EgressStream {
             rtx_ssrc: config.rtx_ssrc,
             mid: config.mid,
             extensions: config.extensions,
+            header: HeaderTemplate::new(),
             formats: FormatTable::default(),
             mid_left: MID_PACKETS,
             acknowledged: false,
@@ -175,6 +179,7 @@ impl EgressStream {
     /// Header extensions that may be sent from now on.
     pub fn set_extensions(&mut self, extensions: ExtensionMap) {
         self.extensions = extensions;
+        self.header.forget();
     }
 
     /// Whether audio may leave with redundancy of our own while the subscriber reports loss.
@@ -488,12 +493,7 @@ impl EgressStream {
         mapping: Mapping,
         out: &mut [u8],
     ) -> Result<(Written, usize), WriteError> {
-        let mut room = [0; MAX_DESCRIPTOR];
-        let descriptor =
-            self.descriptor(packet.dependency_descriptor, changes.descriptor, &mut room);
-        let values = self.extension_values(packet.meta, descriptor, mid);
-        let header =
-            fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
+        let header = self.write_header(fields, packet, mid, changes.descriptor, out)?;
         let mut rest = out.get_mut(header.len..).ok_or(WriteError::TooLarge)?;
         let mut len = header.len;
         if let Some(Seq16(original)) = changes.original {
@@ -535,6 +535,32 @@ impl EgressStream {
         Ok((written, payload_len))
     }
 
+    fn write_header(
+        &mut self,
+        fields: &RtpHeaderFields,
+        packet: CachedPacket<'_>,
+        mid: Option<Mid>,
+        patch: Option<DescriptorPatch>,
+        out: &mut [u8],
+    ) -> Result<WrittenHeader, WriteError> {
+        let meta = packet.meta;
+        let plain = packet.dependency_descriptor.is_empty()
+            && meta.audio_level.is_none()
+            && meta.abs_capture_time.is_none()
+            && meta.playout_delay.is_none()
+            && meta.video_orientation.is_none();
+        let header = if plain {
+            let values = || Self::extension_values(&self.extensions, meta, &[], mid);
+            self.header.write(fields, mid.is_some(), &self.extensions, values, out)
+        } else {
+            let mut room = [0; MAX_DESCRIPTOR];
+            let descriptor = self.descriptor(packet.dependency_descriptor, patch, &mut room);
+            let values = Self::extension_values(&self.extensions, meta, descriptor, mid);
+            fields.write(out, &values, &self.extensions)
+        };
+        header.map_err(|_| WriteError::TooLarge)
+    }
+
     /// The dependency descriptor as this subscriber gets it; empty where it gets none.
     fn descriptor<'a>(
         &mut self,
@@ -557,12 +583,12 @@ impl EgressStream {
     }
 
     fn extension_values<'a>(
-        &self,
+        extensions: &ExtensionMap,
         meta: &PacketMeta,
         dependency_descriptor: &'a [u8],
         mid: Option<Mid>,
     ) -> ExtensionValues<'a> {
-        let has_transport_cc = self.extensions.id(Extension::TransportCc).is_some();
+        let has_transport_cc = extensions.id(Extension::TransportCc).is_some();
         ExtensionValues {
             mid,
             audio_level: meta.audio_level,

@@ -1,55 +1,115 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987): inserting and taking out cost the same however many wait.
 
-use std::collections::VecDeque;
-
 /// Slots of a level: as many as a word has bits.
 const SLOTS: usize = 64;
 /// Six bits of the tick each: with milliseconds 2 years, more than anybody sleeps.
 const LEVELS: usize = 6;
 
+/// No node.
+const NONE: u32 = u32::MAX;
+
 /// Entries by tick. Those of one tick come out in the order in which they went in, unless they came from afar.
 #[derive(Debug)]
 pub(super) struct Wheel<T> {
-    /// Everything up to here has come out or is in `due`.
+    /// Everything up to here has come out or is due.
     now: u64,
-    /// What is due.
-    due: VecDeque<(u64, T)>,
-    levels: [Level<T>; LEVELS],
+    /// All entries, and places for more: the steady state allocates nothing.
+    nodes: Vec<Node<T>>,
+    /// Places that are free.
+    free: List,
+    due: List,
+    levels: [Level; LEVELS],
 }
 
 #[derive(Debug)]
-struct Level<T> {
+struct Node<T> {
+    tick: u64,
+    entry: T,
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Level {
     /// Slots that are not empty.
     occupied: u64,
-    /// Each keeps its memory.
-    slots: [Vec<(u64, T)>; SLOTS],
+    slots: [List; SLOTS],
+}
+
+/// Nodes, first in, first out.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self { first: NONE, last: NONE };
+
+    fn push<T>(&mut self, nodes: &mut [Node<T>], node: u32) {
+        if let Some(added) = nodes.get_mut(node as usize) {
+            added.next = NONE;
+        }
+        match nodes.get_mut(self.last as usize) {
+            Some(last) if self.first != NONE => last.next = node,
+            _ => self.first = node,
+        }
+        self.last = node;
+    }
+
+    fn pop<T>(&mut self, nodes: &[Node<T>]) -> Option<u32> {
+        let first = self.first;
+        self.first = nodes.get(first as usize)?.next;
+        Some(first)
+    }
 }
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
-        let level = || Level { occupied: 0, slots: std::array::from_fn(|_| Vec::new()) };
-        Self { now: 0, due: VecDeque::new(), levels: std::array::from_fn(|_| level()) }
+        let level = Level { occupied: 0, slots: [List::EMPTY; SLOTS] };
+        Self {
+            now: 0,
+            nodes: Vec::new(),
+            free: List::EMPTY,
+            due: List::EMPTY,
+            levels: [level; LEVELS],
+        }
     }
 }
 
-impl<T> Wheel<T> {
+impl<T: Copy> Wheel<T> {
     /// Puts an entry in. One for a tick that has passed comes out at once.
     pub(super) fn insert(&mut self, tick: u64, entry: T) {
+        let added = Node { tick, entry, next: NONE };
+        let node = match self.free.pop(&self.nodes) {
+            Some(node) => {
+                self.nodes[node as usize] = added;
+                node
+            }
+            None => {
+                self.nodes.push(added);
+                (self.nodes.len() - 1) as u32
+            }
+        };
+        self.link(tick, node);
+    }
+
+    fn link(&mut self, tick: u64, node: u32) {
         if tick <= self.now {
-            self.due.push_back((tick, entry));
+            self.due.push(&mut self.nodes, node);
             return;
         }
         let (level, slot) = self.place(tick);
         let level = &mut self.levels[level];
         level.occupied |= 1 << slot;
-        level.slots[slot].push((tick, entry));
+        level.slots[slot].push(&mut self.nodes, node);
     }
 
     /// The next entry whose tick is `until` or before.
     pub(super) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
         loop {
-            if let Some(entry) = self.due.pop_front() {
-                return Some(entry);
+            if let Some(node) = self.due.pop(&self.nodes) {
+                self.free.push(&mut self.nodes, node);
+                return self.nodes.get(node as usize).map(|node| (node.tick, node.entry));
             }
             match self.first_slot() {
                 Some((level, slot, from)) if from <= until => {
@@ -66,7 +126,7 @@ impl<T> Wheel<T> {
 
     /// A tick before which nothing comes out.
     pub(super) fn next(&self) -> Option<u64> {
-        if !self.due.is_empty() {
+        if self.due.first != NONE {
             return Some(self.now);
         }
         self.first_slot().map(|(_, _, from)| from)
@@ -104,11 +164,11 @@ impl<T> Wheel<T> {
     fn take_slot(&mut self, level: usize, slot: usize) {
         let Level { occupied, slots } = &mut self.levels[level];
         *occupied &= !(1 << slot);
-        let mut entries = std::mem::take(&mut slots[slot]);
-        for (tick, entry) in entries.drain(..) {
-            self.insert(tick, entry);
+        let mut list = std::mem::replace(&mut slots[slot], List::EMPTY);
+        while let Some(node) = list.pop(&self.nodes) {
+            let tick = self.nodes[node as usize].tick;
+            self.link(tick, node);
         }
-        self.levels[level].slots[slot] = entries;
     }
 }
 
@@ -146,6 +206,21 @@ mod tests {
                 prop_assert_eq!(out, due);
             }
         }
+    }
+
+    #[test]
+    fn the_steady_state_takes_no_memory() {
+        let mut wheel = Wheel::default();
+        for n in 0..100_u64 {
+            wheel.insert(1 + n, n);
+        }
+        let nodes = wheel.nodes.capacity();
+        for now in 1..100_000 {
+            while let Some((tick, n)) = wheel.pop(now) {
+                wheel.insert(tick + 1 + n * 37, n);
+            }
+        }
+        assert_eq!((wheel.nodes.len(), wheel.nodes.capacity()), (100, nodes));
     }
 
     #[test]

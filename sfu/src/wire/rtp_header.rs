@@ -46,16 +46,17 @@ impl RtpHeaderFields {
         extensions: &ExtensionValues<'_>,
         map: &ExtensionMap,
     ) -> Result<WrittenHeader, BufferTooSmall> {
-        let mut present = [(0, 0); Extension::ALL.len()];
-        let mut any = false;
+        let mut present = [(Extension::Mid, 0, 0); Extension::ALL.len()];
+        let mut count = 0;
         let mut one_byte = true;
-        for (slot, extension) in present.iter_mut().zip(Extension::ALL) {
+        for extension in Extension::ALL {
             let Some(id) = map.id(extension) else { continue };
             let Some(len) = extensions.wire_len(extension) else { continue };
-            *slot = (id, len as u8);
-            any = true;
+            present[count] = (extension, id, len as u8);
+            count += 1;
             one_byte &= id <= 14 && len <= 16;
         }
+        let any = count > 0;
 
         let mut writer = Writer::new(buf);
         writer.u8(0x80 | u8::from(any) << 4)?;
@@ -69,10 +70,7 @@ impl RtpHeaderFields {
             let len_at = writer.len();
             writer.u16(0)?;
             let block_at = writer.len();
-            for ((id, len), extension) in present.into_iter().zip(Extension::ALL) {
-                if id == 0 {
-                    continue;
-                }
+            for (extension, id, len) in present.into_iter().take(count) {
                 if one_byte {
                     writer.u8(id << 4 | (len - 1))?;
                 } else {
@@ -92,6 +90,18 @@ impl RtpHeaderFields {
         }
         written.len = writer.len();
         Ok(written)
+    }
+
+    /// Writes over the fixed part of a header that was written before, all but what says whether it has extensions.
+    pub(crate) fn write_fixed(&self, header: &mut [u8]) {
+        let Some(fixed) = header.first_chunk_mut::<12>() else { return };
+        let [_, second, rest @ ..] = fixed;
+        *second = u8::from(self.marker) << 7 | self.pt.value();
+        let (seq, rest) = rest.split_at_mut(2);
+        let (time, ssrc) = rest.split_at_mut(4);
+        seq.copy_from_slice(&self.seq.0.to_be_bytes());
+        time.copy_from_slice(&self.timestamp.0.to_be_bytes());
+        ssrc.copy_from_slice(&self.ssrc.0.to_be_bytes());
     }
 }
 

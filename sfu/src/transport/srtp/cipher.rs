@@ -223,11 +223,14 @@ impl fmt::Debug for Cipher {
     }
 }
 
-/// RFC 7714 section 8.1.
+/// RFC 7714 section 8.1: two zero bytes, the SSRC and 48 bits of index, as one number.
 fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
-    let mut nonce = *salt;
-    xor(&mut nonce[2..6], &ssrc.to_be_bytes());
-    xor(&mut nonce[6..12], &index.to_be_bytes()[2..]);
+    let packet = u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff);
+    let mut number = [0; 16];
+    number[4..].copy_from_slice(salt);
+    let number = (u128::from_be_bytes(number) ^ packet).to_be_bytes();
+    let mut nonce = [0; 12];
+    nonce.copy_from_slice(&number[4..]);
     Nonce::assume_unique_for_key(nonce)
 }
 
