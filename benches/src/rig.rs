@@ -594,6 +594,9 @@ fn spec(setup: &Setup, publishes: Option<usize>, identity: &Identity) -> PeerSpe
         paused: false,
         max_spatial: None,
         max_temporal: None,
+        max_fps: None,
+        suppress_silence: false,
+        add_redundancy: false,
         priority: 0,
     });
     PeerSpec {
@@ -614,6 +617,8 @@ fn spec(setup: &Setup, publishes: Option<usize>, identity: &Identity) -> PeerSpe
         receive_extensions: extensions,
         tracks: tracks.into_iter().collect(),
         subscriptions: subscriptions.collect(),
+        fec: None,
+        ccfb: false,
         data: None,
         limits: Limits::default(),
         max_egress_bitrate: None,
