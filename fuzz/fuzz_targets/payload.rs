@@ -47,7 +47,8 @@ fn written_again(blocks: RedBlocks<'_>) {
     let pt = blocks.primary().pt;
     let all: Vec<_> = blocks.map(|block| (block.timestamp_offset, block.data)).collect();
     let Some(((_, primary), older)) = all.split_last() else { return };
-    let mut out = vec![0; 40_000];
+    let size: usize = all.iter().map(|(_, data)| 4 + data.len()).sum();
+    let mut out = vec![0; size];
     let len = write_red(&mut out, pt, older, primary).expect("room for all that a payload holds");
     let again = RedBlocks::parse(&out[..len]).expect("our own payload");
     let again: Vec<_> = again.map(|block| (block.timestamp_offset, block.data)).collect();
