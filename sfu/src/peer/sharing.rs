@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::{Congestion, Grant, Subscription};
+use super::{Congestion, Grant, Shared, Subscription};
 use crate::{
+    bwe::Goal,
     cache::{LadderStep, Layers},
     egress::{BitrateAllocator, Claim},
     ingress::PublishedTrack,
@@ -91,7 +92,8 @@ impl Sharing {
         if congestion.is_trying(now, starved) {
             budget = budget.max(least.unwrap_or(Bitrate::ZERO).mul_f64(UNTRIED));
         }
-        self.allocator.allocate(now, budget, &mut self.claims);
+        let patience = congestion.patience_mut();
+        self.allocator.allocate(now, budget, patience, &mut self.claims);
         if !congestion.may_pause() {
             for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
                 let known = subscriptions.get(*slot as usize);
@@ -122,7 +124,9 @@ impl Sharing {
         let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
         let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
-        congestion.allocated(now, least, used, wanted)
+        let goal = self.allocator.goal();
+        let goal = goal.map_or(Goal::Reached, |goal| Goal::Next(goal + self.audio));
+        congestion.allocated(now, Shared { least, used, wanted, goal })
     }
 
     /// There is nothing to share any more: everybody gets what they wish.
