@@ -215,6 +215,38 @@ async fn two_connections_get_an_offer_at_once() {
 }
 
 #[tokio::test]
+async fn fresh_tokens_grant_what_the_first_did() {
+    let mut config = SignalConfig::default();
+    config.session.token_refresh = Duration::from_millis(20);
+    let server = Server::start(RoomPolicy::default(), config).await;
+    let token = server.token_with(|grants| {
+        grants.metadata = "kept".into();
+        grants.attributes = [("seat".to_owned(), "4".to_owned())].into();
+        grants.video.hidden = true;
+        grants.video.can_publish_sources = vec!["camera".into()];
+        grants.video.can_publish_data = Some(false);
+        grants.video.room_admin = true;
+    });
+    let first = server.verify(&token);
+    let path = format!("/rtc?access_token={token}&protocol=16");
+    let mut ada = Client::connect(&server, &path).await.expect("let in").welcomed("r", "ada").await;
+    for _ in 0..3 {
+        let fresh = ada.expect("refresh_token", |message| match message {
+            Response::RefreshToken(token) => Some(token.clone()),
+            _ => None,
+        });
+        let fresh = server.verify(&fresh.await);
+        assert!(fresh.expires_at >= first.expires_at);
+        assert_eq!(fresh.permissions(), first.permissions());
+        // What was left to the defaults is written out.
+        let mut expected = crate::auth::Grants { expires_at: fresh.expires_at, ..first.clone() };
+        expected.video.can_publish = Some(true);
+        expected.video.can_subscribe = Some(true);
+        assert_eq!(fresh, expected);
+    }
+}
+
+#[tokio::test]
 async fn text_frames_are_answered_in_text() {
     let server = Server::default().await;
     let mut ada = Client::join_v0(&server, "r", "ada").await;

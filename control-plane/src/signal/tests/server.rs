@@ -111,6 +111,11 @@ impl Server {
         self.keys.mint(&grants, Duration::from_secs(600), SystemTime::now()).expect("token")
     }
 
+    /// What a token grants that the server signed.
+    pub(super) fn verify(&self, token: &str) -> Grants {
+        self.keys.verify(token, SystemTime::now()).expect("a valid token")
+    }
+
     pub(super) fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
@@ -220,7 +225,7 @@ impl Client {
         client.welcomed(room, identity).await
     }
 
-    async fn welcomed(mut self, room: &str, identity: &str) -> Self {
+    pub(super) async fn welcomed(mut self, room: &str, identity: &str) -> Self {
         let message = self.next().await;
         self.first = kind(&message);
         let Response::Join(join) = message else { panic!("{message:?}") };

@@ -39,6 +39,69 @@ fn unknown_messages_come_back_empty() {
     assert_eq!(decode(&Frame::Text("{}".to_owned())).map(|r| r.message), Ok(None));
 }
 
+/// A field that no message has, in each wire type of protobuf.
+fn unknown_fields() -> Vec<u8> {
+    const NUMBER: u32 = 19_000;
+    let mut bytes = Vec::new();
+    for (kind, value) in [
+        (0, &b"\xff\xff\x01"[..]),
+        (1, b"8 bytes."),
+        (2, b"\x04text"),
+        // A group of one field, and its end.
+        (3, b"\x08\x01"),
+        (4, b""),
+        (5, b"four"),
+    ] {
+        prost::encoding::encode_varint(u64::from(NUMBER << 3 | kind), &mut bytes);
+        bytes.extend_from_slice(value);
+    }
+    bytes
+}
+
+/// `inner` as field `number`, between unknown fields.
+fn among_unknown(number: u8, inner: &[u8]) -> Vec<u8> {
+    let mut bytes = unknown_fields();
+    bytes.push(number << 3 | 2);
+    prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+    bytes.extend_from_slice(inner);
+    bytes.extend(unknown_fields());
+    bytes
+}
+
+#[test]
+fn fields_of_later_versions_are_ignored() {
+    let layer = proto::VideoLayer { width: 640, height: 360, ..Default::default() };
+    let track = proto::AddTrackRequest {
+        cid: "cam".to_owned(),
+        r#type: proto::TrackType::Video as i32,
+        layers: vec![layer.clone()],
+        ..Default::default()
+    };
+    let expected =
+        proto::SignalRequest { message: Some(signal_request::Message::AddTrack(track.clone())) };
+
+    let mut bytes = proto::AddTrackRequest { layers: Vec::new(), ..track }.encode_to_vec();
+    bytes.extend(among_unknown(9, &[unknown_fields(), layer.encode_to_vec()].concat()));
+    let binary = Frame::Binary(among_unknown(4, &bytes).into());
+    assert_eq!(decode(&binary), Ok(expected.clone()));
+
+    let later = r#""later":{"a":[1,null,{"b":"c"}]},"later_too":-1.5e3,"more":true"#;
+    let text = format!(
+        r#"{{{later},"addTrack":{{{later},"cid":"cam","type":"VIDEO",
+        "layers":[{{{later},"width":640,"height":360}}]}}}}"#
+    );
+    assert_eq!(decode(&Frame::Text(text)), Ok(expected));
+
+    // The same in the request that opens a connection.
+    let plain = [unknown_fields(), request().encode_to_vec(), unknown_fields()].concat();
+    let wrapped = [among_unknown(2, &plain), unknown_fields()].concat();
+    let query = format!("access_token=t&later=1&join_request={}", URL_SAFE.encode(wrapped));
+    let params = ConnectParams::from_query(Endpoint::RtcV1, &query).expect("a join request");
+    assert_eq!(params.client.protocol, 16);
+    assert_eq!(params.offer, request().publisher_offer);
+    assert!(params.auto_subscribe);
+}
+
 #[test]
 fn garbage_is_refused_in_few_words() {
     let deep = "[".repeat(100_000);

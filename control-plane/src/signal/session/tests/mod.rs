@@ -2,6 +2,7 @@
 
 pub(in crate::signal) mod client;
 mod random;
+mod token;
 mod world;
 
 use std::time::Duration;

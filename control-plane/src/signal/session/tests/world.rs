@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) room_refuses: Option<RequestError>,
     /// Ended in the room.
     pub(super) forgotten: Vec<TrackSid>,
+    /// When the client got a fresh token, and what it grants.
+    pub(super) tokens: Vec<(Instant, Permissions)>,
     granted: u32,
 }
 
@@ -134,6 +136,7 @@ impl World {
             node_fails: false,
             room_refuses: None,
             forgotten: Vec::new(),
+            tokens: Vec::new(),
             granted: 0,
         };
         world.drain();
@@ -176,7 +179,10 @@ impl World {
                     self.unread.push_back(message);
                 }
                 Effect::Room(command) => self.commands.push_back(command),
-                Effect::RefreshToken(_) => self.inbox.push(Response::RefreshToken("token".into())),
+                Effect::RefreshToken(permissions) => {
+                    self.tokens.push((self.now, permissions));
+                    self.inbox.push(Response::RefreshToken("token".into()));
+                }
                 Effect::CloseSignal => self.signal_closed = true,
                 Effect::End => self.ended = true,
             }
