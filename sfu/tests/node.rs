@@ -5,6 +5,8 @@
 #[path = "node/client.rs"]
 mod client;
 
+use std::net::SocketAddr;
+
 use chappe_proto::node::v1 as pb;
 use chappe_sfu::config::NodeConfig;
 use client::{Api, Client, config, drive, metric, node, state};
@@ -193,7 +195,7 @@ async fn a_client_at_the_wrong_shards_port_gets_its_media_there() {
     let (node, mut api) = node(config(2)).await;
     let mut anna = Client::join(&mut api, "RM_a", "PA_anna", false, state("anna")).await;
     let mut bert = Client::join(&mut api, "RM_a", "PA_bert", false, state("bert")).await;
-    let wrong = Some(bert.shard_port);
+    let wrong = |told: SocketAddr| SocketAddr::new(told.ip(), bert.shard_port as u16);
     let mut carl = Client::join_at(&mut api, "RM_a", "PA_carl", false, state("carl"), wrong).await;
     assert_eq!(carl.shard_port, anna.shard_port, "round robin places them");
     assert_ne!(u32::from(carl.node_address().port()), carl.shard_port);
@@ -234,6 +236,35 @@ async fn a_client_at_the_wrong_shards_port_gets_its_media_there() {
     .await;
     let after = metric(&node, "chappe_sfu_handed_over_total", "");
     assert_eq!(after, handed, "the five-tuple is forgotten with its peer");
+    node.stop().await;
+}
+
+/// The route alone would choose 127.0.0.1 as the source of everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_several_addresses_answers_from_the_one_that_was_asked() {
+    let (node, mut api) = node(config(2)).await;
+    let at = |last| move |told: SocketAddr| SocketAddr::new([127, 0, 0, last].into(), told.port());
+    let (second, third) = (at(2), at(3));
+    let mut anna = Client::join_at(&mut api, "RM_a", "PA_anna", false, state("anna"), second).await;
+    let mut bert = Client::join_at(&mut api, "RM_a", "PA_bert", false, state("bert"), third).await;
+    // One client may also try several from one socket of its own.
+    let (anna_second, anna_third) = (anna.node_address(), third(anna.node_address()));
+    anna.hear_of(anna_third);
+    drive(&mut [&mut anna, &mut bert], "both connect, and every address answers", |c| {
+        c.iter().all(|c| c.connected && c.data_ready())
+            && c[0].answered.contains(&anna_second)
+            && c[0].answered.contains(&anna_third)
+    })
+    .await;
+    assert_eq!(bert.answered, [bert.node_address()].into());
+    anna.publish(&mut api, "TR_av", true, 1_100).await;
+    bert.subscribe(&mut api, "TR_av", true, 3_100).await;
+    drive(&mut [&mut anna, &mut bert], "media", |c| c[1].received(3_100) > 30).await;
+    assert_eq!(
+        bert.senders,
+        [bert.node_address()].into(),
+        "DTLS, SRTP and data come from there too"
+    );
     node.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! A client on real sockets: str0m in RTP mode, described to the node through its gRPC face.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
@@ -184,6 +184,12 @@ pub(crate) struct Client {
     pub(crate) sending: bool,
     /// What the network does to datagrams.
     pub(crate) network: Network,
+    /// Where each STUN request went, by transaction id.
+    asked: HashMap<[u8; 12], SocketAddr>,
+    /// Addresses that answered STUN requests.
+    pub(crate) answered: HashSet<SocketAddr>,
+    /// Addresses that anything came from.
+    pub(crate) senders: HashSet<SocketAddr>,
     /// When str0m wants its turn.
     wake_at: Instant,
     /// Labels of open channels.
@@ -276,17 +282,17 @@ impl Client {
         tcp: bool,
         state: pb::PeerState,
     ) -> Self {
-        Self::join_at(api, room, peer, tcp, state, None).await
+        Self::join_at(api, room, peer, tcp, state, |told| told).await
     }
 
-    /// Joins by another port than it is told.
+    /// Joins by another address than it is told.
     pub(crate) async fn join_at(
         api: &mut Api,
         room: &str,
         peer: &str,
         tcp: bool,
         mut state: pb::PeerState,
-        port: Option<u32>,
+        other: impl FnOnce(SocketAddr) -> SocketAddr,
     ) -> Self {
         let start = now();
         let mut rtc = Rtc::builder().set_rtp_mode(true).set_stats_interval(None).build(start);
@@ -319,8 +325,8 @@ impl Client {
             .iter()
             .find(|c| c.protocol() == wanted && c.address == "127.0.0.1")
             .expect("a loopback candidate");
-        let port = port.unwrap_or(candidate.port) as u16;
-        let remote = SocketAddr::new(candidate.address.parse().unwrap(), port);
+        let told = SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16);
+        let remote = other(told);
         let shard_port = transport
             .candidates
             .iter()
@@ -370,6 +376,9 @@ impl Client {
             kept: HashMap::new(),
             sending: true,
             network: Network::default(),
+            asked: HashMap::new(),
+            answered: HashSet::new(),
+            senders: HashSet::new(),
             wake_at: start,
             channels: HashMap::new(),
             opened: Vec::new(),
@@ -522,6 +531,11 @@ impl Client {
         self.remote
     }
 
+    /// Learns of another address of the node.
+    pub(crate) fn hear_of(&mut self, remote: SocketAddr) {
+        self.rtc.add_remote_candidate(candidate_of(remote, false, TcpType::Passive));
+    }
+
     /// Leaves its socket for another one, as when the network changes.
     pub(crate) fn change_socket(&mut self) {
         let (link, local) = connect(self.remote, false);
@@ -568,6 +582,12 @@ impl Client {
             if self.connected && self.network.downlink_loss > 0 && self.network.loses() {
                 continue;
             }
+            self.senders.insert(from);
+            if let Some((true, transaction)) = stun(&datagram) {
+                let asked = self.asked.get(&transaction).expect("an answer to a request");
+                assert_eq!(from, *asked, "an answer comes from where the request went");
+                self.answered.insert(from);
+            }
             let Ok(contents) = datagram.as_slice().try_into() else { continue };
             let proto = self.protocol();
             let received = Receive { proto, source: from, destination: self.local, contents };
@@ -598,6 +618,9 @@ impl Client {
                 Output::Transmit(transmit) => {
                     if let Some(copy) = self.network.interfere(&transmit.contents) {
                         self.link.send(transmit.destination, &copy);
+                    }
+                    if let Some((false, transaction)) = stun(&transmit.contents) {
+                        self.asked.insert(transaction, transmit.destination);
                     }
                     self.link.send(transmit.destination, &transmit.contents);
                 }
@@ -714,6 +737,16 @@ fn vp8_keyframe(count: u64) -> Vec<u8> {
     let mut payload = vec![0x90, 0x80, picture[0], picture[1]];
     payload.extend([0x10, 0x00, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00]);
     payload
+}
+
+/// Whether a Binding message is a success response (else a request), and its transaction id: RFC 8489 section 5.
+fn stun(datagram: &[u8]) -> Option<(bool, [u8; 12])> {
+    let answer = match datagram.first_chunk()? {
+        [0, 1] => false,
+        [1, 1] => true,
+        _ => return None,
+    };
+    Some((answer, *datagram.get(8..)?.first_chunk()?))
 }
 
 fn candidate_of(address: SocketAddr, tcp: bool, role: TcpType) -> Candidate {
