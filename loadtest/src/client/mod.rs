@@ -10,7 +10,6 @@ mod session;
 mod signalling;
 mod sink;
 mod view;
-mod websocket;
 pub(crate) mod ws;
 
 use std::{

@@ -2,16 +2,22 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
+use futures_util::{SinkExt, StreamExt};
 use http::Uri;
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message as _;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
-
-use super::websocket::{HandshakeError, Stream, WebSocket};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
+};
 
 /// Largest signalling message that the protocol allows.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -143,34 +149,53 @@ fn sentence(body: &[u8]) -> String {
     text.lines().next().unwrap_or_default().trim().chars().take(200).collect()
 }
 
+/// TCP, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// An open signalling connection.
 pub(crate) struct Ws {
-    socket: WebSocket<Box<dyn Stream>>,
+    stream: WebSocketStream<Box<dyn Stream>>,
 }
 
 impl Ws {
     /// Opens the WebSocket at `path` (with its query).
     pub(crate) async fn connect(target: &Target, path: &str) -> Result<Self, ConnectError> {
         let (stream, _) = target.dial().await?;
-        let host = target.url.authority().map_or("localhost", |authority| authority.as_str());
-        let path = format!("{}{path}", target.base());
-        match WebSocket::connect(stream, host, &path, MAX_MESSAGE).await {
-            Ok(socket) => Ok(Self { socket }),
-            Err(HandshakeError::Refused(status, body)) => {
-                Err(ConnectError::Refused { status, reason: sentence(&body) })
-            }
-            Err(HandshakeError::Io(error)) => Err(ConnectError::Unreachable(error.to_string())),
-            Err(HandshakeError::Protocol(error)) => Err(ConnectError::Protocol(error.to_owned())),
+        let scheme = if target.is_tls() { "wss" } else { "ws" };
+        let authority = target.url.authority().map_or("localhost", |authority| authority.as_str());
+        let request = format!("{scheme}://{authority}{}{path}", target.base())
+            .into_client_request()
+            .map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        // Thousands of clients: the usual buffers of 128 KiB each are too much.
+        let config = WebSocketConfig::default()
+            .read_buffer_size(4 * 1_024)
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        match client_async_with_config(request, stream, Some(config)).await {
+            Ok((stream, _)) => Ok(Self { stream }),
+            Err(tungstenite::Error::Http(response)) => Err(ConnectError::Refused {
+                status: response.status().as_u16(),
+                reason: sentence(response.body().as_deref().unwrap_or_default()),
+            }),
+            Err(tungstenite::Error::Io(error)) => Err(ConnectError::Unreachable(error.to_string())),
+            Err(error) => Err(ConnectError::Protocol(error.to_string())),
         }
     }
 
     /// The next message; `None` when the connection is gone.
     pub(crate) async fn next(&mut self) -> Option<proto::signal_response::Message> {
         loop {
-            let bytes = self.socket.next().await.ok()?;
-            let response = proto::SignalResponse::decode(&bytes[..]).ok()?;
-            if let Some(message) = response.message {
-                return Some(message);
+            match self.stream.next().await? {
+                Ok(Message::Binary(bytes)) => {
+                    let response = proto::SignalResponse::decode(bytes).ok()?;
+                    if let Some(message) = response.message {
+                        return Some(message);
+                    }
+                }
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
             }
         }
     }
@@ -178,11 +203,11 @@ impl Ws {
     /// Sends a request; errors show in [`Self::next`].
     pub(crate) async fn send(&mut self, message: proto::signal_request::Message) {
         let request = proto::SignalRequest { message: Some(message) };
-        let _ = self.socket.send(&request.encode_to_vec()).await;
+        let _ = self.stream.send(Message::Binary(request.encode_to_vec().into())).await;
     }
 
-    pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_millis(200), self.socket.close()).await;
+    pub(crate) async fn close(mut self) {
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.stream.close(None)).await;
     }
 }
 
