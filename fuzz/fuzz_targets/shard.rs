@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use chappe_sfu::{
     rtp::{
-        Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, Mid, Pt, Rid, SeqNo, Ssrc,
-        TrackId,
+        Bitrate, Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, Mid, Pt, Rid,
+        SeqNo, Ssrc, TrackId,
     },
     shard::{
         Command, DataSpec, DefaultLimits, EncodingSpec, FiveTuple, IceCredentials, Limits,
@@ -239,6 +239,7 @@ impl World {
                 track: TrackId::new(&format!("t{}", step.b & 15)),
                 kind: if step.b & 1 == 0 { MediaKind::Audio } else { MediaKind::Video },
                 encodings: 1 + step.b % 4,
+                publisher: PeerId::new(&format!("PA_{}", step.b >> 4)),
             },
             _ => RelayMessage::Spent(Vec::new()),
         };
@@ -390,6 +391,7 @@ fn spec(number: usize, bits: u8, body: &[u8]) -> PeerSpec {
             node_opens: false,
         }),
         limits: Limits::default(),
+        max_egress_bitrate: (bits & 0x80 != 0).then(|| Bitrate::from_bps(300_000)),
     }
 }
 
