@@ -89,7 +89,10 @@ export async function stunServer(address, port) {
   await until('the STUN server listens', async () => {
     if (child.exitCode !== null) throw new Error(said);
     return (await here.run('ss', '-Hlun', `sport = :${port}`)).includes(address);
-  }, { timeout: 15_000 }).catch((error) => { throw new Error(`${error.message}\n${said}`); });
+  }, { timeout: 15_000 }).catch((error) => {
+    child.kill('SIGKILL');
+    throw new Error(`${error.message}\n${said}`);
+  });
   return { end: () => child.kill('SIGKILL') };
 }
 

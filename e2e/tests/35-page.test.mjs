@@ -92,8 +92,11 @@ test('everything has its place: panels, a shared screen, a phone of 320 pixels, 
   for (const [width, height] of [[1280, 800], [320, 640], [640, 360]]) {
     await ada.page.setViewport({ width, height });
     await placed(`a shared screen, ${width} wide`);
-    const areas = await ada.evaluate(() => [...document.querySelectorAll('.tile')].map((tile) => tile.clientWidth * tile.clientHeight));
-    assert.ok(areas[0] > 2 * Math.max(...areas.slice(1)), `the screen is what one looks at: ${areas}`);
+    await until(`the screen is what one looks at, ${width} wide`, async () => {
+      const areas = await ada.evaluate(() => [...document.querySelectorAll('.tile')].map((tile) => tile.clientWidth * tile.clientHeight));
+      assert.ok(areas[0] > 2 * Math.max(...areas.slice(1)), `areas: ${areas}`);
+      return true;
+    }, { timeout: 5000 });
   }
   await bob.click('#screen');
   await ada.until('the screen is gone', () => !document.querySelector('[data-source=screen_share]'));
