@@ -167,7 +167,9 @@ export async function serverStats(room: Room, token: string): Promise<ServerStat
   // The SDK keeps the token fresh, and has no public name for it.
   const fresh = (room as unknown as { engine?: { token?: string } }).engine?.token ?? token;
   try {
-    const response = await fetch('/page/stats', { headers: { authorization: `Bearer ${fresh}` } });
+    const headers = { authorization: `Bearer ${fresh}` };
+    // A server that does not answer must not keep the page from its own readings.
+    const response = await fetch('/page/stats', { headers, signal: AbortSignal.timeout(2000) });
     return response.ok ? ((await response.json()) as ServerStats) : undefined;
   } catch {
     return undefined;
