@@ -142,6 +142,15 @@ impl RoomState {
         if alone { self.tell(sid, event) } else { self.broadcast(&event, None) }
     }
 
+    /// Tells everybody how one that starts to publish is connected: as a viewer of a crowd, it alone was told.
+    pub(super) fn tell_quality(&mut self, sid: &ParticipantSid) {
+        let shown = self.participants.get(sid).filter(|one| !one.permissions.hidden);
+        if let Some(info) = shown.and_then(|one| one.connection.info(sid)) {
+            let update = proto::ConnectionQualityUpdate { updates: vec![info] };
+            self.broadcast(&RoomEvent::ConnectionQuality(update), None);
+        }
+    }
+
     /// What is known of a participant without asking its node.
     pub(in crate::room) fn report(&self, identity: &str) -> Option<ParticipantReport> {
         let participant = self.participants.get(&self.sid_of(identity)?)?;

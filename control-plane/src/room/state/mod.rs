@@ -208,7 +208,7 @@ impl RoomState {
         self.by_identity.insert(participant.identity.clone(), sid.clone());
         self.participants.insert(sid.clone(), participant);
         self.end_at = None;
-        self.tell_others(&sid);
+        self.tell_others(&sid, false);
         self.settle_subscriber(&sid);
         self.tell_speakers(&sid);
         self.tell_qualities(&sid);
@@ -290,7 +290,7 @@ impl RoomState {
             if self.is_one_of_a_crowd(&gone) {
                 self.put_off_departure(sid, info.clone());
             } else {
-                self.broadcast(&RoomEvent::Participants(vec![info.clone()]), None);
+                self.tell_at_once(sid, info.clone());
             }
             self.departed.push_back((now.mono, info));
         }
@@ -394,6 +394,7 @@ impl RoomState {
             return Ok(());
         }
         let was_hidden = participant.permissions.hidden;
+        let was_publisher = participant.is_publisher();
         participant.permissions = permissions.clone();
         let hides = permissions.hidden && !was_hidden;
         let forbidden: Vec<_> = participant
@@ -405,14 +406,14 @@ impl RoomState {
         if hides {
             participant.version += 1;
             let info = departure(participant, proto::DisconnectReason::UnknownReason);
-            self.broadcast(&RoomEvent::Participants(vec![info]), Some(sid));
+            self.tell_at_once(sid, info);
         }
         self.tell(sid, RoomEvent::Permissions(permissions));
         for track in forbidden {
             self.tell(sid, RoomEvent::TrackUnpublished(track.clone()));
             self.remove_track(sid, &track, now);
         }
-        self.changed(sid, true);
+        self.changed_from(sid, true, was_publisher);
         self.settle_subscriber(sid);
         self.settle_publisher(sid);
         self.counts_changed(now);
@@ -461,13 +462,18 @@ impl RoomState {
 
     /// A participant changed in a way that others see.
     fn changed(&mut self, sid: &ParticipantSid, tell_itself: bool) {
+        self.changed_from(sid, tell_itself, false);
+    }
+
+    /// The same, of one that may have been a publisher until now.
+    fn changed_from(&mut self, sid: &ParticipantSid, tell_itself: bool, was_publisher: bool) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         participant.version += 1;
         if tell_itself {
             let info = participant.info();
             self.tell(sid, RoomEvent::Participants(vec![info]));
         }
-        self.tell_others(sid);
+        self.tell_others(sid, was_publisher);
         self.effects.push_back(Effect::Save);
     }
 
@@ -482,18 +488,22 @@ impl RoomState {
         }
     }
 
-    /// Tells the others what `sid` is now, unless it is hidden.
-    fn tell_others(&mut self, sid: &ParticipantSid) {
+    /// Tells the others what `sid` is now, unless it is hidden. That a publisher became a viewer is no viewer's news.
+    fn tell_others(&mut self, sid: &ParticipantSid, was_publisher: bool) {
         let Some(participant) = self.participants.get(sid) else { return };
         if participant.permissions.hidden {
-            return;
-        }
-        if self.is_one_of_a_crowd(participant) {
+            // Its session would hear of its own identity's departure.
+            let identity = participant.identity.clone();
+            let gone = self.overtake(sid, &identity);
+            if !gone.is_empty() {
+                self.broadcast(&RoomEvent::Participants(gone), Some(sid));
+            }
+        } else if self.is_one_of_a_crowd(participant) && !was_publisher {
             self.put_off(sid);
-            return;
+        } else {
+            let info = participant.info();
+            self.tell_at_once(sid, info);
         }
-        let event = RoomEvent::Participants(vec![participant.info()]);
-        self.broadcast(&event, Some(sid));
     }
 
     fn broadcast(&mut self, event: &RoomEvent, except: Option<&ParticipantSid>) {

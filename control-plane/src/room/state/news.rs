@@ -54,6 +54,24 @@ impl RoomState {
         self.waiting.gone.push(info);
     }
 
+    /// Takes out what nothing that is told at once may be followed by: changes of `sid`, and departures of its identity,
+    /// which clients go by. Those departures are told first.
+    pub(super) fn overtake(
+        &mut self,
+        sid: &ParticipantSid,
+        identity: &str,
+    ) -> Vec<proto::ParticipantInfo> {
+        self.waiting.changed.remove(sid);
+        self.waiting.gone.extract_if(.., |info| info.identity == identity).collect()
+    }
+
+    /// Tells everybody but `sid` at once what it is now, after what waits of it.
+    pub(super) fn tell_at_once(&mut self, sid: &ParticipantSid, info: proto::ParticipantInfo) {
+        let mut people = self.overtake(sid, &info.identity);
+        people.push(info);
+        self.broadcast(&RoomEvent::Participants(people), Some(sid));
+    }
+
     /// Tells everybody what waits.
     pub(super) fn tell_news(&mut self, now: Now) {
         self.waiting.told = now.mono;

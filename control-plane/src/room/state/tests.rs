@@ -950,3 +950,115 @@ fn a_crowd_is_told_of_its_viewers_together() {
     assert!(seen.iter().any(|event| matches!(event, RoomEvent::Participants(people)
         if people[0].sid == anna.to_string())));
 }
+
+/// A room in which `crowd` viewers and "x" are, all told of; who listens, and x.
+fn crowd_with_x(crowd: usize) -> (RoomState, Vec<ParticipantSid>, ParticipantSid) {
+    let mut room = room();
+    let viewers = (0..crowd).map(|number| join(&mut room, &format!("viewer-{number}"))).collect();
+    let x = join(&mut room, "x");
+    room.handle_timeout(at(5));
+    drain(&mut room);
+    (room, viewers, x)
+}
+
+/// What `sid` is told of the identity x, in order, whichever way.
+fn told_of_x(effects: &[Effect], sid: &ParticipantSid) -> Vec<(String, bool)> {
+    let events = told(effects, sid).into_iter();
+    let people = events.flat_map(|event| match event {
+        RoomEvent::Participants(people) => people,
+        RoomEvent::News(news) => news.participants().to_vec(),
+        _ => Vec::new(),
+    });
+    let gone = proto::participant_info::State::Disconnected;
+    people
+        .filter(|person| person.identity == "x")
+        .map(|person| (person.sid.clone(), person.state() != gone))
+        .collect()
+}
+
+#[test]
+fn a_departure_that_waits_is_told_before_the_return_that_is_told_at_once() {
+    let (mut room, viewers, first) = crowd_with_x(150);
+    room.leave(&first, proto::DisconnectReason::ClientInitiated, at(5));
+    let second = join(&mut room, "x");
+    publish(&mut room, &second, "cam");
+    let effects = drain(&mut room);
+    let expected = vec![(first.to_string(), false), (second.to_string(), true)];
+    assert_eq!(told_of_x(&effects, &viewers[0]), expected);
+    assert!(told_of_x(&effects, &second).iter().all(|(sid, _)| *sid == second.to_string()));
+    room.handle_timeout(at(9));
+    assert!(told_of_x(&drain(&mut room), &viewers[0]).is_empty(), "nothing older follows");
+}
+
+#[test]
+fn a_departure_that_waits_is_told_before_the_return_to_a_smaller_room() {
+    let (mut room, viewers, first) = crowd_with_x(CROWD + 1);
+    for one in [&first, &viewers[1], &viewers[2]] {
+        room.leave(one, proto::DisconnectReason::ClientInitiated, at(5));
+    }
+    let second = join(&mut room, "x");
+    let effects = drain(&mut room);
+    let expected = vec![(first.to_string(), false), (second.to_string(), true)];
+    assert_eq!(told_of_x(&effects, &viewers[0]), expected);
+    room.handle_timeout(at(9));
+    assert!(told_of_x(&drain(&mut room), &viewers[0]).is_empty(), "nothing older follows");
+}
+
+#[test]
+fn a_departure_that_waits_is_told_before_a_hidden_return() {
+    let (mut room, viewers, first) = crowd_with_x(150);
+    room.leave(&first, proto::DisconnectReason::ClientInitiated, at(5));
+    let mut hidden = request("x");
+    hidden.permissions.hidden = true;
+    let second = room.join(hidden, at(5)).unwrap().sid;
+    let effects = drain(&mut room);
+    assert_eq!(told_of_x(&effects, &viewers[0]), [(first.to_string(), false)]);
+    room.handle_timeout(at(9));
+    let effects = drain(&mut room);
+    assert!(told_of_x(&effects, &viewers[0]).is_empty());
+    assert!(told_of_x(&effects, &second).is_empty(), "not of its own identity");
+}
+
+#[test]
+fn a_viewer_of_a_crowd_who_publishes_shows_how_it_is_connected() {
+    let qualities = |effects: &[Effect], sid: &ParticipantSid| {
+        let events = told(effects, sid).into_iter();
+        let updates = events.filter_map(|event| match event {
+            RoomEvent::ConnectionQuality(update) => Some(update.updates),
+            _ => None,
+        });
+        updates.flatten().map(|info| info.participant_sid).collect::<Vec<_>>()
+    };
+    let (mut room, viewers, x) = crowd_with_x(150);
+    room.path_stats(&x, PeerRole::Single, &node::PeerStats::default());
+    let effects = drain(&mut room);
+    assert_eq!(qualities(&effects, &x), [x.to_string()]);
+    assert!(qualities(&effects, &viewers[0]).is_empty(), "nobody shows each viewer");
+    publish(&mut room, &x, "cam");
+    assert_eq!(qualities(&drain(&mut room), &viewers[0]), [x.to_string()]);
+    publish_audio(&mut room, &x, "mic");
+    assert!(qualities(&drain(&mut room), &viewers[0]).is_empty(), "once");
+}
+
+#[test]
+fn the_end_of_a_publishers_last_track_is_told_at_once() {
+    let sees = |effects: &[Effect], sid: &ParticipantSid, x: &ParticipantSid| {
+        let events = told(effects, sid).into_iter();
+        let mut infos = events.filter_map(|event| match event {
+            RoomEvent::Participants(people) => people.into_iter().find(|one| one.sid == *x.0),
+            _ => None,
+        });
+        infos.next_back().map(|info| info.tracks.len())
+    };
+    let (mut room, viewers, x) = crowd_with_x(150);
+    let track = publish(&mut room, &x, "cam");
+    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(1));
+    room.unpublish(&x, &track, at(5)).unwrap();
+    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(0), "by itself");
+    publish(&mut room, &x, "cam");
+    drain(&mut room);
+    let mut permissions = room.participants[&x].permissions.clone();
+    permissions.can_publish = false;
+    room.set_permissions(&x, permissions, at(5)).unwrap();
+    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(0), "by an API");
+}

@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 
-use super::{Effect, Now, RoomState, track::Track};
+use super::{Effect, Now, RoomState, participant::Participant, track::Track};
 use crate::room::types::*;
 
 /// Most tracks of one participant, announced or published.
@@ -61,6 +61,7 @@ impl RoomState {
         info: PublishedInfo,
         now: Now,
     ) -> Result<(), RequestError> {
+        let was_publisher = self.participants.get(sid).is_some_and(Participant::is_publisher);
         let track = self.own_track(sid, track_sid)?;
         let was_published = track.is_published();
         if !track.publish(info)? {
@@ -71,6 +72,9 @@ impl RoomState {
         self.changed(sid, false);
         for subscriber in taken_by {
             self.tell(&subscriber, RoomEvent::Subscribe(renewed.clone()));
+        }
+        if !was_publisher {
+            self.tell_quality(sid);
         }
         if !was_published {
             self.settle_track(sid, track_sid);
@@ -88,7 +92,7 @@ impl RoomState {
     ) -> Result<(), RequestError> {
         self.own_track(sid, track)?;
         if self.remove_track(sid, track, now) {
-            self.changed(sid, false);
+            self.changed_from(sid, false, true);
         }
         Ok(())
     }
