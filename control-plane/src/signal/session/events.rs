@@ -120,7 +120,8 @@ impl Session {
 
     /// They are not remembered: who left while a client was away is what the room says it is.
     fn handle_news(&mut self, news: Arc<News>) {
-        for participant in news.participants() {
+        // One with tracks is no viewer: it stays known for what clients have to forget when they resume.
+        for participant in news.participants().iter().filter(|one| one.tracks.is_empty()) {
             self.known.remove(&participant.sid);
         }
         if self.attached {

@@ -5,11 +5,11 @@ mod random;
 mod token;
 mod world;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use livekit_protocol::{
-    self as proto, leave_request::Action, signal_request::Message as Request,
-    signal_response::Message as Response,
+    self as proto, leave_request::Action, participant_info::State,
+    signal_request::Message as Request, signal_response::Message as Response,
 };
 
 pub(in crate::signal) use self::world::kind;
@@ -18,7 +18,7 @@ use self::{
     world::{World, add_track, participant, track, track_in},
 };
 use super::RoomCommand;
-use crate::room::{PeerRole, RequestError, RoomEvent, TrackSid};
+use crate::room::{News, PeerRole, RequestError, RoomEvent, TrackSid};
 
 fn subscribe(world: &mut World, sid: &str, video: bool) {
     world.room(RoomEvent::Subscribe(track(sid, video)));
@@ -669,6 +669,29 @@ fn a_resume_says_first_what_happened_meanwhile() {
     world.offer();
     world.settle();
     assert_eq!(world.published.len(), 1);
+}
+
+#[test]
+fn news_do_not_make_a_publisher_forgotten() {
+    let mut world = World::single();
+    world.settle();
+    world.room(RoomEvent::PeerConnected(PeerRole::Single));
+    let people = ["PA_publisher", "PA_viewer"].map(|sid| participant(sid, Vec::new()));
+    world.room(RoomEvent::Participants(people.to_vec()));
+    let [mut publisher, viewer] = people;
+    publisher.tracks.push(proto::TrackInfo { sid: "TR_a".to_owned(), ..Default::default() });
+    world.room(RoomEvent::News(Arc::new(News::new(vec![publisher, viewer]))));
+    world.lose_signal();
+    world.settle();
+    let resumed = world.resumed(Vec::new());
+    world.resume(resumed);
+    let updates = world.inbox.iter().filter_map(|message| match message {
+        Response::Update(update) => Some(&update.participants),
+        _ => None,
+    });
+    let gone = updates.flatten().filter(|one| one.state() == State::Disconnected);
+    let gone: Vec<_> = gone.map(|one| one.sid.as_str()).collect();
+    assert_eq!(gone, ["PA_publisher"]);
 }
 
 #[test]
