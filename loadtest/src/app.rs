@@ -113,7 +113,7 @@ fn secret(args: &SecretArgs) -> Result<Secret, Usage> {
     let text = match (&args.swarm_secret, &args.secret_file) {
         (_, Some(path)) => std::fs::read_to_string(path)
             .map_err(|error| Usage(format!("--secret-file {}: {error}", path.display())))?,
-        (Some(text), None) => text.clone(),
+        (Some(text), None) => text.0.clone(),
         (None, None) => {
             let text =
                 "agents and coordinator need one secret: CHAPPE_SWARM_SECRET or --secret-file";
@@ -286,7 +286,7 @@ async fn measure(
             let setting = Setting {
                 url: server.target.url.to_string(),
                 key: server.target.key.clone(),
-                secret: server.target.secret.clone(),
+                secret: server.target.secret.clone().into(),
                 certificates: server.certificates.clone(),
                 scenario: scenario.clone(),
                 run: number,

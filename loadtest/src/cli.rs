@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::redacted::Redacted;
+
 /// Measures a room server that speaks the LiveKit client protocol: plays clients, reports what they see.
 #[derive(Parser, Debug)]
 #[command(name = "chappe-loadtest", version)]
@@ -108,7 +110,7 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) struct SecretArgs {
     /// The secret, 16 random characters or more.
     #[arg(long, env = "CHAPPE_SWARM_SECRET", hide_env_values = true, value_name = "SECRET")]
-    pub(crate) swarm_secret: Option<String>,
+    pub(crate) swarm_secret: Option<Redacted>,
     /// A file that holds it.
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
@@ -171,7 +173,7 @@ pub(crate) struct ServerArgs {
         hide_env_values = true,
         required_unless_present = "start_server"
     )]
-    pub(crate) api_secret: Option<String>,
+    pub(crate) api_secret: Option<Redacted>,
     /// Start a local chappe for the run, and measure it.
     #[arg(long, conflicts_with_all = ["url", "server_pid", "metrics_url"])]
     pub(crate) start_server: bool,

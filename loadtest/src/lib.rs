@@ -15,6 +15,7 @@ mod fetch;
 mod live;
 mod measure;
 mod media;
+mod redacted;
 mod remote;
 mod report;
 mod scenario;

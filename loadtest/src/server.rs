@@ -46,7 +46,9 @@ impl Server {
             }
             None => {
                 let metrics = args.metrics_url.clone();
-                (given(&args.url), given(&args.api_key), given(&args.api_secret), metrics)
+                let secret =
+                    args.api_secret.as_ref().map_or_else(String::new, |text| text.0.clone());
+                (given(&args.url), given(&args.api_key), secret, metrics)
             }
         };
         let metrics = match metrics {

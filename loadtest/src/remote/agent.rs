@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     message::{FromAgent, Setup, Taken, ToAgent},
@@ -78,8 +78,8 @@ async fn session(
     );
     let usage = Process::own().usage().unwrap_or_default();
     writer.send(&FromAgent::Ready { workers: crew.len(), usage }).await?;
-    let limit = max_clients.saturating_mul(2);
-    Playing { crew, writer, reports, started: 0, limit }.run(reader).await
+    let headcount = Headcount { here: 0, limit: max_clients.saturating_mul(2) };
+    Playing { crew, writer, reports, headcount }.run(reader).await
 }
 
 /// Threads that play, once the server is known to let clients in.
@@ -98,7 +98,7 @@ async fn crew(
     setup.scenario.check()?;
     let certificates = setup.certificates.as_deref();
     let target =
-        reach(&setup.url, &setup.key, &setup.secret, certificates, &setup.scenario).await?;
+        reach(&setup.url, &setup.key, &setup.secret.0, certificates, &setup.scenario).await?;
     (0..workers)
         .map(|index| {
             let reports = reports.clone();
@@ -108,40 +108,60 @@ async fn crew(
         .collect()
 }
 
+/// Clients that play, and how many may: with churn, the next one may start before it is known that another has left.
+#[derive(Debug)]
+struct Headcount {
+    here: u64,
+    limit: u64,
+}
+
+impl Headcount {
+    fn start(&mut self) -> io::Result<()> {
+        if self.here >= self.limit {
+            return Err(io::Error::other("more clients than this agent takes"));
+        }
+        self.here += 1;
+        Ok(())
+    }
+
+    fn hear(&mut self, report: &Report) {
+        if let Report::Left(_) | Report::Failed(..) | Report::Lost(..) = report {
+            self.here = self.here.saturating_sub(1);
+        }
+    }
+}
+
 struct Playing {
     crew: Vec<Worker>,
     writer: Writer,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// Clients of all time, and how many there may be.
-    started: u64,
-    limit: u64,
+    headcount: Headcount,
 }
 
 impl Playing {
     /// Until the coordinator goes.
     async fn run(mut self, mut reader: Reader) -> io::Result<()> {
         let (sender, mut inbox) = mpsc::channel(MAX_WAITING);
-        let reading = tokio::spawn(async move {
+        let _reading = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Ok(message) = reader.next::<ToAgent>().await {
                 if sender.send((message, now())).await.is_err() {
                     return;
                 }
             }
-        });
-        let done = loop {
+        }));
+        loop {
             tokio::select! {
                 heard = timeout(SILENCE, inbox.recv()) => match heard {
                     Ok(Some((message, came))) => self.handle(message, came).await?,
-                    Ok(None) => break Ok(()),
-                    Err(_) => break Err(io::Error::other("the coordinator fell silent")),
+                    Ok(None) => return Ok(()),
+                    Err(_) => return Err(io::Error::other("the coordinator fell silent")),
                 },
                 Some(report) = self.reports.recv() => {
+                    self.headcount.hear(&report);
                     self.writer.send(&FromAgent::Report(report)).await?;
                 }
             }
-        };
-        reading.abort();
-        done
+        }
     }
 
     async fn handle(&mut self, message: ToAgent, came: u64) -> io::Result<()> {
@@ -164,10 +184,7 @@ impl Playing {
     fn order(&mut self, order: Order) -> io::Result<()> {
         let number = match &order {
             Order::Start(plan) => {
-                self.started += 1;
-                if self.started > self.limit {
-                    return Err(io::Error::other("more clients than this agent takes"));
-                }
+                self.headcount.start()?;
                 plan.number
             }
             Order::Tell(number, _) => *number,
@@ -186,4 +203,26 @@ impl Playing {
 /// Nanoseconds since the Unix epoch.
 fn now() -> u64 {
     u64::try_from(crate::media::unix_now().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_are_gone_make_room_for_others() {
+        let mut headcount = Headcount { here: 0, limit: 2 };
+        let ends = [
+            Report::Left(0),
+            Report::Lost(0, "gone".to_owned()),
+            Report::Failed(0, crate::client::ws::ConnectError::Unreachable("down".to_owned())),
+        ];
+        headcount.start().unwrap();
+        for end in ends {
+            headcount.start().unwrap();
+            headcount.hear(&Report::Joined(0));
+            assert!(headcount.start().is_err(), "a third one at a time");
+            headcount.hear(&end);
+        }
+    }
 }

@@ -12,6 +12,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{interval, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     message::{FromAgent, Setup, Taken, ToAgent},
@@ -21,6 +22,7 @@ use crate::{
     client::{Report, Share},
     measure::Usage,
     media::unix_now,
+    redacted::Redacted,
     scenario::Scenario,
     swarm::Order,
 };
@@ -39,7 +41,7 @@ const QUESTIONS: usize = 16;
 pub(crate) struct Setting {
     pub(crate) url: String,
     pub(crate) key: String,
-    pub(crate) secret: String,
+    pub(crate) secret: Redacted,
     pub(crate) certificates: Option<String>,
     pub(crate) scenario: Scenario,
     pub(crate) run: u32,
@@ -214,7 +216,7 @@ impl Talk {
     /// Until the link is dropped, or the agent is lost.
     async fn talk(&mut self, mut reader: Reader) -> io::Result<()> {
         let (sender, mut inbox) = mpsc::unbounded_channel();
-        let reading = tokio::spawn(async move {
+        let _reading = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 let heard = timeout(SILENCE, reader.next::<FromAgent>()).await;
                 let heard = heard.unwrap_or_else(|_| Err(io::Error::other("it fell silent")));
@@ -223,23 +225,21 @@ impl Talk {
                     return;
                 }
             }
-        });
+        }));
         let mut clock = interval(CLOCK);
-        let done = loop {
+        loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(order) => self.writer.send(&order).await?,
-                    None => break Ok(()),
+                    None => return Ok(()),
                 },
                 _ = clock.tick() => self.writer.send(&ToAgent::Clock(now())).await?,
                 Some((heard, at)) = inbox.recv() => match heard {
                     Ok(heard) => self.handle(heard, at).await?,
-                    Err(error) => break Err(error),
+                    Err(error) => return Err(error),
                 },
             }
-        };
-        reading.abort();
-        done
+        }
     }
 
     async fn handle(&mut self, message: FromAgent, at: u64) -> io::Result<()> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Report, Share},
     measure::{Stats, Usage},
+    redacted::Redacted,
     scenario::Scenario,
     swarm::Order,
 };
@@ -27,7 +28,7 @@ pub(super) enum ToAgent {
 pub(super) struct Setup {
     pub(super) url: String,
     pub(super) key: String,
-    pub(super) secret: String,
+    pub(super) secret: Redacted,
     /// Certificates to trust instead of the system's, as PEM.
     pub(super) certificates: Option<String>,
     pub(super) scenario: Scenario,

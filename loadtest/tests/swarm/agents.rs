@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command},
+    process::{Child, Command, Output},
 };
 
 use serde_json::Value;
@@ -35,6 +35,30 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A run that ends with its test, however that ends.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        Self(Some(command.spawn().unwrap()))
+    }
+
+    /// Ctrl-C, and what it says then.
+    fn end(mut self) -> Output {
+        interrupt(self.0.as_ref().unwrap());
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -91,14 +115,13 @@ fn a_lost_agent_is_told_with_its_clients() {
     let server = Server::start();
     let (one, mut other) = (Agent::start(&[]), Agent::start(&[]));
     let set = ["publishers=4", "view=180p", "duration=60s"];
-    let child = coordinator(&server, &[&one, &other], "meeting", &set).spawn().unwrap();
+    let run = Running::start(coordinator(&server, &[&one, &other], "meeting", &set));
     until("four peers", || server.metric("chappe_sfu_peers") >= 4.0);
     until("media", || server.metric("chappe_sfu_media_out_total") >= 1_000.0);
     other.child.kill().unwrap();
     // The others go on: the run ends when it is told to.
     until("two of them gone", || server.metric("chappe_sfu_peers") <= 2.0);
-    interrupt(&child);
-    let report = report(&child.wait_with_output().unwrap());
+    let report = report(&run.end());
     assert_eq!(report["clients"]["lost_by_reason"]["agent lost"], 2, "{}", report["clients"]);
     assert_eq!(figure(&report, "lost_clients"), 2.0);
     let warned = format!("agent {} was lost", other.address);
