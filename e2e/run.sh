@@ -15,7 +15,7 @@ if [ "${1:-}" = --inside ]; then
   export CHAPPE_E2E_ADDRESS=$address
   if [ $# -eq 0 ]; then set -- tests/*.test.mjs; fi
   # One file after the other: two cores carry one meeting at a time.
-  exec node --test --test-concurrency=1 --test-reporter=spec "$@"
+  exec node --test --test-concurrency=1 --test-force-exit --test-reporter=spec "$@"
 fi
 if [ ! -e node_modules/.chappe-lock ] || ! cmp -s package-lock.json node_modules/.chappe-lock; then
   npm ci --no-audit --no-fund --ignore-scripts
