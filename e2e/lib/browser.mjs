@@ -90,8 +90,12 @@ export class Person {
   }
 
   async click(selector) {
-    await this.page.waitForSelector(selector, { timeout: 15_000 });
-    await this.page.click(selector);
+    // The page may draw the element anew between finding and clicking it.
+    await until(`a click on ${selector}`, async () => {
+      await this.page.waitForSelector(selector, { timeout: 15_000 });
+      await this.page.click(selector);
+      return true;
+    }, { timeout: 15_000 });
   }
 
   /** What this person receives of `identity`: frames decoded, size, audio energy, codec. */
