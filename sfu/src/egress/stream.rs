@@ -67,6 +67,8 @@ pub struct EgressStream {
     fraction_lost: u8,
     jitter: u32,
     redundancy: Redundancy,
+    /// Blocks of redundancy that were added to the last packet.
+    carried: u8,
 }
 
 /// A packet to send again: look it up in the track's cache, then [`EgressStream::write_resend`].
@@ -168,6 +170,7 @@ impl EgressStream {
             fraction_lost: 0,
             jitter: 0,
             redundancy: Redundancy::default(),
+            carried: 0,
         }
     }
 
@@ -190,6 +193,12 @@ impl EgressStream {
     /// How many older packets [`Self::write_redundant`] wants to have beside each: at most two.
     pub fn redundancy(&self) -> usize {
         self.redundancy.blocks()
+    }
+
+    /// How many blocks of redundancy the last packet left with beside its own sound: less than is wanted where the packet
+    /// brought some of its own or the subscriber has no RED.
+    pub fn carried(&self) -> u8 {
+        self.carried
     }
 
     /// Whether the subscriber can take packets of this format. To be asked before a packet gets a number.
@@ -287,6 +296,7 @@ impl EgressStream {
             self.write_packet(&fields, packet, mid, changes, mapping, out)?;
         written.seq = rewritten.seq;
         self.sent.insert(rewritten.seq);
+        self.carried = older.len() as u8;
 
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);

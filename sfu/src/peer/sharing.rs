@@ -59,8 +59,9 @@ impl Sharing {
             MediaKind::Audio => {
                 let measured = track.bitrate(now, 0);
                 let unknown = measured == Bitrate::ZERO;
-                // Each block of redundancy that is added is about as large as the sound itself.
-                let with_redundancy = 1.0 + subscription.egress.redundancy() as f64;
+                // Each block of redundancy that is added is about as large as the sound itself. Some that is wished for
+                // never leaves: what counts is what did.
+                let with_redundancy = 1.0 + f64::from(subscription.egress.carried());
                 let measured = measured.mul_f64(with_redundancy);
                 self.audio = self.audio + if unknown { UNMEASURED_AUDIO } else { measured };
             }

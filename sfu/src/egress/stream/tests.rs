@@ -445,6 +445,9 @@ fn redundancy_is_added_where_the_subscriber_loses_and_takes_it() {
         assert_eq!(read.header.timestamp, RtpTs32(777_000), "{}: its time", case.name);
         let (pt, offsets) = case.expect;
         assert_eq!(read.header.pt.value(), pt, "{}", case.name);
+        let own = case.red_primary == 7;
+        let added = if own { 0 } else { offsets.len().saturating_sub(1) };
+        assert_eq!(usize::from(stream.carried()), added, "{}: what was truly added", case.name);
         if pt == 111 {
             assert_eq!(read.payload, payloads[2], "{}", case.name);
             continue;
