@@ -34,8 +34,20 @@ pub(super) struct Broadcasts {
     rooms: HashMap<RoomId, Waiting>,
     /// Rooms where something waits, each once. One that is gone is skipped.
     turns: VecDeque<RoomId>,
-    /// Rooms whose readers are to be told that they missed something, and how many of them were.
-    losses: VecDeque<(RoomId, usize)>,
+    /// Rooms whose readers are to be told that they missed something, each once.
+    losses: VecDeque<Loss>,
+}
+
+/// A walk over those who missed something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Loss {
+    room: RoomId,
+    /// Members that were told.
+    told: usize,
+    /// Members there were at the loss: who came later missed nothing.
+    until: usize,
+    /// Members there were when something was lost during the walk; it starts once more for them. 0: nothing was.
+    again: usize,
 }
 
 #[derive(Debug, Default)]
@@ -93,18 +105,41 @@ impl Broadcasts {
         }
     }
 
-    /// Everybody in the room missed something.
-    fn lose(&mut self, room: &RoomId) {
-        // Those who were told need not be told again, but others may have come since.
-        self.losses.retain(|(lost, _)| lost != room);
-        self.losses.push_back((room.clone(), 0));
+    /// Everybody in the room, so many members, missed something.
+    fn lose(&mut self, room: &RoomId, members: usize) {
+        // A walk that began goes on: were it begun anew with each loss, it would never end while losses go on.
+        match self.losses.iter_mut().find(|loss| loss.room == *room) {
+            Some(loss) if loss.told == 0 => loss.until = members,
+            Some(loss) => loss.again = members,
+            None => {
+                let room = room.clone();
+                self.losses.push_back(Loss { room, told: 0, until: members, again: 0 });
+            }
+        }
+    }
+
+    /// The next room with somebody to be told, and the place of that member.
+    fn tell(&mut self) -> Option<(RoomId, usize)> {
+        loop {
+            let loss = self.losses.front_mut()?;
+            if loss.told < loss.until {
+                loss.told += 1;
+                return Some((loss.room.clone(), loss.told - 1));
+            }
+            let mut done = self.losses.pop_front()?;
+            if done.again > 0 {
+                (done.told, done.until, done.again) = (0, done.again, 0);
+                self.losses.push_back(done);
+            }
+        }
     }
 
     /// The member at this place is gone, and those behind it moved up.
     pub(super) fn member_left(&mut self, room: &RoomId, place: usize) {
-        for (_, told) in self.losses.iter_mut().filter(|(lost, told)| lost == room && place < *told)
-        {
-            *told -= 1;
+        for loss in self.losses.iter_mut().filter(|loss| loss.room == *room) {
+            for count in [&mut loss.told, &mut loss.until, &mut loss.again] {
+                *count -= usize::from(place < *count);
+            }
         }
         if let Some(waiting) = self.rooms.get_mut(room).filter(|waiting| place < waiting.reached) {
             waiting.reached -= 1;
@@ -113,7 +148,7 @@ impl Broadcasts {
 
     /// Nobody is left in the room.
     pub(super) fn forget(&mut self, room: &RoomId) {
-        self.losses.retain(|(lost, _)| lost != room);
+        self.losses.retain(|loss| loss.room != *room);
         if self.rooms.remove(room).is_some() {
             self.turns.retain(|waiting| waiting != room);
         }
@@ -140,7 +175,7 @@ impl Shard {
         if self.broadcasts.push(message) == Err(LaneFull) {
             self.counters.drop(DropReason::DataBacklog);
             if reliable {
-                self.broadcasts.lose(&room);
+                self.data_lost(&room);
             }
         }
     }
@@ -150,7 +185,8 @@ impl Shard {
         if self.broadcasts.is_idle() {
             return false;
         }
-        let mut visits = self.tell_losses(VISITS);
+        // Losses leave the other half to what was not lost.
+        let mut visits = VISITS / 2 + self.tell_losses(VISITS / 2);
         while visits > 0
             && let Some((message, mut reached)) = self.broadcasts.take()
         {
@@ -174,21 +210,20 @@ impl Shard {
 
     /// Something was lost that all readers of a room should have got: they have to reconnect.
     pub(super) fn data_lost(&mut self, room: &RoomId) {
-        if self.rooms.find(room).is_some() {
-            self.broadcasts.lose(room);
+        if let Some(known) = self.rooms.find(room) {
+            self.broadcasts.lose(room, self.rooms.members(known).len());
         }
     }
 
     /// Tells readers of losses, within so many visits; how many are left.
     fn tell_losses(&mut self, mut visits: usize) -> usize {
         while visits > 0
-            && let Some((room, told)) = self.broadcasts.losses.pop_front()
+            && let Some((room, place)) = self.broadcasts.tell()
         {
-            let members = self.rooms.find(&room).map_or(&[][..], |room| self.rooms.members(room));
-            let Some(key) = members.get(told).copied() else { continue };
-            self.broadcasts.losses.push_front((room.clone(), told + 1));
             visits -= 1;
             self.counters.visits += 1;
+            let members = self.rooms.find(&room).map_or(&[][..], |room| self.rooms.members(room));
+            let Some(key) = members.get(place).copied() else { continue };
             let Some(peer) = self.peer_mut(key) else { continue };
             let reads = peer.spec.data.as_ref().is_some_and(|data| data.may_receive);
             if reads && peer.data.give_up() {
@@ -273,16 +308,33 @@ mod tests {
             waiting.member_left(&RoomId::new("b"), 0);
             assert_eq!(waiting.rooms[&RoomId::new("a")].reached, reached, "place {place}");
         }
-        waiting.lose(&RoomId::new("a"));
-        waiting.losses[0].1 = 5;
-        waiting.member_left(&RoomId::new("a"), 5);
-        assert_eq!(waiting.losses[0].1, 5);
-        waiting.member_left(&RoomId::new("a"), 0);
-        assert_eq!(waiting.losses[0].1, 4);
-        waiting.lose(&RoomId::new("a"));
-        assert_eq!(waiting.losses, [(RoomId::new("a"), 0)], "others may have come");
+        waiting.lose(&RoomId::new("a"), 8);
+        waiting.losses[0].told = 5;
+        for (place, told, until) in [(5, 5, 7), (0, 4, 6), (9, 4, 6)] {
+            waiting.member_left(&RoomId::new("a"), place);
+            let loss = &waiting.losses[0];
+            assert_eq!((loss.told, loss.until, loss.again), (told, until, 0), "place {place}");
+        }
         waiting.forget(&RoomId::new("a"));
         assert!(waiting.is_idle() && waiting.take().is_none());
+    }
+
+    #[test]
+    fn a_walk_over_a_loss_ends_while_losses_go_on() {
+        let mut waiting = Broadcasts::default();
+        let (a, b) = (RoomId::new("a"), RoomId::new("b"));
+        waiting.lose(&a, 3);
+        waiting.lose(&b, 1);
+        // A loss with each member that is told, and two members more with it.
+        let mut told = Vec::new();
+        for members in 4..8 {
+            told.push(waiting.tell().unwrap());
+            waiting.lose(&a, members);
+        }
+        assert_eq!(told, [(a.clone(), 0), (a.clone(), 1), (a.clone(), 2), (b, 0)]);
+        let again: Vec<_> = std::iter::from_fn(|| waiting.tell()).map(|(_, place)| place).collect();
+        assert_eq!(again, (0..7).collect::<Vec<_>>(), "once more, for all who were there");
+        assert!(waiting.is_idle());
     }
 
     #[test]
