@@ -283,6 +283,7 @@ impl Shard {
     fn begin(&mut self, now: Instant) {
         debug_assert!(now >= self.now, "time goes back");
         self.now = now;
+        self.timers.begin(now);
     }
 
     fn peer_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {

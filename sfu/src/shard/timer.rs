@@ -81,6 +81,8 @@ pub(crate) struct TimerQueue {
     wheel: Wheel<(Sleeper, Timer)>,
     /// When sleepers were woken last.
     woken: u64,
+    /// The latest moment that is known to have come: of input, mostly behind `woken`.
+    seen: Instant,
     /// By index of the peer.
     peers: Vec<Option<Box<Deadlines>>>,
     /// By index of the route.
@@ -101,11 +103,17 @@ impl TimerQueue {
             origin,
             wheel: Wheel::default(),
             woken: 0,
+            seen: origin,
             peers: Vec::new(),
             routes: Vec::new(),
             rooms: Vec::new(),
             wakeups: [0; Timer::COUNT],
         }
+    }
+
+    /// It is `now`: how far a deadline may be put off counts from here.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.seen = self.seen.max(now);
     }
 
     /// Wakes `sleeper` for `timer` at `at` or a little later; `None` lets it sleep.
@@ -186,7 +194,8 @@ impl TimerQueue {
         let since = at.saturating_duration_since(self.origin);
         let exact = since.as_micros().div_ceil(1_000) as u64;
         let exact = exact.max(self.woken + 1);
-        let eighth = (exact - self.woken) / 8;
+        let seen = self.seen.saturating_duration_since(self.origin).as_millis() as u64;
+        let eighth = exact.saturating_sub(seen.max(self.woken)) / 8;
         let step = if eighth < 2 { 1 } else { (1 << eighth.ilog2()).min(COARSEST) };
         exact.next_multiple_of(step)
     }
@@ -267,6 +276,24 @@ mod tests {
         }
         assert_eq!(woken, 1_000);
         assert!(wakes <= 18, "{wakes} wake-ups");
+    }
+
+    #[test]
+    fn after_a_quiet_gap_a_near_deadline_is_not_put_off_by_the_gap() {
+        let (t0, a) = (origin(), peer(0, 1));
+        for late in [250, 252, 260] {
+            let mut queue = TimerQueue::new(t0);
+            assert_eq!(queue.expired(t0), None);
+            let now = t0 + ms(late);
+            queue.begin(now);
+            queue.set(a, Timer::PacerRelease, Some(now + ms(5)));
+            let mut wakes = std::iter::from_fn(|| {
+                let at = queue.next()?;
+                Some((at, queue.expired(at)))
+            });
+            let fired = wakes.find(|(_, woken)| woken.is_some()).unwrap().0;
+            assert!(fired >= now + ms(5) && fired <= now + ms(6), "{:?}", fired - now);
+        }
     }
 
     #[test]
