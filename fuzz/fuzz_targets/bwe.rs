@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use chappe_sfu::{
-    bwe::{EstimatorConfig, Goal, SendSideEstimator},
+    bwe::{EstimatorConfig, SendSideEstimator},
     egress::Pacer,
     rtp::{Bitrate, DataSize, Ssrc},
     wire::rtcp::{Message, messages},
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some(([step, value], tail)) = rest.split_first_chunk() {
         rest = tail;
         let value = *value;
-        match step % 7 {
+        match step % 6 {
             // A burst.
             0 => {
                 for _ in 0..value % 32 {
@@ -41,11 +41,6 @@ fuzz_target!(|data: &[u8]| {
             }
             3 => number = number.wrapping_add(u16::from(value) << 6),
             4 => estimator.set_wanted(now, Bitrate::from_kbps(u64::from(value) * 100)),
-            5 => estimator.set_goal(match value {
-                0 => Goal::Any,
-                1 => Goal::Reached,
-                _ => Goal::Next(Bitrate::from_kbps(u64::from(value) * 40)),
-            }),
             _ => estimator.handle_remb(now, Bitrate::from_bps(1 << (value % 64))),
         }
         if estimator.poll_timeout().is_some_and(|due| due <= now) {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use chappe_sfu::{
-    bwe::{EstimatorConfig, Goal, SendSideEstimator},
-    egress::{BitrateAllocator, Claim, Pacer, Patience},
+    bwe::{EstimatorConfig, SendSideEstimator},
+    egress::{BitrateAllocator, Claim, Pacer},
     ingress::TwccRecorder,
     rtp::{Bitrate, DataSize, Ssrc},
     wire::rtcp::{CompoundWriter, Message, messages},
@@ -52,7 +52,6 @@ pub struct FrameSource {
     layers: Vec<u64>,
     allocator: BitrateAllocator,
     claims: Vec<Claim>,
-    patience: Patience,
     chosen: Option<u64>,
 }
 
@@ -72,7 +71,6 @@ impl FrameSource {
             layers,
             allocator: BitrateAllocator::default(),
             claims: vec![Claim::default()],
-            patience: Patience::default(),
             chosen: None,
         }
     }
@@ -89,24 +87,6 @@ impl FrameSource {
     /// The layer it sends.
     pub fn chosen(&self) -> Option<u64> {
         self.chosen
-    }
-
-    /// What a better layer needs.
-    pub fn goal(&self) -> Goal {
-        if self.layers.is_empty() {
-            return Goal::Any;
-        }
-        self.allocator.goal().map_or(Goal::Reached, Goal::Next)
-    }
-
-    /// How long packets wait, and whether more is lost than by accident.
-    pub fn observe(&mut self, queue: Duration, lossy: bool) {
-        self.patience.observe(queue, lossy);
-    }
-
-    /// What is sent in spite of a lower estimate.
-    pub fn kept(&self) -> Bitrate {
-        self.patience.kept()
     }
 
     /// When the next frame comes.
@@ -130,8 +110,7 @@ impl FrameSource {
         let kept = self.claims[0].granted();
         let steps = self.layers.iter().map(|bps| Bitrate::from_bps(*bps));
         self.claims[0].set_steps(steps, kept);
-        let budget = Bitrate::from_bps(estimate);
-        self.allocator.allocate(now, budget, &mut self.patience, &mut self.claims);
+        self.allocator.allocate(now, Bitrate::from_bps(estimate), &mut self.claims);
         self.chosen = self.claims[0].granted().map(|step| self.layers[usize::from(step)]);
         // A layer that did not fit leaves the lowest: nobody looks at a black picture here.
         let rate = self.chosen.unwrap_or(self.layers[0]);
@@ -152,9 +131,6 @@ pub fn packetize(frame: u32) -> impl Iterator<Item = u32> {
     let count = frame.div_ceil(PAYLOAD).max(1);
     (0..count).map(move |n| frame / count + u32::from(n < frame % count))
 }
-
-/// The peer's `PAUSE_LOSS`.
-const LOSSY: f32 = 0.02;
 
 /// Sends media with the shipped estimator and pacer.
 #[derive(Debug)]
@@ -197,11 +173,7 @@ impl MediaSender {
             self.estimator.handle_timeout(now);
         }
         let estimate = self.estimator.estimate();
-        let stats = self.estimator.stats();
-        // As the peer does.
-        self.source.observe(stats.queue, stats.loss > LOSSY);
-        self.estimator.set_goal(self.source.goal());
-        self.pacer.set_estimate(now, estimate.max(self.source.kept()));
+        self.pacer.set_estimate(now, estimate);
         while let Some(frame) = self.source.poll_frame(now, estimate.bps()) {
             let behind = self.queue.front().is_some_and(|(since, _)| now > *since + Self::MAX_WAIT);
             if !behind {

@@ -22,12 +22,8 @@ pub(super) struct Observed {
     pub(super) app_limited: bool,
     /// What leaves is about what the rate allows.
     pub(super) filled: bool,
-    /// Layers are sent: less of one is not possible.
-    pub(super) stepwise: bool,
     /// Whether others hold the queue up.
     pub(super) contest: Contest,
-    /// Others may hold the queue up: the delay alone takes the rate no lower than [`RateControl::CONTESTED`].
-    pub(super) suspected: bool,
     /// Fraction of packets lost lately.
     pub(super) loss: f64,
 }
@@ -68,13 +64,9 @@ impl RateControl {
     const MIN_QUEUE: Duration = Duration::from_millis(15);
     /// With less queue than this the first cut of a rate that is not used up goes to what arrives.
     const UNFILLED_QUEUE: Duration = Duration::from_millis(60);
-    /// The same for layers, of which there is no little less.
-    const STEPWISE_QUEUE: Duration = Duration::from_millis(100);
     /// A cut shows after a round trip, and another waits for it, unless less than this share of the rate arrives.
     const CUT_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(600));
     const CUT_AGAIN: f64 = 0.75;
-    /// Cuts within this time have the same cause.
-    const EPISODE: Duration = Duration::from_secs(1);
     /// Growth in a second while the path's capacity is unknown.
     const GROWTH: f64 = 0.08;
     /// Growth in a second near the known capacity, at least; the draft's half packet in a response time is less than that
@@ -82,9 +74,6 @@ impl RateControl {
     const NEAR_GROWTH: f64 = 0.05;
     /// The rate grows to this multiple of what arrives and no further: more is not proven.
     const UNPROVEN: f64 = 1.5;
-    /// What has arrived for this long after a cut and its round trip is allowed, but for this share: frames differ.
-    const PROOF: Duration = Duration::from_millis(700);
-    const ARRIVES: f64 = 0.95;
     /// And a little more, for rates near zero.
     const UNPROVEN_BPS: f64 = 10_000.0;
     /// A packet, in bits: what an increase near the maximum adds in a response time.
@@ -96,9 +85,6 @@ impl RateControl {
     const COMPETE_BACKOFF: f64 = 0.9;
     /// In bits per second each second at least: with a second of queue, TCP's packet in a round trip is next to nothing.
     const COMPETE_GROWTH: f64 = 30_000.0;
-    /// What is kept while others may hold the queue up. Higher keeps a picture beside TCP, lower leaves less queue where we
-    /// were mistaken.
-    const CONTESTED: f64 = 300_000.0;
     const YIELD_BACKOFF: f64 = 0.9;
     const COMPETE_WAIT: Duration = Duration::from_millis(500);
     /// Longest step of an increase.
@@ -199,12 +185,7 @@ impl RateControl {
         };
         let proven = acknowledged * Self::UNPROVEN + Self::UNPROVEN_BPS;
         let before = self.rate_bps;
-        // What has arrived without a queue since the last cut is proven: the cut was for somebody who is gone.
-        let calm = observed.stepwise
-            && observed.queue < Self::STEPWISE_QUEUE
-            && self.decreased_at.is_some_and(|at| observed.now >= at + observed.rtt + Self::PROOF);
-        let arrives = if calm { acknowledged * Self::ARRIVES } else { 0.0 };
-        self.rate_bps = grown.min(proven).max(before).max(arrives);
+        self.rate_bps = grown.min(proven).max(before);
         match (beyond, self.rate_bps > before) {
             (true, _) => Step::BeyondKnown,
             (false, true) => Step::Increased,
@@ -251,28 +232,15 @@ impl RateControl {
         if too_soon && acknowledged >= self.rate_bps * Self::CUT_AGAIN {
             return Step::Held;
         }
-        let first = self.decreased_at.is_none_or(|at| observed.now > at + Self::EPISODE);
         let backoff = match observed.contest {
             // What others keep full cannot be drained.
             Contest::Yield => Self::YIELD_BACKOFF,
             // More was allowed than was sent: what is sent may well fit, and a layer that pauses for somebody's probe is
             // a pity.
             _ if !observed.filled && observed.queue < Self::UNFILLED_QUEUE => 1.0,
-            // Nor does a layer get less by a part. Where the queue goes on growing the next cut says so.
-            _ if observed.stepwise
-                && observed.queue < Self::STEPWISE_QUEUE
-                && (first || !observed.filled) =>
-            {
-                1.0
-            }
             _ => Self::backoff(observed.queue),
         };
-        // The mean of a longer time, where nothing has to drain.
-        let steady = observed
-            .steady
-            .filter(|_| observed.stepwise && backoff == 1.0)
-            .map_or(0.0, |rate| rate.bps() as f64);
-        let mut target = (acknowledged * backoff).max(steady);
+        let mut target = acknowledged * backoff;
         if target > self.rate_bps {
             // More arrives than we allow ourselves: what was queued before.
             target = target.min(self.capacity.mean_bps().unwrap_or(target) * backoff);
@@ -281,8 +249,7 @@ impl RateControl {
         if !observed.app_limited {
             self.capacity.observe(acknowledged);
         }
-        let least = if observed.suspected { Self::CONTESTED.min(self.rate_bps) } else { 0.0 };
-        self.rate_bps = self.rate_bps.min(target).max(least);
+        self.rate_bps = self.rate_bps.min(target);
         self.decreased_at = Some(observed.now);
         self.phase = Phase::Hold;
         Step::Decreased
@@ -353,9 +320,7 @@ mod tests {
         queue: Duration::from_millis(30),
         app_limited: false,
         filled: true,
-        stepwise: false,
         contest: Contest::None,
-        suspected: false,
         loss: 0.0,
     };
 
@@ -377,7 +342,7 @@ mod tests {
         for n in 0..=11 {
             let acknowledged = Some(Bitrate::from_kbps(850));
             let now = now + Duration::from_millis(100 * n);
-            control.update(Observed { now, acknowledged, steady: acknowledged, ..NORMAL });
+            control.update(Observed { now, acknowledged, ..NORMAL });
         }
         assert_eq!(kbps(&control), 953, "5 % in a second");
     }
@@ -411,57 +376,6 @@ mod tests {
             let queue = Duration::from_millis(case.queue_ms);
             control.update(Observed { usage: Usage::Overuse, queue, ..NORMAL });
             assert_eq!(kbps(&control), case.kbps, "{} ms", case.queue_ms);
-        }
-    }
-
-    #[test]
-    fn what_arrives_on_after_a_cut_without_a_queue_is_allowed_again() {
-        for (queue_ms, kbps, stepwise) in [(5, 950, true), (120, 600, true), (5, 900, false)] {
-            let mut control = RateControl::new(Bitrate::from_kbps(1_000));
-            let acknowledged = Some(Bitrate::from_kbps(650));
-            let queue = Duration::from_millis(110);
-            control.update(Observed { usage: Usage::Overuse, queue, acknowledged, ..NORMAL });
-            let before = self::kbps(&control);
-            assert!((500..560).contains(&before), "{before}");
-            // Layers do not get less by a part: they are sent on.
-            for n in 1..=10 {
-                let queue = Duration::from_millis(queue_ms);
-                let now = Duration::from_millis(100 * n);
-                control.update(Observed { now, queue, stepwise, ..NORMAL });
-            }
-            let after = self::kbps(&control);
-            assert!(if kbps > 900 { after >= kbps } else { after < kbps }, "{queue_ms}: {after}");
-        }
-    }
-
-    #[test]
-    fn a_layer_is_not_cut_by_a_part_at_first() {
-        for (stepwise, first, second) in [(true, 1_000, 850), (false, 850, 723)] {
-            let mut control = RateControl::new(Bitrate::from_kbps(1_000));
-            let queue = Duration::from_millis(60);
-            let overuse = Observed { usage: Usage::Overuse, queue, stepwise, ..NORMAL };
-            control.update(overuse);
-            assert_eq!(kbps(&control), first);
-            let acknowledged = Some(Bitrate::from_kbps(first));
-            let now = Duration::from_millis(200);
-            control.update(Observed { now, acknowledged, ..overuse });
-            assert_eq!(kbps(&control), second, "the queue is still there");
-        }
-    }
-
-    #[test]
-    fn beside_those_who_obey_loss_only_something_is_kept() {
-        for (suspected, least) in [(true, 300), (false, 100)] {
-            let mut control = RateControl::new(Bitrate::from_kbps(1_000));
-            let queue = Duration::from_millis(280);
-            for n in 0..20 {
-                let acknowledged = Some(Bitrate::from_bps(control.rate_bps() as u64));
-                let now = Duration::from_millis(500 * n);
-                let usage = Usage::Overuse;
-                control.update(Observed { now, usage, queue, acknowledged, suspected, ..NORMAL });
-            }
-            let after = kbps(&control);
-            assert!(if suspected { after == least } else { after < least }, "{after}");
         }
     }
 }

@@ -52,15 +52,6 @@ impl Competition {
         }
     }
 
-    /// A cut has drained nothing and packets were lost: somebody else may hold the queue up, or may have done so of late.
-    pub(super) fn is_suspected(&self, now: Duration) -> bool {
-        self.futile > 0 && self.has_lost(now)
-    }
-
-    fn has_lost(&self, now: Duration) -> bool {
-        self.lost_at.is_some_and(|at| now.saturating_sub(at) < Self::LOSS_MEMORY)
-    }
-
     /// After each feedback; `lossy`: packets were lost of late, so that others may have cut, too.
     pub(super) fn update(
         &mut self,
@@ -72,7 +63,7 @@ impl Competition {
         if lossy {
             self.lost_at = Some(now);
         }
-        let loss_seen = self.has_lost(now);
+        let loss_seen = self.lost_at.is_some_and(|at| now.saturating_sub(at) < Self::LOSS_MEMORY);
         if let Some((at, before)) = self.watched {
             if queue <= before.mul_f64(Self::DRAINED) {
                 self.watched = None;

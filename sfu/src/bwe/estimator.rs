@@ -40,18 +40,6 @@ impl Default for EstimatorConfig {
     }
 }
 
-/// What more would be good for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Goal {
-    /// Whatever the path takes is used: an encoder follows.
-    #[default]
-    Any,
-    /// From this on, in all, something better is sent, and nothing before.
-    Next(Bitrate),
-    /// Nothing better is there, or it has to wait.
-    Reached,
-}
-
 /// What holds the estimate where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Limit {
@@ -110,7 +98,6 @@ pub struct SendSideEstimator {
     path: PathDelay,
     competition: Competition,
     wanted: Bitrate,
-    goal: Goal,
     /// The receiver's own estimate, until it sends anything better.
     remb: Option<Bitrate>,
     feedback_at: Option<Duration>,
@@ -198,7 +185,6 @@ impl SendSideEstimator {
             path: PathDelay::default(),
             competition: Competition::default(),
             wanted: Bitrate::ZERO,
-            goal: Goal::Any,
             remb: None,
             feedback_at: None,
             silent_at: None,
@@ -321,11 +307,6 @@ impl SendSideEstimator {
         self.wanted = wanted;
     }
 
-    /// What more would be good for. A path that was found full is probed at the rate of the goal and no higher.
-    pub fn set_goal(&mut self, goal: Goal) {
-        self.goal = goal;
-    }
-
     /// A probe to send now, for the pacer.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         let now = self.since_origin(now);
@@ -341,7 +322,7 @@ impl SendSideEstimator {
         let since_fall = self.rate.decreased_at().map(|at| now.saturating_sub(at));
         let useful = (self.wanted.bps() as f64 * Self::USEFUL).min(self.config.max.bps() as f64);
         let (estimate_bps, _) = self.bounded();
-        let app_limited = self.is_stepwise() || self.is_app_limited();
+        let app_limited = self.is_app_limited();
         let verified = app_limited
             || starting
             || self.steady().is_none_or(|rate| rate.bps() as f64 > estimate_bps * Self::IN_USE);
@@ -349,7 +330,6 @@ impl SendSideEstimator {
             now,
             estimate_bps,
             useful_bps: useful,
-            goal: self.goal,
             app_limited,
             capacity_known: self.rate.knows_capacity(),
             verified,
@@ -365,7 +345,7 @@ impl SendSideEstimator {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let silence = self.silence_deadline();
         let probe = (self.wanted > self.estimate() && self.sent_at.is_some())
-            .then(|| self.prober.poll_timeout())
+            .then(|| self.prober.poll_timeout(self.is_app_limited(), self.rate.knows_capacity()))
             .flatten()
             // One that is held back is looked at again with the next feedback, or if there is none, now and then.
             .map(|due| due.max(self.polled_at + Self::POLL));
@@ -470,9 +450,7 @@ impl SendSideEstimator {
             queue: self.path.queue,
             app_limited,
             filled: self.sends_at_least(Self::FILLED),
-            stepwise: self.is_stepwise(),
             contest,
-            suspected: self.competition.is_suspected(now),
             loss: self.loss.recent(),
         });
         match step {
@@ -482,13 +460,9 @@ impl SendSideEstimator {
             Step::Decreased => {
                 self.limit = Limit::Delay;
                 self.competition.handle_cut(now, self.path.queue);
-                if self.is_stepwise() {
-                    self.prober.handle_cut(now);
-                }
             }
         }
-        if let Some((outcome, was_limited)) = self.prober.poll_outcome(now) {
-            let app_limited = if self.is_stepwise() { was_limited } else { app_limited };
+        if let Some(outcome) = self.prober.poll_outcome(now) {
             self.apply(now, outcome, app_limited);
         }
         self.clamp();
@@ -508,11 +482,6 @@ impl SendSideEstimator {
             }
             // The first one is the best knowledge there is, whatever the start was.
             Outcome::Saturated(bps) if first => bps,
-            // What was found before counts no more, except what arrives. A probe's share of a full queue is more than it
-            // would keep, but nobody uses it yet.
-            Outcome::Saturated(bps) if self.is_stepwise() => {
-                bps.max(self.steady().map_or(current, |rate| rate.bps() as f64))
-            }
             // Others may share the path: a probe's share of a full queue is more than it would keep.
             Outcome::Saturated(bps) if app_limited => current.max((bps + current) / 2.0),
             Outcome::Saturated(bps) => current.max(bps.min(current * Self::SATURATED_GAIN)),
@@ -541,11 +510,6 @@ impl SendSideEstimator {
 
     fn is_app_limited(&self) -> bool {
         !self.sends_at_least(Self::APP_LIMITED)
-    }
-
-    /// Layers are sent: what leaves does not follow the estimate.
-    fn is_stepwise(&self) -> bool {
-        self.goal != Goal::Any
     }
 
     /// Whether this share of the estimate leaves; true while nobody knows.

@@ -15,7 +15,7 @@ mod probing;
 mod throughput;
 mod trendline;
 
-pub use estimator::{EstimatorConfig, EstimatorStats, Goal, Limit, SendSideEstimator};
+pub use estimator::{EstimatorConfig, EstimatorStats, Limit, SendSideEstimator};
 
 /// What the delay says about the path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

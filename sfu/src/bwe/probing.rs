@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::Goal;
 use crate::rtp::{Bitrate, DataSize, Probe, ProbeId};
 
 /// What decides on a probe.
@@ -13,8 +12,6 @@ pub(super) struct Situation {
     pub(super) estimate_bps: f64,
     /// No probe goes beyond what could be used, or is allowed.
     pub(super) useful_bps: f64,
-    /// What more would be good for.
-    pub(super) goal: Goal,
     /// Less is sent than the estimate allows.
     pub(super) app_limited: bool,
     /// The path has been seen full.
@@ -42,18 +39,6 @@ pub(super) struct Prober {
     /// Probes asked for so far.
     asked: u32,
     wanted_rose: bool,
-    /// Probes in a row that found the path full while the application was the limit. From the first on the path is probed
-    /// with care: others may share it.
-    misses: u32,
-    /// A careful probe at this rate arrived with that share of it: once more, and their mean is believed.
-    confirm: Option<(f64, f64)>,
-    /// Careful probes in a row that passed and were believed.
-    streak: u32,
-    passed_at: Option<Duration>,
-    interval: Duration,
-    /// Zero to one, anew with each probe: two who probe at the same time shall not go on so. The last digits of an
-    /// estimate are as good as dice.
-    dice: f64,
 }
 
 /// What came of a probe.
@@ -69,9 +54,6 @@ pub(super) enum Outcome {
 struct Cluster {
     probe: Probe,
     asked_at: Duration,
-    /// Sent with care: see [`Prober::misses`].
-    careful: bool,
-    app_limited: bool,
     sent: Line,
     arrived: Line,
     first_sent: Option<Duration>,
@@ -117,26 +99,6 @@ impl Prober {
     const KNOWN: f64 = 0.8;
     /// It passed when it arrived at this share of the rate it was sent at.
     const PASSED: f64 = 0.8;
-    /// After each miss the next careful probe waits longer by this, up to the second interval.
-    const MISS_FACTOR: f64 = 1.6;
-    const CAREFUL_INTERVAL: Duration = Duration::from_secs(6);
-    /// A careful probe is sent a little above the goal, so that the goal is reached when it passes.
-    const CAREFUL_SCALE: f64 = 1.03;
-    /// So much more for each that passed in a row.
-    const STREAK_SCALE: f64 = 0.25;
-    /// How long it lasts: so that it adds about that much queue, if no more passes than the estimate says.
-    const CAREFUL_SPAN: (Duration, Duration) =
-        (Duration::from_millis(50), Duration::from_millis(200));
-    const CAREFUL_QUEUE: Duration = Duration::from_millis(40);
-    /// And where there is none, for room: at this over the estimate, and this much more seldom.
-    const ROOM_SCALE: f64 = 1.25;
-    const ROOM_INTERVAL: Duration = Duration::from_secs(20);
-    /// A cut in this time after a probe passed says that it was wrong.
-    const REGRET: Duration = Duration::from_secs(3);
-    /// A careful probe is repeated from this share on.
-    const PROMISING: f64 = 0.75;
-    /// Then, after this to twice this: what somebody else has just won must have arrived.
-    const CONFIRM_AFTER: Duration = Duration::from_millis(400);
     /// Safety on the rate at which a saturated path delivered.
     const SATURATED: f64 = 0.95;
     /// Arrival faster than this times the departure is an artefact of jitter.
@@ -151,12 +113,6 @@ impl Prober {
             measured: 0,
             asked: 0,
             wanted_rose: false,
-            misses: 0,
-            confirm: None,
-            streak: 0,
-            passed_at: None,
-            interval: Self::UNKNOWN_INTERVAL,
-            dice: 0.0,
         }
     }
 
@@ -180,37 +136,24 @@ impl Prober {
     }
 
     /// When [`Self::poll`] may have something, if nothing else happens.
-    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+    pub(super) fn poll_timeout(&self, app_limited: bool, capacity_known: bool) -> Option<Duration> {
         if let Some(cluster) = &self.cluster {
             return Some(cluster.asked_at + Self::TIMEOUT);
         }
-        let wait = if self.confirm.is_some() { self.confirm_after() } else { self.interval };
-        Some(self.probed_at? + wait)
+        Some(self.probed_at? + Self::interval(app_limited, capacity_known))
     }
 
-    fn confirm_after(&self) -> Duration {
-        Self::CONFIRM_AFTER.mul_f64(1.0 + self.dice)
-    }
-
-    /// Time between two probes without another reason.
-    fn interval_in(&self, situation: Situation) -> Duration {
-        match (situation.goal, situation.capacity_known, situation.app_limited) {
-            (Goal::Reached, ..) if self.misses > 0 => Self::ROOM_INTERVAL,
-            (Goal::Next(_), ..) if self.misses > 0 => {
-                let factor = Self::MISS_FACTOR.powi(self.misses.min(8) as i32);
-                let interval = Self::IDLE_INTERVAL.mul_f64(factor).min(Self::CAREFUL_INTERVAL);
-                interval.mul_f64(0.75 + self.dice / 2.0)
-            }
-            (_, false, _) => Self::UNKNOWN_INTERVAL,
-            (_, true, true) => Self::IDLE_INTERVAL,
-            (_, true, false) => Self::INTERVAL,
+    fn interval(app_limited: bool, capacity_known: bool) -> Duration {
+        match (capacity_known, app_limited) {
+            (false, _) => Self::UNKNOWN_INTERVAL,
+            (true, true) => Self::IDLE_INTERVAL,
+            (true, false) => Self::INTERVAL,
         }
     }
 
     /// The next probe, if it is time for one.
     pub(super) fn poll(&mut self, situation: Situation) -> Option<Probe> {
         let now = situation.now;
-        self.interval = self.interval_in(situation);
         if let Some(cluster) = &self.cluster {
             if now < cluster.asked_at + Self::TIMEOUT {
                 return None;
@@ -220,29 +163,16 @@ impl Prober {
         if !situation.calm || situation.useful_bps < situation.estimate_bps * Self::WORTH {
             return None;
         }
-        let careful = self.is_careful(situation);
-        // What is allowed by now needs no confirmation.
-        self.confirm.take_if(|(rate, _)| !careful || *rate <= situation.estimate_bps);
         let target = self.target(situation)?.min(situation.useful_bps);
-        // What a step needs is worth it, however little that is.
-        if target < situation.estimate_bps * if careful { 1.0 } else { Self::WORTH } {
+        if target < situation.estimate_bps * Self::WORTH {
             return None;
         }
-        let span = match situation.goal {
-            _ if self.is_starting() => Self::FIRST_SPAN,
-            Goal::Next(_) if careful => Self::careful_span(situation.estimate_bps, target),
-            _ => Self::SPAN,
-        };
+        let span = if self.is_starting() { Self::FIRST_SPAN } else { Self::SPAN };
         let rate = Bitrate::from_bps(target as u64);
         self.last_id = self.last_id.next();
         let probe = Probe { id: self.last_id, rate, size: rate.over(span), packets: Self::PACKETS };
-        self.cluster = Some(Cluster {
-            careful,
-            app_limited: situation.app_limited,
-            ..Cluster::new(probe, now)
-        });
+        self.cluster = Some(Cluster::new(probe, now));
         self.probed_at = Some(now);
-        self.dice = (situation.estimate_bps as u64 % 997) as f64 / 997.0;
         self.eager = None;
         self.wanted_rose = false;
         self.asked += 1;
@@ -259,77 +189,27 @@ impl Prober {
         } else {
             Self::SCALE
         };
-        let since = now.saturating_sub(probed_at);
-        if let Some((rate, _)) = self.confirm {
-            return (since >= self.confirm_after()).then_some(rate);
-        }
-        let careful = self.is_careful(situation);
         if self.eager.is_some() && situation.verified {
-            match situation.goal {
-                Goal::Next(goal) if careful && goal.bps() as f64 > estimate => {
-                    return Some(self.careful_target(estimate, goal));
-                }
-                _ if careful => {}
-                _ => return Some(estimate * growth),
-            }
+            return Some(estimate * growth);
         }
+        let since = now.saturating_sub(probed_at);
         if since < Self::MIN_INTERVAL {
             return None;
         }
-        if self.wanted_rose && !careful {
+        if self.wanted_rose {
             return Some(estimate * Self::IDLE_SCALE);
         }
-        let interval = self.interval;
+        let interval = Self::interval(situation.app_limited, situation.capacity_known);
         if let Some(since_fall) = situation.since_fall {
-            let stepwise = situation.goal != Goal::Any;
-            let spread =
-                if stepwise { Self::AFTER_FALL.mul_f64(self.dice) } else { Duration::ZERO };
-            if since_fall < Self::AFTER_FALL + spread {
+            if since_fall < Self::AFTER_FALL {
                 return None;
             }
-            if !careful && estimate < situation.peak_bps * Self::LARGE_FALL {
+            if estimate < situation.peak_bps * Self::LARGE_FALL {
                 let peak = situation.peak_bps * Self::RECOVERY_SCALE;
                 return Some(peak.min(estimate * Self::IDLE_SCALE));
             }
         }
-        if since < interval {
-            return None;
-        }
-        Some(match situation.goal {
-            Goal::Next(goal) if careful => self.careful_target(estimate, goal),
-            Goal::Reached if careful => estimate * Self::ROOM_SCALE,
-            _ => estimate * growth,
-        })
-    }
-
-    fn careful_target(&self, estimate: f64, goal: Bitrate) -> f64 {
-        let leap = (1.0 + Self::STREAK_SCALE * f64::from(self.streak)).min(Self::IDLE_SCALE);
-        (goal.bps() as f64 * Self::CAREFUL_SCALE).max(if self.streak > 0 {
-            estimate * leap
-        } else {
-            0.0
-        })
-    }
-
-    /// As long as the queue allows: twice the time measures almost three times as well.
-    fn careful_span(estimate: f64, target: f64) -> Duration {
-        let (least, most) = Self::CAREFUL_SPAN;
-        let excess = (target - estimate).max(1.0);
-        Self::CAREFUL_QUEUE.mul_f64((estimate / excess).min(10.0)).clamp(least, most)
-    }
-
-    fn is_careful(&self, situation: Situation) -> bool {
-        self.misses > 0 && situation.goal != Goal::Any
-    }
-
-    /// The rate was cut because of the delay.
-    pub(super) fn handle_cut(&mut self, now: Duration) {
-        if self.passed_at.is_some_and(|at| now.saturating_sub(at) < Self::REGRET) {
-            self.passed_at = None;
-            self.eager = None;
-            self.misses = (self.misses + 1).max(2);
-        }
-        self.confirm = None;
+        (since >= interval).then_some(estimate * growth)
     }
 
     pub(super) fn handle_sent(&mut self, now: Duration, id: ProbeId, size: u16) {
@@ -353,46 +233,19 @@ impl Prober {
     }
 
     /// After each feedback: what the probe measured, once enough of it is known.
-    pub(super) fn poll_outcome(&mut self, now: Duration) -> Option<(Outcome, bool)> {
-        let cluster = self.cluster.take_if(|cluster| cluster.is_known())?;
-        let mut outcome = cluster.outcome()?;
+    pub(super) fn poll_outcome(&mut self, now: Duration) -> Option<Outcome> {
+        let cluster = self.cluster.as_ref()?;
+        if !cluster.is_known() {
+            return None;
+        }
+        let outcome = cluster.outcome();
+        self.cluster = None;
+        let outcome = outcome?;
         self.measured += 1;
-        if cluster.careful {
-            outcome = self.weigh(&cluster, outcome)?;
+        if let Outcome::Passed(_) = outcome {
+            self.eager = Some(now);
         }
-        match outcome {
-            Outcome::Passed(_) => {
-                self.passed_at = Some(now).filter(|_| cluster.app_limited);
-                self.eager = Some(now);
-                self.streak += u32::from(cluster.careful);
-                self.misses = self.misses.min(1);
-            }
-            Outcome::Saturated(_) if cluster.app_limited => {
-                self.misses += 1;
-                self.streak = 0;
-            }
-            Outcome::Saturated(_) => {}
-        }
-        Some((outcome, cluster.app_limited))
-    }
-
-    /// Of a careful probe one measurement is not enough: others send in bursts.
-    fn weigh(&mut self, cluster: &Cluster, outcome: Outcome) -> Option<Outcome> {
-        let rate = cluster.probe.rate.bps() as f64;
-        let share = match outcome {
-            Outcome::Passed(bps) => bps / rate,
-            Outcome::Saturated(bps) => bps / Self::SATURATED / rate,
-        };
-        match self.confirm.take() {
-            None if share >= Self::PROMISING => {
-                self.confirm = Some((rate, share));
-                None
-            }
-            Some((_, first)) if (first + share) / 2.0 >= Self::PASSED => {
-                Some(Outcome::Passed(rate))
-            }
-            _ => Some(Outcome::Saturated(rate * share.min(1.0) * Self::SATURATED)),
-        }
+        Some(outcome)
     }
 }
 
@@ -401,8 +254,6 @@ impl Cluster {
         Self {
             probe,
             asked_at,
-            careful: false,
-            app_limited: false,
             sent: Line::default(),
             arrived: Line::default(),
             first_sent: None,

@@ -3,19 +3,13 @@
 //! Audio is not shared out: it is always sent, and taken off the budget before. Video tracks are served by priority, those
 //! of one priority in turns, one step of their ladders at a time. What is granted already is cheaper to keep than to win:
 //! without that, tracks would change with every breath of the estimate, and each change upwards costs a keyframe.
-//!
-//! Several subscribers may share a link without knowing of each other. Then who has held a step for long keeps it through
-//! short dips of the estimate, who has just won one gives it back at once, and asks again later each time.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::rtp::Bitrate;
 
 /// What one track asks for, and what it got.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claim {
     /// Larger is served first.
     pub priority: u32,
@@ -26,36 +20,6 @@ pub struct Claim {
     granted: Option<u8>,
     /// When a step was taken away last.
     lowered_at: Option<Instant>,
-    /// A step that was won of late: since when, and what was held before.
-    fresh: Option<Fresh>,
-    /// Steps in a row that were taken back while they were fresh, and until when the next one has to wait.
-    setbacks: u32,
-    barred_until: Option<Instant>,
-}
-
-/// A step that may have to be given back.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Fresh {
-    since: Instant,
-    /// What was held before.
-    before: Option<u8>,
-    /// Zero to one.
-    dice: f64,
-}
-
-impl Fresh {
-    fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
-    }
-
-    fn patience(&self, now: Instant) -> Duration {
-        self.age(now).mul_f64(FRESH_PATIENCE) + FRESH_DICE.mul_f64(self.dice)
-    }
-
-    fn bearable(&self) -> Duration {
-        let (low, high) = HOPELESS_QUEUE;
-        low + (high - low).mul_f64(self.dice)
-    }
 }
 
 impl Claim {
@@ -116,45 +80,10 @@ impl Claim {
         if kept {
             return Some(self.price(step).mul_f64(KEEP));
         }
-        // The first picture of a paused track is worth more than calm.
-        (self.may_rise(now) || won.is_none()).then(|| self.price(step).mul_f64(WIN))
-    }
-
-    fn may_rise(&self, now: Instant) -> bool {
         let rested =
             self.lowered_at.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_AFTER);
-        rested && self.barred_until.is_none_or(|until| now >= until)
-    }
-
-    /// Takes what this round gave it.
-    fn take(&mut self, now: Instant, budget: Bitrate, won: Option<u8>) {
-        match won.cmp(&self.granted) {
-            Ordering::Less => {
-                self.lowered_at = Some(now);
-                // What falls below what was settled falls for another reason.
-                if self.fresh.take().is_some_and(|fresh| won >= fresh.before) {
-                    self.setbacks = (self.setbacks + 1).min(MAX_SETBACKS);
-                    let wait = SETBACK * 2u32.pow(self.setbacks - 1);
-                    // A quarter more or less: two who met shall not meet again.
-                    self.barred_until = Some(now + wait.mul_f64(0.75 + dice(budget) / 2.0));
-                }
-            }
-            Ordering::Greater => {
-                let before = self.fresh.map_or(self.granted, |fresh| fresh.before);
-                let dice = dice(budget);
-                // The first picture of all is no risk that was taken.
-                self.fresh = self.granted.map(|_| Fresh { since: now, before, dice });
-            }
-            Ordering::Equal => {}
-        }
-        self.granted = won;
-    }
-
-    fn settle(&mut self, now: Instant) {
-        if self.fresh.is_some_and(|fresh| fresh.age(now) >= SETTLED) {
-            self.fresh = None;
-            self.setbacks = 0;
-        }
+        // The first picture of a paused track is worth more than calm.
+        (rested || won.is_none()).then(|| self.price(step).mul_f64(WIN))
     }
 }
 
@@ -168,98 +97,6 @@ const WIN: f64 = 1.08;
 /// A track that was lowered is raised after this time at the earliest. Longer flaps less, shorter recovers sooner.
 const RAISE_AFTER: Duration = Duration::from_secs(2);
 
-/// After this time what was won is settled. Longer protects others for longer, shorter lets two newcomers settle.
-const SETTLED: Duration = Duration::from_secs(8);
-
-/// What is settled is kept for this long under a queue at an estimate that is too low for it, if it is not below that
-/// share of what keeping costs: somebody's probe, or somebody who tries a step, is gone by then. Longer fills the queue of
-/// a link that has narrowed.
-const PATIENCE: Duration = Duration::from_millis(1_500);
-const PATIENT_SHARE: f64 = 0.6;
-
-/// What is fresh is kept for this part of its age, and up to so much longer: of two who try at once one gives way first.
-const FRESH_PATIENCE: f64 = 0.2;
-const FRESH_DICE: Duration = Duration::from_millis(300);
-
-/// Where what is kept makes no queue, it fits, whatever the estimate; but the estimate must follow in this time.
-const PRESSING_QUEUE: Duration = Duration::from_millis(30);
-const DRAINING: f64 = 0.97;
-const MAX_SHORT: Duration = Duration::from_secs(4);
-
-/// From this queue on, unless it drains, an estimate that is too low is obeyed: at the dice's choice up to the second for
-/// what is fresh.
-const HOPELESS_QUEUE: (Duration, Duration) =
-    (Duration::from_millis(100), Duration::from_millis(220));
-
-/// How long a step that was taken back has to wait, the first time; each time in a row twice as long.
-const SETBACK: Duration = Duration::from_secs(3);
-const MAX_SETBACKS: u32 = 5;
-
-/// Zero to one. The last digits of an estimate are as good as dice, and repeat themselves in a simulation.
-fn dice(budget: Bitrate) -> f64 {
-    (budget.bps() % 997) as f64 / 997.0
-}
-
-/// How long one subscriber's estimate has been too low for what it holds.
-#[derive(Debug, Default)]
-pub struct Patience {
-    queue: Duration,
-    lossy: bool,
-    /// The queue at the last round.
-    queue_before: Duration,
-    /// Since when the estimate has been too low, and for how long of it there was a queue that did not drain.
-    short_since: Option<Instant>,
-    pressed: Duration,
-    updated_at: Option<Instant>,
-    kept: Bitrate,
-}
-
-impl Patience {
-    /// What speaks for the estimate: how long packets wait in the path, and whether more is lost than by accident.
-    pub fn observe(&mut self, queue: Duration, lossy: bool) {
-        self.queue = queue;
-        self.lossy = lossy;
-    }
-
-    /// What is sent on for a while, in spite of a lower estimate; zero: nothing is.
-    pub fn kept(&self) -> Bitrate {
-        self.kept
-    }
-
-    fn update(&mut self, now: Instant, budget: Bitrate, claims: &[Claim]) {
-        let since_update =
-            self.updated_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.updated_at = Some(now);
-        self.kept = Bitrate::ZERO;
-        let settled: Bitrate = claims.iter().map(|claim| claim.cost().mul_f64(KEEP)).sum();
-        if budget >= settled {
-            self.short_since = None;
-            return;
-        }
-        if self.short_since.is_none() {
-            self.short_since = Some(now);
-            self.pressed = Duration::ZERO;
-        }
-        let drains = self.queue < self.queue_before.mul_f64(DRAINING);
-        if self.queue >= PRESSING_QUEUE && !drains {
-            self.pressed += since_update;
-        }
-        self.queue_before = self.queue;
-        let short = self.short_since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let fresh = || claims.iter().filter_map(|claim| claim.fresh);
-        let limit = fresh().map(|fresh| fresh.patience(now)).fold(PATIENCE, Duration::min);
-        let hopeless = fresh().map(|fresh| fresh.bearable()).fold(HOPELESS_QUEUE.1, Duration::min);
-        let bearable = !self.lossy && (drains || self.queue < hopeless);
-        if bearable
-            && self.pressed < limit
-            && short < MAX_SHORT
-            && budget >= settled.mul_f64(PATIENT_SHARE)
-        {
-            self.kept = settled;
-        }
-    }
-}
-
 /// Shares a subscriber's estimate out.
 #[derive(Debug, Default)]
 pub struct BitrateAllocator {
@@ -267,30 +104,18 @@ pub struct BitrateAllocator {
     order: Vec<u16>,
     /// What each claim has won in this round.
     won: Vec<Option<u8>>,
-    goal: Option<Bitrate>,
 }
 
 impl BitrateAllocator {
     /// Grants each claim a step, so that the sum fits into `budget`. True when anything changed.
-    ///
-    /// `patience` is the subscriber's, kept from round to round; see [`Patience`].
-    pub fn allocate(
-        &mut self,
-        now: Instant,
-        budget: Bitrate,
-        patience: &mut Patience,
-        claims: &mut [Claim],
-    ) -> bool {
-        let Self { order, won, .. } = self;
-        claims.iter_mut().for_each(|claim| claim.settle(now));
-        patience.update(now, budget, claims);
-        let budget = budget.max(patience.kept);
+    pub fn allocate(&mut self, now: Instant, budget: Bitrate, claims: &mut [Claim]) -> bool {
+        let Self { order, won } = self;
         order.clear();
         order.extend((0..claims.len()).map(|index| index as u16));
         // Who has more keeps it before equals may rise to it.
         order.sort_by_key(|index| {
             let claim = &claims[usize::from(*index)];
-            Reverse((claim.priority, claim.granted.map_or(0, |step| step + 1)))
+            std::cmp::Reverse((claim.priority, claim.granted.map_or(0, |step| step + 1)))
         });
         won.clear();
         won.resize(claims.len(), None);
@@ -314,34 +139,13 @@ impl BitrateAllocator {
                 continue;
             }
             changed = true;
-            claim.take(now, budget, *won);
+            if *won < claim.granted {
+                claim.lowered_at = Some(now);
+            }
+            claim.granted = *won;
         }
-        self.goal = goal(now, &self.order, claims);
         changed
     }
-
-    /// The least budget that would have raised somebody in the last round; `None`: all have what they want, or rest.
-    pub fn goal(&self) -> Option<Bitrate> {
-        self.goal
-    }
-}
-
-/// See [`BitrateAllocator::goal`]: whoever is more important, and equals, keep what they have.
-fn goal(now: Instant, order: &[u16], claims: &[Claim]) -> Option<Bitrate> {
-    let of = |index: &u16| &claims[usize::from(*index)];
-    let (mut kept, mut least) = (Bitrate::ZERO, None::<Bitrate>);
-    for class in order.chunk_by(|a, b| of(a).priority == of(b).priority) {
-        kept = kept + class.iter().map(|index| of(index).cost().mul_f64(KEEP)).sum();
-        for claim in class.iter().map(of) {
-            let next = claim.granted.map_or(0, |granted| granted + 1);
-            if next < claim.len && claim.may_rise(now) {
-                let others = kept.saturating_sub(claim.cost().mul_f64(KEEP));
-                let needs = others + claim.price(next).mul_f64(WIN);
-                least = Some(least.map_or(needs, |least| least.min(needs)));
-            }
-        }
-    }
-    least
 }
 
 /// One step at a time for claims of one priority. What is left.

@@ -12,6 +12,6 @@ mod records;
 mod redundancy;
 mod stream;
 
-pub use allocator::{BitrateAllocator, Claim, Patience};
+pub use allocator::{BitrateAllocator, Claim};
 pub use pacer::Pacer;
 pub use stream::{EgressConfig, EgressStream, Resend, WriteError, Written};

@@ -10,8 +10,8 @@ use std::{
 
 use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
 use crate::{
-    bwe::{EstimatorConfig, Goal, Limit, SendSideEstimator},
-    egress::{Pacer, Patience},
+    bwe::{EstimatorConfig, Limit, SendSideEstimator},
+    egress::Pacer,
     rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -25,19 +25,6 @@ pub(crate) struct Waiting {
     pub(crate) encoding: u8,
     /// Its number at ingress.
     pub(crate) seq: SeqNo,
-}
-
-/// How a peer's estimate was shared out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shared {
-    /// Goes out whatever happens.
-    pub(crate) least: Bitrate,
-    /// Goes out now.
-    pub(crate) used: Bitrate,
-    /// The peer could use so much.
-    pub(crate) wanted: Bitrate,
-    /// From when on it gets something better.
-    pub(crate) goal: Goal,
 }
 
 /// Congestion control of what leaves to one peer.
@@ -61,7 +48,6 @@ pub(crate) struct Congestion {
     /// What voices and the lowest layers of what is not paused take, with some room.
     least: Bitrate,
     standing: StandingQueue,
-    patience: Patience,
     trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
@@ -131,7 +117,6 @@ impl Congestion {
             starved_since: None,
             least: Bitrate::ZERO,
             standing: StandingQueue::new(now),
-            patience: Patience::default(),
             trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
@@ -230,8 +215,7 @@ impl Congestion {
 
     fn follow(&mut self, now: Instant) {
         let controlled = self.is_controlled();
-        let estimate =
-            if controlled { self.estimate().max(self.patience.kept()) } else { UNCONTROLLED };
+        let estimate = if controlled { self.estimate() } else { UNCONTROLLED };
         self.pacer.set_estimate(now, estimate);
         if let Some(probe) = self.estimator.poll_probe(now).filter(|_| controlled) {
             // Something may have come that can fill it.
@@ -339,9 +323,7 @@ impl Congestion {
         let Some((at, budget)) = self.allocated else { return true };
         let age = now.saturating_duration_since(at);
         let now_there = self.budget();
-        let waits = self.patience.kept() > Bitrate::ZERO && age >= MIN_ALLOCATION_INTERVAL;
         age >= ALLOCATION_INTERVAL
-            || waits
             || now_there < budget.mul_f64(FALL)
             || (now_there > budget.mul_f64(RISE) && age >= MIN_ALLOCATION_INTERVAL)
     }
@@ -383,25 +365,22 @@ impl Congestion {
         true
     }
 
-    /// What there is was shared out. The deadline for the next time.
-    pub(crate) fn allocated(&mut self, now: Instant, shared: Shared) -> Instant {
-        let Shared { least, used, wanted, goal } = shared;
+    /// What there is was shared out: `least` goes out whatever happens, `used` goes out now, the peer could use `wanted`.
+    /// The deadline for the next time.
+    pub(crate) fn allocated(
+        &mut self,
+        now: Instant,
+        least: Bitrate,
+        used: Bitrate,
+        wanted: Bitrate,
+    ) -> Instant {
         self.least = least.mul_f64(LEAST_ROOM);
         self.allocated = Some((now, self.budget()));
         let wanted = self.cap.map_or(wanted, |cap| cap.min(wanted));
         self.estimator.set_wanted(now, wanted.mul_f64(HEADROOM));
-        // Beyond the cap nothing can be won.
-        let capped = matches!((goal, self.cap), (Goal::Next(goal), Some(cap)) if goal > cap);
-        self.estimator.set_goal(if capped { Goal::Reached } else { goal });
         self.pacer.set_relaxed(self.estimator.estimate() >= used.mul_f64(AMPLE));
         self.follow(now);
         now + ALLOCATION_INTERVAL
-    }
-
-    /// How long the estimate has been too low for what is sent.
-    pub(crate) fn patience_mut(&mut self) -> &mut Patience {
-        self.patience.observe(self.estimator.stats().queue, self.estimator.loss() > PAUSE_LOSS);
-        &mut self.patience
     }
 
     /// Something changed in what is wanted or there. Whether to share out anew, at once.

@@ -30,7 +30,7 @@ pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, Track
 pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
 pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
-pub(crate) use congestion::{Congestion, Shared, Waiting};
+pub(crate) use congestion::{Congestion, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::Bucket;
 pub(crate) use link::Link;

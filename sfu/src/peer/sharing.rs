@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::{Congestion, Grant, Shared, Subscription};
+use super::{Congestion, Grant, Subscription};
 use crate::{
-    bwe::Goal,
     cache::{LadderStep, Layers},
     egress::{BitrateAllocator, Claim},
     ingress::PublishedTrack,
@@ -93,8 +92,7 @@ impl Sharing {
         if congestion.is_trying(now, starved) {
             budget = budget.max(least.unwrap_or(Bitrate::ZERO).mul_f64(UNTRIED));
         }
-        let patience = congestion.patience_mut();
-        self.allocator.allocate(now, budget, patience, &mut self.claims);
+        self.allocator.allocate(now, budget, &mut self.claims);
         if !congestion.may_pause() {
             for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
                 let known = subscriptions.get(*slot as usize);
@@ -125,9 +123,7 @@ impl Sharing {
         let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
         let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
-        let goal = self.allocator.goal();
-        let goal = goal.map_or(Goal::Reached, |goal| Goal::Next(goal + self.audio));
-        congestion.allocated(now, Shared { least, used, wanted, goal })
+        congestion.allocated(now, least, used, wanted)
     }
 
     /// There is nothing to share any more: everybody gets what they wish.

@@ -210,8 +210,8 @@ fn who_speaks_gets_the_better_picture() {
             world.clients[subscriber].subscribe(&voice, MediaKind::Audio);
             pictures.push(world.clients[subscriber].subscribe(&camera, MediaKind::Video));
         }
-        // Of one 850 kb/s, of the other 210, two voices, and headers: 1,220. Not twice 850.
-        world.down[subscriber].rate = Some(1_350_000);
+        // Of one 840 kb/s, of the other less, and two voices: not twice 840.
+        world.down[subscriber].rate = Some(1_250_000);
         world.connect_all();
         let layers = |world: &World| -> Vec<_> {
             let last = |ssrc: &u32| world.clients[subscriber].packets(*ssrc).last();
