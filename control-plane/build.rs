@@ -9,7 +9,9 @@ use std::{
 const MIN_NODE: (u32, u32) = (20, 19);
 
 fn main() {
-    let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web");
+    // Asked when it runs: another checkout may share the target folder that this was compiled in.
+    let web = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"))
+        .join("../web");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("page");
     for watched in ["src", "public", "index.html", "package-lock.json", "vite.config.ts"] {
         println!("cargo:rerun-if-changed={}", web.join(watched).display());

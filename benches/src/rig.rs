@@ -597,6 +597,7 @@ fn spec(setup: &Setup, publishes: Option<usize>, identity: &Identity) -> PeerSpe
         max_fps: None,
         suppress_silence: false,
         add_redundancy: false,
+        maintain_resolution: false,
         priority: 0,
     });
     PeerSpec {

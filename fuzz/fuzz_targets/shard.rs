@@ -365,6 +365,7 @@ fn spec(number: usize, bits: u8, body: &[u8]) -> PeerSpec {
         max_fps: None,
         suppress_silence: false,
         add_redundancy: false,
+        maintain_resolution: false,
         priority: 0,
     };
     let address = format!("PA_{number}");

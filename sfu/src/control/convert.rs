@@ -377,6 +377,7 @@ fn subscription(subscription: &pb::Subscription) -> Checked<SubscriptionSpec> {
         priority: subscription.priority,
         suppress_silence: subscription.suppress_silence,
         add_redundancy: subscription.add_redundancy,
+        maintain_resolution: subscription.maintain_resolution,
     })
 }
 

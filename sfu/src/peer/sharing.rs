@@ -142,17 +142,11 @@ impl Sharing {
 
     /// What one subscription can have and what it costs.
     fn claim(&mut self, slot: u32, subscription: &Subscription, wish: Layers, speaks: bool) {
-        let within = |step: &&LadderStep| {
-            let layers = step.layers;
-            layers.spatial <= wish.spatial && layers.temporal <= wish.temporal
-        };
         let mut claim = subscription.claim.clone();
         // Among those of one priority, who speaks comes first.
         claim.priority = subscription.spec.priority.saturating_mul(2).saturating_add(speaks.into());
         let first = self.choices.len();
-        // Above the wish is better than nothing: a publisher without layers sends one quality to everybody.
-        let lowest = self.ladder.first().filter(|_| !self.ladder.iter().any(|step| within(&step)));
-        let steps = self.ladder.iter().filter(within).chain(lowest);
+        let steps = steps(&self.ladder, wish, subscription.spec.maintain_resolution);
         self.choices.extend(steps.clone().map(|step| step.layers));
         let choices = &self.choices[first..];
         let kept = match subscription.granted() {
@@ -170,10 +164,94 @@ impl Sharing {
     }
 }
 
+/// What a subscriber who wishes `wish` can be put on, the lowest first.
+///
+/// A larger picture that moves less smoothly than the smaller one below it is no better one, unless `maintain_resolution`:
+/// temporal layers are left out of the lowest spatial layer only.
+fn steps(
+    ladder: &[LadderStep],
+    wish: Layers,
+    maintain_resolution: bool,
+) -> impl Iterator<Item = &LadderStep> + Clone {
+    let within = move |step: &&LadderStep| {
+        step.layers.spatial <= wish.spatial && step.layers.temporal <= wish.temporal
+    };
+    let lowest = ladder.iter().find(within).map(|step| step.layers.spatial);
+    let smooth = move |step: &&LadderStep| {
+        let Layers { spatial, temporal } = step.layers;
+        let peers = ladder.iter().filter(within).filter(|peer| peer.layers.spatial == spatial);
+        Some(spatial) == lowest || peers.map(|peer| peer.layers.temporal).max() == Some(temporal)
+    };
+    // Above the wish is better than nothing: a publisher without layers sends one quality to everybody.
+    let above = ladder.first().filter(|_| lowest.is_none());
+    ladder
+        .iter()
+        .filter(within)
+        .filter(move |step| maintain_resolution || smooth(step))
+        .chain(above)
+}
+
 fn price(step: &LadderStep) -> Bitrate {
     if step.bitrate > Bitrate::ZERO {
         return step.bitrate;
     }
     let index = usize::from(step.layers.spatial).min(UNMEASURED.len() - 1);
     UNMEASURED[index]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::FrameRate;
+
+    #[test]
+    fn what_a_subscriber_can_be_put_on() {
+        struct Case {
+            name: &'static str,
+            ladder: &'static [(u8, u8)],
+            wish: (u8, u8),
+            maintain_resolution: bool,
+            expect: &'static [(u8, u8)],
+        }
+        const L2T3: &[(u8, u8)] = &[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
+        const ALL: (u8, u8) = (u8::MAX, u8::MAX);
+        let case = |name, ladder, wish, maintain_resolution, expect| Case {
+            name,
+            ladder,
+            wish,
+            maintain_resolution,
+            expect,
+        };
+        let cases = [
+            case("a camera", L2T3, ALL, false, &[(0, 0), (0, 1), (0, 2), (1, 2)]),
+            case("a screen", L2T3, ALL, true, L2T3),
+            case("a slow wish", L2T3, (9, 1), false, &[(0, 0), (0, 1), (1, 1)]),
+            case("a small wish", L2T3, (0, 9), false, &[(0, 0), (0, 1), (0, 2)]),
+            case(
+                "the lowest stopped",
+                &[(1, 0), (1, 1), (2, 0), (2, 1)],
+                ALL,
+                false,
+                &[(1, 0), (1, 1), (2, 1)],
+            ),
+            case("no layers above", &[(0, 0), (0, 1)], ALL, false, &[(0, 0), (0, 1)]),
+            case("all above the wish", &[(1, 0), (1, 1)], (0, 0), false, &[(1, 0)]),
+            case("nothing", &[], ALL, false, &[]),
+        ];
+        for Case { name, ladder, wish, maintain_resolution, expect } in cases {
+            let layers = |&(spatial, temporal)| Layers { spatial, temporal };
+            let ladder: Vec<_> = ladder
+                .iter()
+                .map(|at| LadderStep {
+                    layers: layers(at),
+                    bitrate: Bitrate::ZERO,
+                    frame_rate: FrameRate::ZERO,
+                })
+                .collect();
+            let got: Vec<_> = steps(&ladder, layers(&wish), maintain_resolution)
+                .map(|step| (step.layers.spatial, step.layers.temporal))
+                .collect();
+            assert_eq!(got, expect, "{name}");
+        }
+    }
 }

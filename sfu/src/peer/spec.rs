@@ -96,6 +96,9 @@ pub struct SubscriptionSpec {
     /// Audio without redundancy gets some (RFC 2198) while the peer reports loss. Not for what is encrypted end to end: there
     /// receivers decrypt a payload as a whole.
     pub add_redundancy: bool,
+    /// Where bandwidth is short, pictures come less often rather than smaller. Otherwise temporal layers are left out of
+    /// the lowest spatial layer only.
+    pub maintain_resolution: bool,
 }
 
 /// Data packets of a peer.

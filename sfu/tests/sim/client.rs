@@ -249,6 +249,7 @@ impl Client {
             max_fps: None,
             suppress_silence: false,
             add_redundancy: false,
+            maintain_resolution: false,
             priority: 0,
         });
         ssrc

@@ -9,7 +9,7 @@ mod offers;
 
 /// A real offer or answer of a browser; `tests/fixtures/sdp/README.md` says how they were made.
 fn fixture(name: &str) -> String {
-    let path = format!("{}/tests/fixtures/sdp/{name}.sdp", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("tests/fixtures/sdp/{name}.sdp");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

@@ -343,6 +343,7 @@ impl Subscriptions {
                 max_fps: Some(settings.fps).filter(|fps| *fps > 0 && !is_audio),
                 suppress_silence: is_audio && suppress_silence,
                 add_redundancy: is_audio && may_add_redundancy(&subscription.info),
+                maintain_resolution: subscription.info.source() == proto::TrackSource::ScreenShare,
             });
         }
         subscriptions

@@ -262,6 +262,7 @@ fn track_settings_reach_the_node() {
     let sent = world.sent();
     assert_eq!(sent["TR_1"].max_fps, Some(15));
     assert!(!sent["TR_1"].add_redundancy, "of sound only");
+    assert!(!sent["TR_1"].maintain_resolution, "of screens only");
     assert_eq!(
         (sent["TR_1"].max_spatial_layer, sent["TR_1"].priority, sent["TR_1"].paused),
         (Some(1), 1_997, false),
@@ -270,6 +271,17 @@ fn track_settings_reach_the_node() {
     world.request(Request::TrackSetting(proto::UpdateTrackSettings { disabled: true, ..settings }));
     world.settle();
     assert!(world.sent()["TR_1"].paused);
+}
+
+#[test]
+fn a_shared_screen_keeps_its_resolution() {
+    let mut world = World::single();
+    let mut screen = track("TR_1", true);
+    screen.info.set_source(proto::TrackSource::ScreenShare);
+    world.room(RoomEvent::Subscribe(screen));
+    world.offer();
+    world.settle();
+    assert!(world.sent()["TR_1"].maintain_resolution);
 }
 
 #[test]
