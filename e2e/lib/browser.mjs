@@ -152,8 +152,8 @@ async function receivedOf(identity, source = 'camera') {
         sum.height = Math.max(sum.height, entry.frameHeight ?? 0);
         sum.codec = codecs.get(entry.codecId) ?? sum.codec;
       } else {
-        // Firefox counts no energy: its jitter buffer's samples stand for sound that was decoded.
-        sum.energy += entry.totalAudioEnergy ?? (entry.totalSamplesReceived ?? entry.packetsReceived ?? 0);
+        // Firefox counts no energy: samples stand for it that were decoded rather than made up for what did not come.
+        sum.energy += entry.totalAudioEnergy ?? (entry.totalSamplesReceived - entry.concealedSamples);
       }
     });
   }

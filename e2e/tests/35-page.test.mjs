@@ -71,6 +71,47 @@ test('a person joins, mutes, writes and leaves by keyboard alone', { timeout: 12
   await bob.close();
 });
 
+test('the participants list, the devices and the keys', { timeout: 120_000 }, async () => {
+  const ada = await (await Person.open(context.chrome, context.server, 'panels', 'ada')).joined();
+  const bob = await (await Person.open(context.chrome, context.server, 'panels', 'bob')).joined();
+  await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+  const press = (key) => ada.page.keyboard.press(key);
+
+  await press('p');
+  const listed = (names) => ada.until(`the list shows ${names.join(' and ')}`, (wanted) => (
+    JSON.stringify([...document.querySelectorAll('#people li > span:first-child')].map((one) => one.textContent).sort()) === wanted
+  ), [JSON.stringify(names)]);
+  await listed(['ada (you)', 'bob']);
+  const icons = (name) => ada.evaluate((who) => (
+    [...document.querySelectorAll('#people li')].find((row) => row.textContent.startsWith(who)).querySelector('.icons').innerHTML
+  ), name);
+  const before = await icons('bob');
+  await bob.page.keyboard.press('m');
+  await ada.until('the list marks bob as muted', (was) => (
+    [...document.querySelectorAll('#people li')].find((row) => row.textContent.startsWith('bob')).querySelector('.icons').innerHTML !== was
+  ), [before]);
+  await press('Escape');
+  await ada.until('the list is closed', () => !document.querySelector('#people')?.offsetParent);
+
+  await press('v');
+  await bob.until("ada's camera is off", () => window.chappe.room.remoteParticipants.get('ada').getTrackPublication('camera').isMuted);
+  await press('v');
+  await bob.seesAndHears('ada');
+
+  await ada.click('#toggle-settings');
+  const other = await ada.until('another microphone can be chosen', () => {
+    const select = document.querySelector('#device-audioinput');
+    return [...select?.options ?? []].map((option) => option.value).find((value) => value !== select.value && value !== 'default');
+  });
+  await ada.page.select('#device-audioinput', other);
+  await ada.until('it is the one that is sent', (id) => (
+    window.chappe.room.localParticipant.getTrackPublication('microphone').track.mediaStreamTrack.getSettings().deviceId === id
+  ), [other]);
+  await bob.seesAndHears('ada');
+  await ada.close();
+  await bob.close();
+});
+
 test('everything has its place: panels, a shared screen, a phone of 320 pixels, dark', { timeout: 180_000 }, async () => {
   const people = [];
   for (const name of ['ada', 'bob', 'cleo']) people.push(await (await Person.open(context.chrome, context.server, 'places', name)).joined());
@@ -80,7 +121,7 @@ test('everything has its place: panels, a shared screen, a phone of 320 pixels, 
     const wrong = await ada.evaluate(misplaced);
     if (wrong.length > 0) throw new Error(wrong.join('; '));
     return true;
-  }, { timeout: 5000 });
+  }, { timeout: 15_000 });
   await placed('three people');
   for (const panel of ['chat', 'people', 'stats', 'settings']) {
     await ada.click(`#toggle-${panel}`);
@@ -96,7 +137,7 @@ test('everything has its place: panels, a shared screen, a phone of 320 pixels, 
       const areas = await ada.evaluate(() => [...document.querySelectorAll('.tile')].map((tile) => tile.clientWidth * tile.clientHeight));
       assert.ok(areas[0] > 2 * Math.max(...areas.slice(1)), `areas: ${areas}`);
       return true;
-    }, { timeout: 5000 });
+    }, { timeout: 15_000 });
   }
   await bob.click('#screen');
   await ada.until('the screen is gone', () => !document.querySelector('[data-source=screen_share]'));

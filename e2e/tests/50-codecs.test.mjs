@@ -8,6 +8,16 @@ import { meeting } from '../lib/fixture.mjs';
 
 const context = meeting({ browsers: ['chrome', 'firefox'] });
 
+test('the browsers have the codecs that the tests below need', { timeout: 60_000 }, async () => {
+  for (const [kind, codecs] of [['chrome', ['VP8', 'VP9', 'AV1', 'H264']], ['firefox', ['VP8', 'VP9', 'AV1']]]) {
+    const person = await Person.open(context[kind], context.server, 'codecs', kind, { camera: '0', mic: '0' });
+    const missing = await person.evaluate((wanted) => wanted.filter((codec) => (
+      !RTCRtpReceiver.getCapabilities('video').codecs.some((one) => one.mimeType.toLowerCase() === `video/${codec}`.toLowerCase()))), codecs);
+    assert.deepEqual(missing, [], `this ${kind} is built without ${missing.join(', ')}: install the one of Debian (chromium, firefox-esr)`);
+    await person.close();
+  }
+});
+
 // Two Chromium and a Firefox: everybody publishes what it can encode, everybody decodes it.
 for (const codec of ['vp8', 'vp9', 'av1']) {
   test(`${codec} among two Chromium and a Firefox`, { timeout: 180_000 }, async () => {

@@ -28,6 +28,13 @@ async function joinByForm(room, name) {
   return person;
 }
 
+test('the start says where the page is for others, and that this is for development only', () => {
+  const said = context.server.log;
+  assert.match(said, new RegExp(`On your network +https://${context.server.address.replaceAll('.', '\\.')}:${context.server.port}/`));
+  assert.match(said, /DEVELOPMENT MODE: whoever opens the page gets a token/);
+  assert.match(said, /API key \S+, secret \S{32,}/);
+});
+
 test('two people join by the form over https, with cameras and without tokens of their own', { timeout: 120_000 }, async () => {
   const ada = await joinByForm('lan', 'ada');
   const where = await ada.evaluate(() => ({ protocol: location.protocol, host: location.hostname, secure: isSecureContext }));
