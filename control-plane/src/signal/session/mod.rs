@@ -222,7 +222,16 @@ pub struct Session {
     /// What was wanted last of each track, told again after a resume.
     demands: HashMap<String, Message>,
     /// The client asked to be cut off when it resumes (a simulated failure).
-    cut_on_resume: bool,
+    cut_on_resume: Option<CutOnResume>,
+}
+
+/// When a simulated failure cuts the WebSocket of a client that comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CutOnResume {
+    /// The client gets nothing at all.
+    BeforeMessages,
+    /// The client got what says that it is back.
+    AfterMessages,
 }
 
 /// Messages kept for a client whose WebSocket is away, at most.
@@ -273,7 +282,7 @@ impl Session {
             missed: Vec::new(),
             known: BTreeMap::new(),
             demands: HashMap::new(),
-            cut_on_resume: false,
+            cut_on_resume: None,
         }
     }
 

@@ -7,7 +7,7 @@ use livekit_protocol::{
     signal_request::Message as Request, signal_response::Message,
 };
 
-use super::{RoomCommand, Session, subscribe::Settings};
+use super::{CutOnResume, RoomCommand, Session, subscribe::Settings};
 use crate::room::{PeerRole, ProfileUpdate, RequestError, TrackSid};
 
 /// Simulated speech lasts this long at most.
@@ -233,9 +233,12 @@ impl Session {
                 };
                 self.cap_downlink(cap);
             }
-            Scenario::DisconnectSignalOnResume(_)
-            | Scenario::DisconnectSignalOnResumeNoMessages(_) => {
-                self.cut_on_resume = true;
+            Scenario::DisconnectSignalOnResume(_) => {
+                self.cut_on_resume = Some(CutOnResume::AfterMessages);
+                self.close_signal();
+            }
+            Scenario::DisconnectSignalOnResumeNoMessages(_) => {
+                self.cut_on_resume = Some(CutOnResume::BeforeMessages);
                 self.close_signal();
             }
         }

@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Session, SessionConfig, SessionFacts, deadline::Deadline, peer::Peer, publish::Publications,
-    subscribe::Subscriptions, welcome::server_info,
+    CutOnResume, Session, SessionConfig, SessionFacts, deadline::Deadline, peer::Peer,
+    publish::Publications, subscribe::Subscriptions, welcome::server_info,
 };
 use crate::{
     room::{PeerRole, Resumed},
@@ -124,7 +124,8 @@ impl Session {
     fn attach(&mut self, resumed: Resumed, now: Instant) {
         self.attached = true;
         self.facts.permissions = resumed.permissions;
-        if std::mem::take(&mut self.cut_on_resume) {
+        let cut = self.cut_on_resume.take();
+        if cut == Some(CutOnResume::BeforeMessages) {
             self.close_signal();
             return;
         }
@@ -141,6 +142,11 @@ impl Session {
         everybody.push(resumed.participant);
         self.send_participants(everybody);
         self.send(Message::RoomUpdate(proto::RoomUpdate { room: Some(resumed.room) }));
+        if cut == Some(CutOnResume::AfterMessages) {
+            // What was missed meanwhile waits for the resume that lasts.
+            self.close_signal();
+            return;
+        }
         for message in std::mem::take(&mut self.missed) {
             self.send(message);
         }

@@ -2,6 +2,7 @@
 
 pub(in crate::signal) mod client;
 mod random;
+mod simulate;
 mod token;
 mod world;
 
@@ -475,16 +476,6 @@ fn requests_are_answered() {
             expect: "pong_resp",
         },
         Case {
-            name: "data track",
-            request: Request::PublishDataTrackRequest(proto::PublishDataTrackRequest::default()),
-            expect: "request_response",
-        },
-        Case {
-            name: "data blob",
-            request: Request::StoreDataBlobRequest(proto::StoreDataBlobRequest::default()),
-            expect: "request_response",
-        },
-        Case {
             name: "metadata",
             request: Request::UpdateMetadata(proto::UpdateParticipantMetadata::default()),
             expect: "request_response",
@@ -509,6 +500,69 @@ fn requests_are_answered() {
         world.request(case.request);
         world.settle();
         assert_eq!(world.kinds(), [case.expect], "{}", case.name);
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_said_to_be_so() {
+    use proto::request_response::{Reason, Request as Subject};
+    struct Case {
+        request: Request,
+        id: u32,
+        what: &'static str,
+        subject: Option<Subject>,
+    }
+    let publish = proto::PublishDataTrackRequest { name: "d".into(), ..Default::default() };
+    let unpublish = proto::UnpublishDataTrackRequest { pub_handle: 3 };
+    let store = proto::StoreDataBlobRequest { request_id: 8, ..Default::default() };
+    let fetch = proto::GetDataBlobRequest { request_id: 9, ..Default::default() };
+    let cases = [
+        Case {
+            request: Request::PublishDataTrackRequest(publish.clone()),
+            id: 0,
+            what: "data tracks",
+            subject: Some(Subject::PublishDataTrack(publish)),
+        },
+        Case {
+            request: Request::UnpublishDataTrackRequest(unpublish),
+            id: 0,
+            what: "data tracks",
+            subject: Some(Subject::UnpublishDataTrack(unpublish)),
+        },
+        Case {
+            request: Request::UpdateDataSubscription(proto::UpdateDataSubscription::default()),
+            id: 0,
+            what: "data tracks",
+            subject: None,
+        },
+        Case {
+            request: Request::StoreDataBlobRequest(store),
+            id: 8,
+            what: "data blobs",
+            subject: None,
+        },
+        Case {
+            request: Request::GetDataBlobRequest(fetch),
+            id: 9,
+            what: "data blobs",
+            subject: None,
+        },
+    ];
+    for case in cases {
+        let mut world = World::single();
+        world.inbox.clear();
+        let name = format!("{:?}", case.request);
+        world.request(case.request);
+        world.settle();
+        let [Response::RequestResponse(response)] = &world.inbox[..] else {
+            panic!("{name}: {:?}", world.kinds());
+        };
+        assert_eq!(response.reason(), Reason::UnsupportedType, "{name}");
+        assert_eq!(response.request_id, case.id, "{name}");
+        let text = format!("{} are not supported by this server", case.what);
+        assert_eq!(response.message, text, "{name}");
+        assert_eq!(response.request, case.subject, "{name}");
+        assert!(!world.ended, "{name}");
     }
 }
 
