@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    link::LinkPlan,
+    link::{Jitter, LinkPlan, Loss},
     media::{FrameSource, MediaReceiver, MediaSender, Schedule, Source},
+    str0m,
     tcp::{Load, TcpReceiver, TcpSender},
     world::{Flow, Record, World},
 };
@@ -25,7 +26,7 @@ pub enum Goal {
     Use(f64),
     /// Jain's index while all flows are there.
     Fair(f64),
-    /// Of the share that TCP and media would have each.
+    /// Of the fair share that all flows, TCP and media, would have each.
     ShareWithTcp(f64),
     /// The estimate never asks for less than the encoder's minimum.
     AboveMinimum,
@@ -68,6 +69,8 @@ pub struct Case {
     pub flows: Vec<FlowPlan>,
     /// What it must reach.
     pub goal: Goal,
+    /// Deviation of every path's delay, in milliseconds.
+    pub jitter_ms: f64,
 }
 
 const FOLLOW: Goal = Goal::Follow { utilisation: 0.85, p95_queue_ms: 80.0, loss: 0.005 };
@@ -77,7 +80,7 @@ const QUEUE: Duration = Duration::from_millis(300);
 
 fn link(queue: Duration, rates: &[(u32, f64)]) -> LinkPlan {
     let rates = rates.iter().map(|(at, mbps)| (SECOND * *at, (mbps * 1e6) as u64)).collect();
-    LinkPlan { rates, queue }
+    LinkPlan { rates, queue, loss: Loss::None }
 }
 
 fn media(start: u32) -> FlowPlan {
@@ -108,6 +111,7 @@ pub fn all() -> Vec<Case> {
         links: vec![link(Duration::from_millis(queue_ms), &[(0, 2.0)])],
         flows: vec![media(5), tcp(Load::Long(Duration::ZERO))],
         goal,
+        jitter_ms: Jitter::DEVIATION_MS,
     };
     let mut short_tcp = vec![media(0), media(0)];
     short_tcp.extend((0..10).map(|_| tcp(Load::Short(SECOND * 10))));
@@ -118,6 +122,7 @@ pub fn all() -> Vec<Case> {
             links: vec![link(QUEUE, &[(0, 1.0), (40, 2.5), (60, 0.6), (80, 1.0)])],
             flows: vec![media(0)],
             goal: FOLLOW,
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         Case {
             name: "5.2",
@@ -125,6 +130,7 @@ pub fn all() -> Vec<Case> {
             links: vec![link(QUEUE, &[(0, 4.0), (25, 2.0), (50, 3.5), (75, 1.0), (100, 2.0)])],
             flows: vec![media(0), media(0)],
             goal: FOLLOW,
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         Case {
             name: "5.3",
@@ -135,6 +141,7 @@ pub fn all() -> Vec<Case> {
             ],
             flows: both_ways.to_vec(),
             goal: Goal::Use(0.75),
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         Case {
             name: "5.4",
@@ -142,6 +149,7 @@ pub fn all() -> Vec<Case> {
             links: vec![link(QUEUE, &[(0, 3.5)])],
             flows: vec![media(0), media(20), media(40)],
             goal: Goal::Fair(0.9),
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         Case {
             name: "5.5",
@@ -151,6 +159,7 @@ pub fn all() -> Vec<Case> {
                 .map(|(start, ms)| with_delay(media(start), ms))
                 .to_vec(),
             goal: Goal::Fair(0.8),
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         against_tcp("5.6", 300, Goal::ShareWithTcp(0.25)),
         against_tcp("5.6b", 1_000, Goal::AboveMinimum),
@@ -159,7 +168,8 @@ pub fn all() -> Vec<Case> {
             length: SECOND * 300,
             links: vec![link(QUEUE, &[(0, 2.0)])],
             flows: short_tcp,
-            goal: Goal::ShareWithTcp(0.5),
+            goal: Goal::Use(0.5),
+            jitter_ms: Jitter::DEVIATION_MS,
         },
         Case {
             name: "5.8",
@@ -167,8 +177,55 @@ pub fn all() -> Vec<Case> {
             links: vec![link(QUEUE, &[(0, 3.5)])],
             flows: vec![media(0), paused, media(0)],
             goal: Goal::Resume(0.8),
+            jitter_ms: Jitter::DEVIATION_MS,
         },
     ]
+}
+
+/// The axes of RFC 8868 (section 4), one at a time around one flow over 2 Mb/s for a minute, whose other parameters are
+/// the defaults.
+pub fn sweep() -> Vec<Case> {
+    let case = |name| Case {
+        name,
+        length: SECOND * 60,
+        links: vec![link(QUEUE, &[(0, 2.0)])],
+        flows: vec![media(0)],
+        goal: Goal::Use(0.0),
+        jitter_ms: Jitter::DEVIATION_MS,
+    };
+    let mut cases = Vec::new();
+    for (name, ms) in
+        [("delay 0 ms", 0), ("delay 50 ms", 50), ("delay 150 ms", 150), ("delay 300 ms", 300)]
+    {
+        cases.push(Case { flows: vec![with_delay(media(0), ms)], ..case(name) });
+    }
+    let bursts = Loss::Bursts { enter: 0.01, leave: 0.2 };
+    for (name, loss) in [
+        ("loss 1 %", Loss::Random(0.01)),
+        ("loss 5 %", Loss::Random(0.05)),
+        ("loss 10 %", Loss::Random(0.1)),
+        ("loss 20 %", Loss::Random(0.2)),
+        ("loss 5 % in bursts of 5", bursts),
+    ] {
+        let mut lossy = case(name);
+        lossy.links[0].loss = loss;
+        cases.push(lossy);
+    }
+    for (name, ms) in [
+        ("queue 70 ms", 70),
+        ("queue 500 ms", 500),
+        ("queue 1,000 ms", 1_000),
+        ("queue 2,000 ms", 2_000),
+    ] {
+        let mut queued = case(name);
+        queued.links[0].queue = Duration::from_millis(ms);
+        cases.push(queued);
+    }
+    for (name, jitter_ms) in [("jitter 0 ms", 0.0), ("jitter 10 ms", 10.0), ("jitter 20 ms", 20.0)]
+    {
+        cases.push(Case { jitter_ms, ..case(name) });
+    }
+    cases
 }
 
 /// Which stack sends the media.
@@ -176,6 +233,18 @@ pub fn all() -> Vec<Case> {
 pub enum Stack {
     /// The shipped estimator and pacer.
     Chappe,
+    /// str0m's, in a whole peer connection.
+    Str0m,
+}
+
+impl Stack {
+    /// For tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chappe => "chappe",
+            Self::Str0m => "str0m",
+        }
+    }
 }
 
 impl Case {
@@ -185,24 +254,29 @@ impl Case {
         let start = Instant::now();
         let flows = self.flows.iter().zip(0u64..).map(|(plan, index)| {
             let seed = seed * 100 + index;
-            let (name, sender, receiver): (_, Box<dyn super::world::Endpoint>, Box<_>) =
-                match &plan.traffic {
-                    Traffic::Tcp(load) => (
-                        format!("TCP {index}"),
-                        Box::new(TcpSender::new(seed, start, *load)),
-                        Box::new(TcpReceiver::default()) as Box<dyn super::world::Endpoint>,
-                    ),
-                    Traffic::Media(schedule) => {
-                        let frames = FrameSource::new(seed, start, schedule.clone(), source);
-                        match stack {
-                            Stack::Chappe => (
-                                format!("media {index}"),
-                                Box::new(MediaSender::new(start + schedule.start, frames)),
-                                Box::new(MediaReceiver::new(start)),
-                            ),
+            let (name, sender, receiver): (_, Box<dyn super::world::Endpoint>, Box<_>) = match &plan
+                .traffic
+            {
+                Traffic::Tcp(load) => (
+                    format!("TCP {index}"),
+                    Box::new(TcpSender::new(seed, start, *load)),
+                    Box::new(TcpReceiver::default()) as Box<dyn super::world::Endpoint>,
+                ),
+                Traffic::Media(schedule) => {
+                    let frames = FrameSource::new(seed, start, schedule.clone(), source);
+                    match stack {
+                        Stack::Chappe => (
+                            format!("media {index}"),
+                            Box::new(MediaSender::new(start + schedule.start, frames)),
+                            Box::new(MediaReceiver::new(start)),
+                        ),
+                        Stack::Str0m => {
+                            let (sender, receiver) = str0m::pair(start + schedule.start, frames);
+                            (format!("str0m {index}"), Box::new(sender), Box::new(receiver))
                         }
                     }
-                };
+                }
+            };
             Flow {
                 name,
                 sender,
@@ -212,6 +286,7 @@ impl Case {
                 delay: plan.delay,
             }
         });
-        World::new(start, self.links.clone(), flows.collect(), seed).run(self.length)
+        World::new(start, self.links.clone(), flows.collect(), self.jitter_ms, seed)
+            .run(self.length)
     }
 }

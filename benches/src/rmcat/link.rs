@@ -4,6 +4,23 @@ use std::{collections::VecDeque, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
+/// What a link loses beside what its queue drops.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    /// Nothing.
+    None,
+    /// Each packet with this probability.
+    Random(f64),
+    /// Gilbert and Elliott: everything in the bad state, which is entered and left with these probabilities at each
+    /// packet.
+    Bursts {
+        /// From good to bad.
+        enter: f64,
+        /// From bad to good.
+        leave: f64,
+    },
+}
+
 /// How a bottleneck behaves.
 #[derive(Clone, Debug)]
 pub struct LinkPlan {
@@ -11,6 +28,8 @@ pub struct LinkPlan {
     pub rates: Vec<(Duration, u64)>,
     /// What the queue holds, as time at the present rate.
     pub queue: Duration,
+    /// Lost before the queue.
+    pub loss: Loss,
 }
 
 impl LinkPlan {
@@ -40,6 +59,8 @@ pub struct Link {
     queued: u64,
     /// When the last packet has left.
     free_at: Duration,
+    random: SmallRng,
+    bad: bool,
 }
 
 /// A packet that was not dropped.
@@ -52,13 +73,36 @@ pub struct Passage {
 }
 
 impl Link {
-    /// An idle bottleneck.
-    pub fn new(plan: LinkPlan) -> Self {
-        Self { plan, queue: VecDeque::new(), queued: 0, free_at: Duration::ZERO }
+    /// An idle bottleneck; what it loses repeats itself for a seed.
+    pub fn new(plan: LinkPlan, seed: u64) -> Self {
+        let random = SmallRng::seed_from_u64(seed);
+        Self {
+            plan,
+            queue: VecDeque::new(),
+            queued: 0,
+            free_at: Duration::ZERO,
+            random,
+            bad: false,
+        }
     }
 
-    /// A packet of `size` bytes comes; `None`: the queue is full.
+    fn loses(&mut self) -> bool {
+        match self.plan.loss {
+            Loss::None => false,
+            Loss::Random(share) => self.random.random::<f64>() < share,
+            Loss::Bursts { enter, leave } => {
+                let turn = if self.bad { leave } else { enter };
+                self.bad ^= self.random.random::<f64>() < turn;
+                self.bad
+            }
+        }
+    }
+
+    /// A packet of `size` bytes comes; `None`: it is lost, or the queue is full.
     pub fn enqueue(&mut self, now: Duration, size: u32) -> Option<Passage> {
+        if self.loses() {
+            return None;
+        }
         while let Some((left_at, size)) = self.queue.front().copied()
             && left_at <= now
         {
@@ -100,17 +144,19 @@ impl Link {
 #[derive(Debug)]
 pub struct Jitter {
     random: SmallRng,
+    deviation_ms: f64,
     last: Duration,
 }
 
 impl Jitter {
-    const DEVIATION_MS: f64 = 5.0;
+    /// The standard deviation of the cases.
+    pub const DEVIATION_MS: f64 = 5.0;
     /// Three deviations to each side: 30 ms from the least to the most.
     const CUT: f64 = 3.0;
 
     /// Repeats itself for a seed.
-    pub fn new(seed: u64) -> Self {
-        Self { random: SmallRng::seed_from_u64(seed), last: Duration::ZERO }
+    pub fn new(seed: u64, deviation_ms: f64) -> Self {
+        Self { random: SmallRng::seed_from_u64(seed), deviation_ms, last: Duration::ZERO }
     }
 
     /// When a packet that left at `at` arrives over a path of `delay`, which is the mean.
@@ -118,7 +164,7 @@ impl Jitter {
         let deviation = loop {
             let sample = gaussian(&mut self.random);
             if sample.abs() <= Self::CUT {
-                break sample * Self::DEVIATION_MS;
+                break sample * self.deviation_ms;
             }
         };
         let delay_ms = (delay.as_secs_f64() * 1e3 + deviation).max(0.0);
@@ -144,8 +190,9 @@ mod tests {
         let plan = LinkPlan {
             rates: vec![(Duration::ZERO, 1_000_000), (MS * 100, 500_000)],
             queue: MS * 50,
+            loss: Loss::None,
         };
-        let mut link = Link::new(plan);
+        let mut link = Link::new(plan, 1);
         // 1,000 bytes take 8 ms; 50 ms hold six of them.
         let waited: Vec<_> = (0..8)
             .map(|_| link.enqueue(Duration::ZERO, 1_000).map(|passage| passage.waited))
@@ -159,12 +206,28 @@ mod tests {
 
     #[test]
     fn jitter_is_bounded_and_keeps_the_order() {
-        let mut jitter = Jitter::new(7);
+        let mut jitter = Jitter::new(7, Jitter::DEVIATION_MS);
         let mut last = Duration::ZERO;
         for n in 0..10_000 {
             let at = jitter.arrival(MS * n, MS * 50);
             assert!(at >= last && at <= MS * (n + 65), "{at:?}");
             last = at;
+        }
+    }
+
+    #[test]
+    fn losses_have_the_share_and_the_length_that_were_asked_for() {
+        let bursts = Loss::Bursts { enter: 0.1, leave: 0.25 };
+        for (loss, share, mean) in [(Loss::Random(0.1), 0.1, 1.1), (bursts, 0.286, 4.0)] {
+            let plan =
+                LinkPlan { rates: vec![(Duration::ZERO, 1_000_000_000)], queue: MS * 50, loss };
+            let mut link = Link::new(plan, 3);
+            let lost: Vec<_> =
+                (0..100_000).map(|n| link.enqueue(MS * n, 1_000).is_none()).collect();
+            let count = lost.iter().filter(|lost| **lost).count() as f64;
+            let runs = lost.windows(2).filter(|pair| !pair[0] && pair[1]).count() as f64;
+            assert!((count / 1e5 - share).abs() < 0.01, "{loss:?}: {count}");
+            assert!((count / runs - mean).abs() < 0.2, "{loss:?}: {}", count / runs);
         }
     }
 }

@@ -89,6 +89,11 @@ impl FrameSource {
         self.chosen
     }
 
+    /// The rate of the layer above, if there is one.
+    pub fn next_layer(&self) -> Option<u64> {
+        self.layers.iter().copied().find(|layer| Some(*layer) > self.chosen)
+    }
+
     /// When the next frame comes.
     pub fn next_frame(&self) -> Instant {
         self.encoder.next_frame()

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod link;
 pub mod media;
 pub mod plot;
+pub mod str0m;
 pub mod tcp;
 pub mod world;
 

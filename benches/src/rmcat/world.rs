@@ -164,15 +164,26 @@ pub struct World {
 
 impl World {
     /// `start` is where the endpoints' clock begins.
-    pub fn new(start: Instant, links: Vec<LinkPlan>, flows: Vec<Flow>, seed: u64) -> Self {
+    /// `jitter_ms` is the deviation of every path's delay.
+    pub fn new(
+        start: Instant,
+        links: Vec<LinkPlan>,
+        flows: Vec<Flow>,
+        jitter_ms: f64,
+        seed: u64,
+    ) -> Self {
         let count = flows.len();
         let record = |flow: &Flow| Record { name: flow.name.clone(), ..Record::default() };
         Self {
             start,
-            links: links.into_iter().map(Link::new).collect(),
+            links: links
+                .into_iter()
+                .zip(0u64..)
+                .map(|(plan, n)| Link::new(plan, seed * 10 + n))
+                .collect(),
             records: flows.iter().map(record).collect(),
             jitters: (0..count as u64)
-                .map(|n| [0, 1].map(|side| Jitter::new(seed * 1_000 + n * 2 + side)))
+                .map(|n| [0, 1].map(|side| Jitter::new(seed * 1_000 + n * 2 + side, jitter_ms)))
                 .collect(),
             flows,
             events: BinaryHeap::new(),
@@ -212,6 +223,10 @@ impl World {
                 }
             }
             self.turn(flow, side, at);
+        }
+        while sampled + Record::BIN <= until {
+            self.sample(sampled);
+            sampled += Record::BIN;
         }
         self.records
     }
