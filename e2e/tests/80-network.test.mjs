@@ -7,6 +7,7 @@ import { Person } from '../lib/browser.mjs';
 import { meeting } from '../lib/fixture.mjs';
 import { blockUdp, onlyIpv6, stunServer, Translated } from '../lib/network.mjs';
 import { Server, SplitServer } from '../lib/server.mjs';
+import { until } from '../lib/until.mjs';
 
 /** Runs in the page: the candidate pair that brings the video of `identity`. */
 async function pathOf(identity) {
@@ -48,6 +49,19 @@ describe('UDP is blocked', () => {
       await bob.close();
     });
   }
+});
+
+describe('UDP works, and a client asks to leave it', () => {
+  const context = meeting();
+  test('it joins anew, over ICE-TCP', { timeout: 120_000 }, async () => {
+    const { ada, bob } = await two(context, 'forced');
+    assert.equal((await bob.evaluate(pathOf, 'ada')).local.protocol, 'udp');
+    await bob.evaluate(() => window.chappe.room.simulateScenario('force-tcp'));
+    await until('bob gets ada over TCP', async () => (await bob.evaluate(pathOf, 'ada')).local.protocol === 'tcp');
+    await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+    await ada.close();
+    await bob.close();
+  });
 });
 
 describe('the server is behind 1:1 NAT', () => {

@@ -398,6 +398,7 @@ impl RoomActor {
             Change::SubscriptionPermission(audience) => state.set_audience(&sid, audience),
             Change::LocalAudio(update) => state.update_local_audio(&sid, update),
             Change::LocalVideo(update) => state.update_local_video(&sid, update),
+            Change::ForceTcp(forced) => state.force_tcp(&sid, forced),
             Change::Permissions(permissions) => state.set_permissions(&sid, permissions, now),
             Change::Remove => {
                 let reason = DisconnectReason::ParticipantRemoved;

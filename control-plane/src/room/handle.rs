@@ -40,6 +40,7 @@ pub(super) enum Change {
     SubscriptionPermission(proto::SubscriptionPermission),
     LocalAudio(proto::UpdateLocalAudioTrack),
     LocalVideo(proto::UpdateLocalVideoTrack),
+    ForceTcp(bool),
     Permissions(Permissions),
     Remove,
 }
@@ -349,6 +350,11 @@ impl RoomHandle {
         update: proto::UpdateLocalVideoTrack,
     ) -> Result<(), RequestError> {
         self.change_own(sid, Change::LocalVideo(update)).await
+    }
+
+    /// The participant wants its media over ICE-TCP, also when it joins anew soon; or over any path again.
+    pub async fn force_tcp(&self, sid: &ParticipantSid, forced: bool) -> Result<(), RequestError> {
+        self.change_own(sid, Change::ForceTcp(forced)).await
     }
 
     /// The participant is gone, peers and tracks with it. Its session hears nothing more. Not heard where a resume gave

@@ -108,6 +108,8 @@ pub struct Joined {
     pub participant: proto::ParticipantInfo,
     /// The others, tracks included.
     pub others: Vec<proto::ParticipantInfo>,
+    /// Its identity was here lately and asked for ICE-TCP.
+    pub force_tcp: bool,
 }
 
 /// Answer to a resume: the PeerConnections live on.

@@ -329,6 +329,7 @@ async fn execute(room: RoomHandle, sid: ParticipantSid, command: RoomCommand) ->
         RoomCommand::UpdateLocalVideoTrack(update) => {
             room.update_local_video_track(&sid, update).await
         }
+        RoomCommand::ForceTcp(forced) => room.force_tcp(&sid, forced).await,
     };
     Some(Reply::Done { command: again, outcome })
 }

@@ -72,6 +72,9 @@ pub(super) enum Effect {
     End,
 }
 
+/// Identities that are remembered for ICE-TCP, at most.
+const MAX_FORCED_TCP: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct RoomState {
     sid: String,
@@ -82,6 +85,8 @@ pub(super) struct RoomState {
     by_identity: HashMap<String, ParticipantSid>,
     /// Who left lately, for those that resume.
     departed: VecDeque<(Instant, proto::ParticipantInfo)>,
+    /// Identities of those who left lately and had asked for ICE-TCP: clients join anew to change over.
+    forced_tcp: VecDeque<(Instant, String)>,
     /// Nobody is here: the room ends then.
     end_at: Option<Instant>,
     /// Counts changed: told then.
@@ -106,6 +111,7 @@ impl RoomState {
             participants: BTreeMap::new(),
             by_identity: HashMap::new(),
             departed: VecDeque::new(),
+            forced_tcp: VecDeque::new(),
             end_at,
             counts_due: None,
             waiting: news::Waiting::new(now.mono),
@@ -193,6 +199,9 @@ impl RoomState {
         if max > 0 && others >= max as usize {
             return Err(JoinError::RoomFull(max));
         }
+        let lately = self.forced_tcp.iter().any(|(_, identity)| *identity == request.identity);
+        let before = older.as_ref().and_then(|older| self.participants.get(older));
+        let force_tcp = lately || before.is_some_and(|before| before.force_tcp);
         if let Some(older) = older {
             self.expel(
                 &older,
@@ -204,6 +213,7 @@ impl RoomState {
         let order = self.participants.values().map(|other| other.order + 1).max().unwrap_or(0);
         let mut participant = Participant::new(request, now.unix_ms, order);
         participant.connect_by = Some(now.mono + CONNECT_WITHIN);
+        participant.force_tcp = force_tcp;
         let sid = participant.sid.clone();
         self.by_identity.insert(participant.identity.clone(), sid.clone());
         self.participants.insert(sid.clone(), participant);
@@ -214,7 +224,21 @@ impl RoomState {
         self.tell_qualities(&sid);
         self.counts_changed(now);
         let participant = self.participants.get(&sid).map(Participant::info).unwrap_or_default();
-        Ok(Joined { room: self.info(), participant, others: self.others_of(&sid), sid })
+        let others = self.others_of(&sid);
+        Ok(Joined { room: self.info(), participant, others, sid, force_tcp })
+    }
+
+    /// The participant asked for ICE-TCP, or for any path again.
+    pub(super) fn force_tcp(
+        &mut self,
+        sid: &ParticipantSid,
+        forced: bool,
+    ) -> Result<(), RequestError> {
+        let missing = || RequestError::NotFound(format!("participant {sid}"));
+        let participant = self.participants.get_mut(sid).ok_or_else(missing)?;
+        participant.force_tcp = forced;
+        self.forced_tcp.retain(|(_, identity)| *identity != participant.identity);
+        Ok(())
     }
 
     /// A client is back with its PeerConnections. The peers are filled in by the caller.
@@ -293,6 +317,12 @@ impl RoomState {
                 self.tell_at_once(sid, info.clone());
             }
             self.departed.push_back((now.mono, info));
+        }
+        if gone.force_tcp {
+            self.forced_tcp.push_back((now.mono, gone.identity.clone()));
+            if self.forced_tcp.len() > MAX_FORCED_TCP {
+                self.forced_tcp.pop_front();
+            }
         }
         self.speaking.remove(sid);
         for track in gone.tracks.values() {
@@ -453,6 +483,9 @@ impl RoomState {
         }
         while self.departed.front().is_some_and(|(at, _)| now.mono - *at > 2 * RESUME_WITHIN) {
             self.departed.pop_front();
+        }
+        while self.forced_tcp.front().is_some_and(|(at, _)| now.mono - *at > 2 * RESUME_WITHIN) {
+            self.forced_tcp.pop_front();
         }
         if due(self.end_at) {
             self.end_at = None;

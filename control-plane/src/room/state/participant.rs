@@ -65,6 +65,9 @@ pub(super) struct Participant {
     /// A signal session is there.
     #[serde(skip)]
     pub(super) attached: bool,
+    /// Asked for ICE-TCP.
+    #[serde(skip)]
+    pub(super) force_tcp: bool,
     /// Media has to be connected by then.
     #[serde(skip)]
     pub(super) connect_by: Option<Instant>,
@@ -101,6 +104,7 @@ impl Participant {
             audience: None,
             taken: BTreeMap::new(),
             attached: true,
+            force_tcp: false,
             connect_by: None,
             resume_by: None,
             end_by: None,

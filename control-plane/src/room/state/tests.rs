@@ -316,6 +316,36 @@ fn deadlines_of_people_and_rooms() {
 }
 
 #[test]
+fn who_asked_for_tcp_gets_it_when_it_joins_anew() {
+    let mut room = room();
+    let forced = |room: &mut RoomState, identity: &str, now| {
+        let joined = room.join(request(identity), now).unwrap();
+        drain(room);
+        (joined.sid, joined.force_tcp)
+    };
+    let (first, fresh) = forced(&mut room, "anna", at(0));
+    assert!(!fresh);
+    room.force_tcp(&first, true).unwrap();
+    let (second, evicting) = forced(&mut room, "anna", at(1));
+    room.leave(&second, proto::DisconnectReason::ClientInitiated, at(2));
+    let (third, after) = forced(&mut room, "anna", at(3));
+    assert_eq!((evicting, after), (true, true));
+    assert!(!forced(&mut room, "ben", at(3)).1, "others as ever");
+    room.force_tcp(&third, false).unwrap();
+    room.leave(&third, proto::DisconnectReason::ClientInitiated, at(4));
+    assert!(!forced(&mut room, "anna", at(5)).1, "any path again");
+    // Nothing is kept for long, nor for many.
+    for n in 0..2 * MAX_FORCED_TCP {
+        let (sid, _) = forced(&mut room, &format!("p{n}"), at(6));
+        room.force_tcp(&sid, true).unwrap();
+        room.leave(&sid, proto::DisconnectReason::ClientInitiated, at(6));
+    }
+    assert_eq!(room.forced_tcp.len(), MAX_FORCED_TCP);
+    room.handle_timeout(at(600));
+    assert!(room.forced_tcp.is_empty());
+}
+
+#[test]
 fn signalling_may_be_away_for_a_while_if_media_lives() {
     let mut room = room();
     let (anna, ben) = (join(&mut room, "anna"), join(&mut room, "ben"));

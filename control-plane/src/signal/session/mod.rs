@@ -140,6 +140,7 @@ pub enum RoomCommand {
     SubscriptionPermission(proto::SubscriptionPermission),
     UpdateLocalAudioTrack(proto::UpdateLocalAudioTrack),
     UpdateLocalVideoTrack(proto::UpdateLocalVideoTrack),
+    ForceTcp(bool),
     SignalLost,
     Leave(proto::DisconnectReason),
 }
@@ -159,6 +160,7 @@ impl RoomCommand {
             Self::SubscriptionPermission(_) => "SubscriptionPermission",
             Self::UpdateLocalAudioTrack(_) => "UpdateLocalAudioTrack",
             Self::UpdateLocalVideoTrack(_) => "UpdateLocalVideoTrack",
+            Self::ForceTcp(_) => "ForceTcp",
             Self::SignalLost => "SignalLost",
             Self::Leave(_) => "Leave",
         }

@@ -217,11 +217,10 @@ impl Session {
             }
             Scenario::SwitchCandidateProtocol(protocol) => {
                 let force_tcp = protocol != proto::CandidateProtocol::Udp as i32;
-                self.uplink.force_tcp = force_tcp;
-                if let Some(downlink) = &mut self.downlink {
-                    downlink.force_tcp = force_tcp;
-                }
-                // The client restarts ICE when it resumes, and then finds the other candidates.
+                self.force_tcp(force_tcp);
+                // SDKs join anew by themselves; the room remembers it for them.
+                self.command(RoomCommand::ForceTcp(force_tcp));
+                // Others restart ICE when they resume, and then find the other candidates.
                 self.send(super::leave_message(DisconnectReason::UnknownReason, Action::Resume));
                 self.close_signal();
             }
@@ -241,6 +240,14 @@ impl Session {
                 self.cut_on_resume = Some(CutOnResume::BeforeMessages);
                 self.close_signal();
             }
+        }
+    }
+
+    /// From the next description on, the client is told of ICE-TCP candidates alone.
+    pub(super) fn force_tcp(&mut self, forced: bool) {
+        self.uplink.force_tcp = forced;
+        if let Some(downlink) = &mut self.downlink {
+            downlink.force_tcp = forced;
         }
     }
 

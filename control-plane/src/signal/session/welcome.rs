@@ -27,6 +27,7 @@ impl Session {
     /// The JoinResponse and what follows it at once.
     pub(super) fn welcome(&mut self, joined: Joined, now: Instant) {
         self.remember(&joined.others);
+        self.force_tcp(joined.force_tcp);
         let can_subscribe = self.facts.permissions.can_subscribe;
         let seconds =
             |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);

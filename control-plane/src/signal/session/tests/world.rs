@@ -117,6 +117,7 @@ impl World {
             room: proto::Room { sid: "RM_r".into(), name: "r".into(), ..Default::default() },
             participant: participant("PA_self", Vec::new()),
             others: vec![participant("PA_other", Vec::new())],
+            force_tcp: false,
         };
         let session = Session::join(facts(two_peers, now), SessionConfig::default(), joined, now);
         let mut world = Self {
