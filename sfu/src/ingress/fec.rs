@@ -30,12 +30,17 @@ struct Stream {
     highest: Seq16,
     /// The count of packets when its last one came.
     used: u64,
+    /// A repair packet named it.
+    protected: bool,
     /// By the low bits of their numbers.
     packets: Vec<Option<Vec<u8>>>,
 }
 
-/// Streams of one peer that are kept: simulcast of two videos. Beyond, the one that was silent for longest is forgotten.
+/// Streams of one peer that are kept: simulcast of two videos. Beyond, one more is kept where a repair packet names it
+/// and another was never named, or where another is silent.
 const MAX_STREAMS: usize = 8;
+/// A stream that was passed over by so many packets of its peer has to make room: seconds of its other streams.
+const SILENT: u64 = 1_024;
 /// Packets of each: more than a mask spans.
 const RING: usize = 128;
 /// Repair packets that wait for a packet to come. One that is needed comes within a few packets.
@@ -51,18 +56,8 @@ impl FecDecoder {
         extensions: &ExtensionMap,
     ) {
         let (ssrc, seq) = (packet.header.ssrc, packet.header.seq);
-        let known = self.streams.iter().position(|stream| stream.ssrc == ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.streams.len() >= MAX_STREAMS {
-                let silent = (0..self.streams.len()).min_by_key(|at| self.streams[*at].used);
-                if let Some(at) = silent {
-                    self.streams.swap_remove(at);
-                }
-            }
-            self.streams.push(Stream { ssrc, highest: seq, used: 0, packets: vec![None; RING] });
-            self.streams.len() - 1
-        });
         self.count += 1;
+        let Some(index) = self.place_of(ssrc, seq, false) else { return };
         let Some(stream) = self.streams.get_mut(index) else { return };
         stream.used = self.count;
         let ahead = seq.0.wrapping_sub(stream.highest.0);
@@ -90,6 +85,10 @@ impl FecDecoder {
         kept.extend_from_slice(payload);
         self.waiting.push_back(kept);
         if let Some(fec) = FlexFec::parse(payload) {
+            let index = self.place_of(fec.ssrc, fec.base, true);
+            if let Some(stream) = index.and_then(|index| self.streams.get_mut(index)) {
+                stream.protected = true;
+            }
             self.retry(fec.ssrc);
         } else {
             self.spare.extend(self.waiting.pop_back());
@@ -107,6 +106,31 @@ impl FecDecoder {
         if self.spare.len() < MAX_WAITING {
             self.spare.push(buffer);
         }
+    }
+
+    /// Where a stream is kept, from now on where it was not; `None` where all places are taken by streams with a better
+    /// claim: each taking the other's place with every packet would keep none of them whole.
+    fn place_of(&mut self, ssrc: Ssrc, seq: Seq16, protected: bool) -> Option<usize> {
+        if let Some(known) = self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+            return Some(known);
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            let count = self.count;
+            let claims =
+                |stream: &&Stream| count - stream.used < SILENT && (stream.protected || !protected);
+            let poor = self.streams.iter().filter(|stream| !claims(stream));
+            let out = poor.min_by_key(|stream| stream.used)?.ssrc;
+            self.streams.retain(|stream| stream.ssrc != out);
+        }
+        let packets = vec![None; RING];
+        self.streams.push(Stream {
+            ssrc,
+            highest: seq,
+            used: self.count,
+            protected: false,
+            packets,
+        });
+        Some(self.streams.len() - 1)
     }
 
     /// Uses what waits and now lacks one packet only; forgets what lacks none.
@@ -232,6 +256,34 @@ mod tests {
     }
 
     #[test]
+    fn more_streams_than_are_kept_do_not_take_each_others_places() {
+        let mut decoder = FecDecoder::default();
+        let lost = |n: u16| n % 10 == 7;
+        let mut back = 0;
+        for n in 0..200u16 {
+            // Three videos with three layers each; repair packets are for the last of them.
+            for ssrc in 0..9u32 {
+                if ssrc < 8 || !lost(n) {
+                    media(&mut decoder, &packet(ssrc, n, 50));
+                }
+            }
+            if lost(n) {
+                let pair = [packet(8, n - 1, 50), packet(8, n, 50)];
+                decoder.handle_repair(&protect(8, &pair));
+                back += recovered(&mut decoder).len();
+            }
+        }
+        assert_eq!(back, 19, "all but the one before the first repair packet");
+        let kept: Vec<_> = decoder.streams.iter().map(|stream| stream.ssrc.0).collect();
+        assert_eq!(kept.len(), MAX_STREAMS);
+        // Those that are silent make room.
+        for n in 0..2 * SILENT as u16 {
+            media(&mut decoder, &packet(100, n, 50));
+        }
+        assert!(decoder.streams.iter().any(|stream| stream.ssrc == Ssrc(100)));
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_comes() {
         let mut decoder = FecDecoder::default();
         for n in 0..2_000u16 {
@@ -243,6 +295,6 @@ mod tests {
         }
         assert!(decoder.streams.len() <= MAX_STREAMS && decoder.waiting.len() <= MAX_WAITING);
         assert!(decoder.spare.len() <= 3 * MAX_WAITING, "{}", decoder.spare.len());
-        assert!(decoder.streams.iter().any(|stream| stream.ssrc == Ssrc(1_999 % 50)), "the latest");
+        assert!(decoder.streams.iter().any(|stream| stream.ssrc == Ssrc(3)), "what is protected");
     }
 }

@@ -125,6 +125,16 @@ impl IngressStream {
         original: Seq16,
     ) -> Result<Placed, DropReason> {
         self.count_rtx(now, header);
+        self.handle_repaired(now, header, original)
+    }
+
+    /// Takes a packet that was lost and came back by other means: to receiver reports it stays lost.
+    pub(super) fn handle_repaired(
+        &mut self,
+        now: Instant,
+        header: &RtpHeader,
+        original: Seq16,
+    ) -> Result<Placed, DropReason> {
         let seq = self.seqs.peek(original);
         self.check(seq)?;
         self.seqs.commit(seq);

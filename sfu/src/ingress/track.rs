@@ -169,6 +169,27 @@ impl PublishedTrack {
         self.store(now, encoding, packet, payload, placed, extensions, codec, false)
     }
 
+    /// Takes a packet of an encoding's media SSRC that repair packets brought back.
+    pub fn handle_recovered(
+        &mut self,
+        now: Instant,
+        encoding: u8,
+        packet: &RtpPacket<'_>,
+        extensions: &ExtensionValues<'_>,
+        codecs: &CodecMap,
+    ) -> Result<Accepted, DropReason> {
+        let Some(PayloadMeaning::Media(codec)) = codecs.meaning(packet.header.pt) else {
+            return Err(DropReason::UnknownPayloadType);
+        };
+        self.check(encoding)?;
+        let slot = &mut self.encodings[usize::from(encoding)];
+        let stream = slot.stream.as_mut().filter(|stream| stream.ssrc() == packet.header.ssrc);
+        let Some(stream) = stream else { return Err(DropReason::OrphanRtx) };
+        let placed = stream.handle_repaired(now, &packet.header, packet.header.seq)?;
+        slot.counted.repaired += 1;
+        self.store(now, encoding, packet, packet.payload, placed, extensions, codec, false)
+    }
+
     /// Takes a packet from another cache, or one made here.
     pub fn handle_relayed(
         &mut self,

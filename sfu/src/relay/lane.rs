@@ -124,7 +124,7 @@ impl Lane {
     }
 
     /// How many messages wait.
-    #[cfg(fuzzing)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
         self.tables.len() + self.media.len() + self.data.len()
     }

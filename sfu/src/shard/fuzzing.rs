@@ -1,4 +1,4 @@
-//! What the fuzzer may do beside driving a shard by its inputs: stand in for DTLS and SCTP, and look at what waits.
+//! What the fuzzer and tests may do beside driving a shard by its inputs: stand in for DTLS and SCTP, and look at what waits.
 
 use std::time::Instant;
 

@@ -20,6 +20,17 @@ enum Place {
     Nowhere(Ssrc),
 }
 
+/// How a packet came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// Just now, from the wire.
+    Fresh,
+    /// From the wire, before its track was known.
+    Parked,
+    /// From repair packets.
+    Recovered,
+}
+
 impl Shard {
     /// An SRTP packet on a five-tuple of `key`.
     pub(super) fn handle_rtp(
@@ -35,7 +46,7 @@ impl Shard {
             return Err(DropReason::OverIngressBitrate);
         }
         let packet = datagram.get(..len).ok_or(DropReason::Malformed)?;
-        let outcome = self.ingest(key, packet, true);
+        let outcome = self.ingest(key, packet, Origin::Fresh);
         if let Ok(Place::Nowhere(ssrc)) = outcome {
             self.park(key, ssrc, packet);
         }
@@ -47,7 +58,7 @@ impl Shard {
     /// Takes packets that a publisher's repair packets brought back, as if they had come.
     fn take_recovered(&mut self, key: PeerKey) {
         while let Some(bytes) = self.peer_mut(key).and_then(|peer| peer.fec.poll_recovered()) {
-            match self.ingest(key, &bytes, false) {
+            match self.ingest(key, &bytes, Origin::Recovered) {
                 Ok(_) => self.counters.fec_recovered += 1,
                 Err(reason) => self.counters.drop(reason),
             }
@@ -71,7 +82,7 @@ impl Shard {
         loop {
             let Some(peer) = self.peer_mut(key) else { return };
             let Some(parked) = peer.binder.poll_replay() else { break };
-            match self.ingest(key, &parked.bytes, false) {
+            match self.ingest(key, &parked.bytes, Origin::Parked) {
                 Ok(Place::Track) => {}
                 Ok(Place::Nowhere(_)) => {
                     if let Some(peer) = self.peer_mut(key) {
@@ -84,21 +95,23 @@ impl Shard {
     }
 
     /// A decrypted packet: to its track's cache and into the next walk.
-    fn ingest(
-        &mut self,
-        key: PeerKey,
-        bytes: &[u8],
-        first_time: bool,
-    ) -> Result<Place, DropReason> {
+    fn ingest(&mut self, key: PeerKey, bytes: &[u8], origin: Origin) -> Result<Place, DropReason> {
         let now = self.now;
         let Self { peers, tracks, fanout, counters, timers, .. } = self;
         let peer = find_peer(peers, key).ok_or(DropReason::Closed)?;
         let packet = RtpPacket::parse(bytes).map_err(|_| DropReason::Malformed)?;
         let values = packet.extension_values(&peer.spec.receive_extensions);
         let header = packet.header;
-        if first_time && let Some(number) = values.transport_cc {
+        if origin == Origin::Fresh
+            && let Some(number) = values.transport_cc
+        {
             peer.twcc.record(now, header.ssrc, number);
             timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.twcc.poll_timeout());
+        }
+        // Repair packets too: to the sender's estimator, one that is left out is lost.
+        if origin == Origin::Fresh && peer.spec.ccfb && values.transport_cc.is_none() {
+            peer.ccfb.record(now, header.ssrc, header.seq);
+            timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.ccfb.poll_timeout());
         }
         if peer.spec.fec == Some(header.pt) {
             peer.fec.handle_repair(packet.payload);
@@ -106,25 +119,25 @@ impl Shard {
             return Ok(Place::Track);
         }
         let codecs = &peer.spec.codecs;
-        let by_stream = peer.spec.ccfb && values.transport_cc.is_none();
         let binding = match peer.binder.resolve(header.ssrc, header.pt, &values, codecs) {
             Ok(binding) => binding,
             Err(Unbound::Drop(reason)) => return Err(reason.into()),
             Err(Unbound::Park) => return Ok(Place::Nowhere(header.ssrc)),
         };
-        if first_time && by_stream {
-            peer.ccfb.record(now, header.ssrc, header.seq);
-            timers.set(Sleeper::Peer(key), Timer::TwccFeedback, peer.ccfb.poll_timeout());
-        }
         let route = peer.route_of(binding.slot).ok_or(DropReason::UnboundSsrc)?;
         let track =
             tracks.get_mut(route.0).and_then(Option::as_mut).ok_or(DropReason::UnboundSsrc)?;
         let Binding { encoding, role, .. } = binding;
-        if peer.spec.fec.is_some() && role == Role::Media {
+        // Repair packets protect video only: audio would push it out of what the decoder keeps.
+        let video = track.published.kind() == MediaKind::Video;
+        if peer.spec.fec.is_some() && role == Role::Media && video {
             peer.fec.handle_media(bytes, &packet, &peer.spec.receive_extensions);
         }
         let published = &mut track.published;
         let accepted = match role {
+            Role::Media if origin == Origin::Recovered => {
+                published.handle_recovered(now, encoding, &packet, &values, codecs)?
+            }
             Role::Media => published.handle_rtp(now, encoding, &packet, &values, codecs)?,
             Role::Rtx => published.handle_rtx(now, encoding, &packet, &values, codecs)?,
         };

@@ -16,7 +16,7 @@ mod config;
 mod congestion;
 mod data;
 mod fanout;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 mod fuzzing;
 mod index;
 mod media;
@@ -24,6 +24,8 @@ mod relay;
 mod report;
 mod rtcp;
 mod speakers;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod track;
 mod ufrag;

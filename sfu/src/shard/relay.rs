@@ -62,7 +62,7 @@ impl Relays {
     }
 
     /// Messages that wait for another shard.
-    #[cfg(fuzzing)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn waiting(&self, to: ShardId) -> usize {
         self.lanes.get(usize::from(to.0)).map_or(0, RelayLane::len)
     }

@@ -27,7 +27,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use ice::fuzz_check;
 #[cfg(fuzzing)]
 pub use sctp::fuzz_dcep;
@@ -303,8 +303,8 @@ impl Transport {
         self.sctp_params.is_some()
     }
 
-    /// For the fuzzer: as if DTLS had agreed on these keys, the same in both directions.
-    #[cfg(fuzzing)]
+    /// For the fuzzer and tests: as if DTLS had agreed on these keys, the same in both directions.
+    #[cfg(any(test, fuzzing))]
     pub fn fuzz_connect(&mut self, keys: &SrtpKeys) {
         let (Ok(egress), Ok(ingress)) = (SrtpEgress::new(keys), SrtpIngress::new(keys)) else {
             return;

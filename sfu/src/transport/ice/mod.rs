@@ -21,7 +21,7 @@ use self::stun::{BindingRequest, ParseError};
 use super::{DropReason, FiveTuple, IceCredentials};
 
 mod stun;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use stun::fuzz_check;
 #[cfg(test)]
 mod tests;

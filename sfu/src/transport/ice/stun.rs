@@ -224,8 +224,8 @@ fn push_attr(out: &mut Vec<u8>, kind: u16, len: usize, padded: &[u8]) {
     out.extend_from_slice(padded);
 }
 
-/// For the fuzzer: a check with these attributes, signed as its peer would.
-#[cfg(fuzzing)]
+/// For the fuzzer and tests: a check with these attributes, signed as its peer would.
+#[cfg(any(test, fuzzing))]
 pub fn fuzz_check(username: &str, pwd: &str, attributes: &[u8]) -> Vec<u8> {
     let mut out = [&BINDING_REQUEST[..], &[0, 0], &MAGIC, &[7; 12]].concat();
     let mut padded = username.as_bytes().to_vec();
