@@ -56,6 +56,8 @@ pub struct PublishedTrack {
     audio: AudioActivity,
     /// Format of the packet before, by the publisher's payload type: packets of one type come in runs.
     last_format: Option<(u8, FormatId)>,
+    #[cfg(test)]
+    measured: u64,
 }
 
 /// A packet that was taken: fetch it with [`PublishedTrack::packet`], where its encoding is demanded.
@@ -87,6 +89,8 @@ impl PublishedTrack {
             relayed_live: None,
             audio: AudioActivity::default(),
             last_format: None,
+            #[cfg(test)]
+            measured: 0,
         }
     }
 
@@ -396,6 +400,10 @@ impl PublishedTrack {
     /// Appends the steps that a subscriber can be put on, lowest first, each with the bitrate of all that passes there.
     /// Formats that tell no layers have one step per encoding; encodings without packets of late have none.
     pub fn ladder(&mut self, now: Instant, steps: &mut Vec<LadderStep>) {
+        #[cfg(test)]
+        {
+            self.measured += 1;
+        }
         if !self.relayed_ladder.is_empty() {
             steps.extend_from_slice(&self.relayed_ladder);
             return;
@@ -425,6 +433,12 @@ impl PublishedTrack {
                 steps.push(LadderStep { layers, bitrate: total, frame_rate });
             }
         }
+    }
+
+    /// How often its ladder was asked for.
+    #[cfg(test)]
+    pub(crate) fn measured(&self) -> u64 {
+        self.measured
     }
 
     /// What a relay says about the steps of its track: not all encodings cross it, so that they cannot be measured here.

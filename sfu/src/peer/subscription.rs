@@ -129,13 +129,6 @@ impl Subscription {
         self.aim();
     }
 
-    /// The track lost its source.
-    pub(crate) fn detach(&mut self) {
-        if let Some(forwarder) = &mut self.forwarder {
-            forwarder.set_wanted(None);
-        }
-    }
-
     /// Takes what is wanted now. The stream stays the same.
     pub(crate) fn change(&mut self, spec: SubscriptionSpec) {
         self.spec = spec;
@@ -206,7 +199,7 @@ impl Subscription {
             target: wanted.and_then(|wish| self.granted.bound(wish)),
             current: track.and_then(|_| self.passing()),
             starved: wanted.is_some() && self.granted == Grant::Nothing,
-            waits_for_keyframe: !audio && self.wants_keyframe().is_some(),
+            waits_for_keyframe: track.is_some() && !audio && self.wants_keyframe().is_some(),
             idle: self.sent_at.map(|at| now.saturating_duration_since(at)),
             switches: self.switches,
             sent: self.sent,

@@ -6,10 +6,11 @@ use super::{
     ApplyError, LocalTransport, PeerId, PeerSpec, RelayMessage, RoomId, Shard, SubscriptionSpec,
     TrackSpec,
     timer::{Sleeper, Timer},
-    track::{Demand, Owner, Track},
+    track::{Demand, News, Owner, Track},
     ufrag::{self, Ufrag},
 };
 use crate::{
+    cache::EncodingSet,
     ingress::{PublishedTrack, TrackSource},
     peer::{Birth, FirstNumbers, Identity, Peer, PeerTrack, Subscription, Told},
     room::{PeerKey, RouteKey, Source, Taker},
@@ -256,34 +257,28 @@ impl Shard {
             self.tracks.resize_with(route.0 + 1, || None);
         }
         let track = self.tracks[route.0].insert(track);
-        // Nothing, until somebody asks.
-        track.published.set_demanded(track.told.encodings);
-        for taker in self.rooms.route(route).map_or(&[][..], |known| &known.takers) {
-            let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
-            if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {
-                subscription.attach(&track.published, track.live);
-                track.local = track.local.union(Demand::of(subscription));
+        let known = self.rooms.route(route);
+        if known.is_some_and(|known| !known.takers.is_empty()) {
+            // They are told in steps. What comes before is kept, whatever they will ask for.
+            let all =
+                (0..track.published.encoding_count()).fold(EncodingSet::EMPTY, EncodingSet::with);
+            track.published.set_demanded(all);
+            if track.tell(News { attach: true, ..News::NONE }) {
+                self.fanout.tell(route);
             }
-            if peer.congestion.invalidate() {
-                self.timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(self.now));
-            }
+        } else {
+            // Nothing, until somebody asks.
+            track.published.set_demanded(track.told.encodings);
         }
-        self.tell_demand(route);
         self.add_voice(route);
     }
 
-    /// The source of a route is gone; its takers wait for another.
+    /// The source of a route is gone; its takers wait for another, which they are attached to anew.
     pub(super) fn remove_track(&mut self, route: RouteKey) -> Option<Track> {
         let track = self.tracks.get_mut(route.0).and_then(Option::take)?;
         self.timers.remove(Sleeper::Route(route));
         self.remove_voice(route);
         self.fanout.forget(route);
-        for taker in self.rooms.route(route).map_or(&[][..], |known| &known.takers) {
-            let Some(peer) = self.peers.get_mut(taker.peer.index()) else { continue };
-            if let Some(subscription) = peer.subscriptions.get_mut(taker.subscription as usize) {
-                subscription.detach();
-            }
-        }
         self.rooms.withdraw(route);
         Some(track)
     }
@@ -363,6 +358,11 @@ impl Shard {
             self.fanout.keyframes.push((route, encoding));
         }
         self.fanout.demands.push((route, Demand::of(subscription)));
+        if subscription.bounds_frames()
+            && let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut)
+        {
+            track.bounding = true;
+        }
     }
 
     fn unsubscribe(&mut self, key: PeerKey, slot: u32) {

@@ -11,7 +11,7 @@ use super::{
     DropReason, RelayMessage, Shard, find_peer,
     rtcp::UNKNOWN_RTT,
     timer::{Sleeper, Timer},
-    track::{Demand, Owner},
+    track::{Demand, News, Owner},
 };
 use crate::{
     cache::EncodingSet,
@@ -41,16 +41,25 @@ pub(super) struct Fanout {
     pub(super) keyframes: Vec<(RouteKey, u8)>,
     /// Tracks of which a taker wants something else now; what it wanted before may have been more.
     pub(super) demands: Vec<(RouteKey, Demand)>,
-    /// Tracks whose takers are to be told which encodings live.
-    lives: VecDeque<RouteKey>,
-    /// The track whose takers are being told, and how many of them were.
-    telling: Option<(RouteKey, usize)>,
+    /// Tracks whose takers are to be told something.
+    news: VecDeque<RouteKey>,
+    /// The track whose takers are being told.
+    telling: Option<Telling>,
     /// Tracks of which nobody may want as much any more.
     recounts: VecDeque<RouteKey>,
     /// The track whose takers are being asked.
     recounting: Option<Recount>,
     /// Packets that are in no cache here: they are asked for at their publishers' shards.
     missed: Vec<(RouteKey, u8, SeqNo)>,
+}
+
+/// Some takers know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Telling {
+    route: RouteKey,
+    /// Takers that were told.
+    done: usize,
+    news: News,
 }
 
 /// A sum that is not done.
@@ -90,8 +99,8 @@ impl Fanout {
         self.dirty.retain(|marked| *marked != route);
         self.walked.retain(|marked| *marked != route);
         self.gathering = self.gathering.filter(|(gathered, _)| *gathered != route);
-        self.lives.retain(|marked| *marked != route);
-        self.telling = self.telling.filter(|(told, _)| *told != route);
+        self.news.retain(|marked| *marked != route);
+        self.telling = self.telling.filter(|telling| telling.route != route);
         self.recounts.retain(|marked| *marked != route);
         self.recounting = self.recounting.filter(|recount| recount.route != route);
     }
@@ -99,7 +108,7 @@ impl Fanout {
     /// The taker at this place of a route's list is gone, and those behind it moved up.
     pub(super) fn taker_left(&mut self, route: RouteKey, place: usize) {
         let gathering = self.gathering.iter_mut().map(|(route, done)| (*route, done));
-        let telling = self.telling.iter_mut().map(|(route, done)| (*route, done));
+        let telling = self.telling.iter_mut().map(|telling| (telling.route, &mut telling.done));
         let recounting =
             self.recounting.iter_mut().map(|recount| (recount.route, &mut recount.done));
         for (walked, done) in gathering.chain(telling).chain(recounting) {
@@ -109,9 +118,9 @@ impl Fanout {
         }
     }
 
-    /// Has the takers of a track told which encodings live, all from the first on.
-    pub(super) fn tell_live(&mut self, route: RouteKey) {
-        self.lives.push_back(route);
+    /// Has the takers of a track told its news, all from the first on.
+    pub(super) fn tell(&mut self, route: RouteKey) {
+        self.news.push_back(route);
     }
 
     pub(super) fn resend(&mut self, peer: PeerKey) {
@@ -133,7 +142,7 @@ impl Fanout {
     }
 
     fn is_telling(&self) -> bool {
-        self.telling.is_some() || !self.lives.is_empty()
+        self.telling.is_some() || !self.news.is_empty()
     }
 
     fn is_recounting(&self) -> bool {
@@ -155,7 +164,7 @@ impl Shard {
         while visits > 0 && self.outbox.pending() < STEP {
             let made = if self.fanout.is_telling() {
                 // Before any packet is handed out: it may be the keyframe of an encoding that has just come to life.
-                self.walk_live(visits)
+                self.tell_takers(visits)
             } else if let Some(key) = self.fanout.resends.pop_front() {
                 self.serve_resends(key);
                 1
@@ -362,19 +371,22 @@ impl Shard {
         visits
     }
 
-    /// Tells at most `limit` takers of a track which encodings live. Returns how many visits that was.
-    fn walk_live(&mut self, limit: usize) -> usize {
+    /// Tells at most `limit` takers of a track its news. Returns how many visits that was.
+    fn tell_takers(&mut self, limit: usize) -> usize {
         let Self { tracks, rooms, peers, fanout, timers, now, .. } = self;
         let begun = fanout.telling.take();
-        let Some((route, done)) = begun.or_else(|| Some((fanout.lives.pop_front()?, 0))) else {
-            return 0;
-        };
+        let first = || Some(Telling { route: fanout.news.pop_front()?, done: 0, news: News::NONE });
+        let Some(mut telling) = begun.or_else(first) else { return 0 };
+        let route = telling.route;
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return 1 };
         if begun.is_none() {
-            track.telling_live = false;
+            telling.news = std::mem::take(&mut track.news);
+            // Until some are met.
+            track.bounding = false;
         }
+        let News { attach, live, frames } = telling.news;
         let takers = rooms.route(route).map_or(&[][..], |known| &known.takers);
-        let rest = takers.get(done..).unwrap_or(&[]);
+        let rest = takers.get(telling.done..).unwrap_or(&[]);
         let (part, later) = rest.split_at(rest.len().min(limit));
         for taker in part {
             let Some(peer) = find_peer(peers, taker.peer) else { continue };
@@ -382,17 +394,37 @@ impl Shard {
                 continue;
             };
             let demanded = subscription.demanded();
-            subscription.set_live(track.live);
+            if attach {
+                subscription.attach(&track.published, track.live);
+            } else if live {
+                subscription.set_live(track.live);
+            }
+            let bounds = subscription.bounds_frames();
+            track.bounding |= bounds;
+            let bounded = frames && bounds && subscription.bound_frames(&track.ladder);
             fanout.note(subscription, demanded);
-            if peer.congestion.invalidate() {
+            let demand = Demand::of(subscription);
+            if attach && !track.local.covers(demand) {
+                fanout.demands.push((route, demand));
+            }
+            if (attach || live || bounded) && peer.congestion.invalidate() {
                 timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
             }
         }
-        if !later.is_empty() {
-            fanout.telling = Some((route, done + part.len()));
-        }
+        telling.done += part.len();
         let visits = part.len() + usize::from(begun.is_none());
+        let over = later.is_empty();
+        if !over {
+            fanout.telling = Some(telling);
+        }
         self.follow_up();
+        if over
+            && attach
+            && let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut)
+        {
+            // Everything was kept until it was known what they want.
+            track.published.set_demanded(track.told.encodings);
+        }
         visits
     }
 
@@ -508,11 +540,11 @@ mod tests {
         fanout.taker_left(RouteKey(2), 0);
         fanout.taker_left(RouteKey(1), 5);
         assert_eq!(fanout.gathering, Some((RouteKey(1), 5)));
-        fanout.telling = Some((RouteKey(1), 9));
+        fanout.telling = Some(Telling { route: RouteKey(1), done: 9, news: News::NONE });
         fanout.recounting = Some(Recount { route: RouteKey(1), done: 4, sum: Demand::default() });
         fanout.taker_left(RouteKey(1), 4);
         assert_eq!(fanout.gathering, Some((RouteKey(1), 4)));
-        assert_eq!(fanout.telling, Some((RouteKey(1), 8)));
+        assert_eq!(fanout.telling.map(|telling| telling.done), Some(8));
         assert_eq!(fanout.recounting.map(|recount| recount.done), Some(4));
         fanout.forget(RouteKey(1));
         assert!(fanout.is_idle());

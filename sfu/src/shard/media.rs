@@ -3,6 +3,7 @@
 use super::{
     DropReason, Event, Shard, find_peer,
     timer::{Sleeper, Timer},
+    track::News,
 };
 use crate::{
     ingress::{Accepted, Binding, Role, Unbound},
@@ -173,7 +174,7 @@ impl Shard {
     }
 
     /// Tells subscribers and other shards which encodings have packets, where that changed.
-    pub(super) fn refresh_live(&mut self, route: RouteKey) {
+    fn refresh_live(&mut self, route: RouteKey) {
         let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
         if track.publisher().is_none() {
             return;
@@ -181,56 +182,39 @@ impl Shard {
         let live = track.published.live();
         // Audio has one encoding that lives, or the whole track is silent: nothing to choose, nothing to share out.
         let video = track.published.kind() == MediaKind::Video;
-        let again = video.then(|| self.now + LIVE_INTERVAL);
-        self.timers.set(Sleeper::Route(route), Timer::Layers, again);
-        if video {
-            self.relay_ladder(route);
-            self.bound_frames(route);
+        if video && !std::mem::replace(&mut track.watched, true) {
+            let at = self.now + LIVE_INTERVAL;
+            self.timers.set(Sleeper::Route(route), Timer::Layers, Some(at));
         }
         self.set_live(route, live);
     }
 
-    /// Follows what was measured of a track, where clients bound how often its picture changes.
-    pub(super) fn bound_frames(&mut self, route: RouteKey) {
-        let Self { tracks, rooms, peers, fanout, timers, now, .. } = self;
-        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
-        let mut steps = None;
-        for taker in rooms.route(route).map_or(&[][..], |known| &known.takers) {
-            let Some(peer) = peers.get_mut(taker.peer.index()) else { continue };
-            let slot = taker.subscription as usize;
-            let known = peer.subscriptions.get_mut(slot).filter(|known| known.bounds_frames());
-            let Some(subscription) = known else { continue };
-            let steps = steps.get_or_insert_with(|| {
-                let mut steps = Vec::new();
-                track.published.ladder(*now, &mut steps);
-                steps
-            });
-            if !subscription.bound_frames(steps) {
-                continue;
-            }
-            if let Some(encoding) = subscription.wants_keyframe() {
-                fanout.keyframes.push((route, encoding));
-            }
-            if peer.congestion.invalidate() {
-                timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
-            }
+    /// Looks at a video's layers, by the clock: which have packets, and what they cost.
+    pub(super) fn watch_layers(&mut self, route: RouteKey) {
+        let at = self.now + LIVE_INTERVAL;
+        self.timers.set(Sleeper::Route(route), Timer::Layers, Some(at));
+        self.measure_layers(route);
+        self.relay_ladder(route);
+        self.refresh_live(route);
+    }
+
+    /// Measures a track's layers for whoever asks; takers that bound how often its picture changes follow, in steps.
+    pub(super) fn measure_layers(&mut self, route: RouteKey) {
+        let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
+        track.measure(self.now);
+        if track.bounding && track.tell(News { frames: true, ..News::NONE }) {
+            self.fanout.tell(route);
         }
-        self.follow_up();
     }
 
     /// Tells the other shards what the choices of a track cost: not all of them cross.
     fn relay_ladder(&mut self, route: RouteKey) {
-        let Self { tracks, relays, now, .. } = self;
-        let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
-        if track.remotes.is_empty() {
-            return;
-        }
-        let mut steps = Vec::new();
-        track.published.ladder(*now, &mut steps);
+        let Self { tracks, relays, .. } = self;
+        let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { return };
         for remote in &track.remotes {
             let Some(lane) = relays.lane(remote.shard) else { continue };
             // One lost is made good by the next.
-            let steps = steps.clone().into();
+            let steps = track.ladder.as_slice().into();
             let _ = lane.push_media(super::RelayMessage::Ladder { route: track.number, steps });
         }
     }
@@ -249,8 +233,8 @@ impl Shard {
                 lane.push_table(super::RelayMessage::Live { route, encodings: live });
             }
         }
-        if !std::mem::replace(&mut track.telling_live, true) {
-            fanout.tell_live(route);
+        if track.tell(News { live: true, ..News::NONE }) {
+            fanout.tell(route);
         }
     }
 }

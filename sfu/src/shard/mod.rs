@@ -66,7 +66,6 @@ use self::{
     track::Track,
 };
 use crate::{
-    cache::LadderStep,
     peer::{Lane, Outbox, Peer, Sharing},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
@@ -114,7 +113,6 @@ pub struct Shard {
     spare: Vec<Vec<u8>>,
     /// For reports.
     blocks: Vec<ReportBlock>,
-    ladder: Vec<LadderStep>,
     /// For sharing out estimates.
     sharing: Sharing,
     counters: Counters,
@@ -144,7 +142,6 @@ impl Shard {
             events: VecDeque::new(),
             spare: Vec::new(),
             blocks: Vec::new(),
-            ladder: Vec::new(),
             sharing: Sharing::default(),
             counters: Counters::default(),
             gauges: Gauges::default(),
@@ -448,7 +445,7 @@ impl Shard {
     fn wake_track(&mut self, route: RouteKey, timer: Timer) {
         match timer {
             Timer::TrackFeedback => self.settle_track(route),
-            Timer::Layers => self.refresh_live(route),
+            Timer::Layers => self.watch_layers(route),
             _ => {}
         }
     }

@@ -261,7 +261,7 @@ impl Shard {
             RelayMessage::Ladder { route, steps } => {
                 if let Some((route, track)) = self.relayed(from, route) {
                     track.published.set_ladder(&steps);
-                    self.bound_frames(route);
+                    self.measure_layers(route);
                 }
             }
             RelayMessage::Media(packet) => self.relayed_packet(from, packet),

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod feedback;
+mod rooms;
 
 const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 const ROOM: &str = "room";
@@ -67,6 +68,14 @@ impl Node {
         self.shard.fuzz_connect(self.now, &room, &peer, &self.keys);
         self.drain();
         number
+    }
+
+    /// What the peer shall be from now on.
+    pub(super) fn apply(&mut self, client: usize, spec: PeerSpec) {
+        let (room, peer) = (RoomId::new(ROOM), peer_id(client));
+        let command = Command::ApplyPeer { room, peer, spec: Box::new(spec) };
+        let reply = self.shard.handle_command(self.now, command);
+        assert!(matches!(reply, Reply::Applied(Ok(_))), "{reply:?}");
     }
 
     /// A check that nominates the client's path.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cache::EncodingSet,
+    cache::{EncodingSet, LadderStep},
     ingress::PublishedTrack,
     peer::{Arrived, Subscription, TrackSpec},
     room::{PeerId, PeerKey, ShardId},
@@ -37,8 +37,40 @@ pub(super) struct Track {
     pub(super) local: Demand,
     /// Its takers will be asked what they want.
     pub(super) recounting: bool,
-    /// Its takers will be told which encodings live.
-    pub(super) telling_live: bool,
+    /// What its takers will be told, in a walk that has not begun.
+    pub(super) news: News,
+    /// The steps of its layers and what they cost, as they were measured last.
+    pub(super) ladder: Vec<LadderStep>,
+    /// Of these, the highest spatial layer.
+    pub(super) top: Option<u8>,
+    /// Its layers are looked at by the clock.
+    pub(super) watched: bool,
+    /// Some of its takers may bound how often its picture changes.
+    pub(super) bounding: bool,
+}
+
+/// What takers of a track have to be told, each by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct News {
+    /// It has a source (again).
+    pub(super) attach: bool,
+    /// Other encodings live.
+    pub(super) live: bool,
+    /// Its layers were measured: for those that bound how often its picture changes.
+    pub(super) frames: bool,
+}
+
+impl News {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { attach: false, live: false, frames: false };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            attach: self.attach || other.attach,
+            live: self.live || other.live,
+            frames: self.frames || other.frames,
+        }
+    }
 }
 
 /// Who feeds a track.
@@ -149,8 +181,27 @@ impl Track {
             told: Demand::default(),
             local: Demand::default(),
             recounting: false,
-            telling_live: false,
+            news: News::NONE,
+            ladder: Vec::new(),
+            top: None,
+            watched: false,
+            bounding: false,
         }
+    }
+
+    /// Takes note of what its takers have to be told. Whether a walk for it has to be asked for.
+    #[must_use]
+    pub(super) fn tell(&mut self, news: News) -> bool {
+        let before = self.news;
+        self.news = before.and(news);
+        before == News::NONE
+    }
+
+    /// Measures its layers.
+    pub(super) fn measure(&mut self, now: Instant) {
+        self.ladder.clear();
+        self.published.ladder(now, &mut self.ladder);
+        self.top = self.ladder.iter().map(|step| step.layers.spatial).max();
     }
 
     /// A packet arrived. Whether the track has to be marked for the next walk.
