@@ -7,7 +7,7 @@ use super::{
     congestion::Waiting, frame_bound::FrameBound, jitter_time,
 };
 use crate::{
-    cache::{CachedPacket, EncodingSet, LadderStep, PacketMeta},
+    cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta},
     egress::{Claim, EgressConfig, EgressStream, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
@@ -240,7 +240,7 @@ impl Subscription {
         }
         // Audio does not wait: it is little, and late it is worth nothing.
         let paced = track.kind() == MediaKind::Video;
-        for Arrived { encoding, seq, padding } in batch.iter().copied() {
+        for (place, Arrived { encoding, seq, padding }) in batch.iter().copied().enumerate() {
             let packet = Waiting { slot, encoding, seq };
             if paced && !link.congestion.may_send(link.now) {
                 if self.demanded().contains(encoding) {
@@ -248,15 +248,18 @@ impl Subscription {
                 }
                 continue;
             }
-            self.release(packet, padding, track, link);
+            let behind = batch.get(place + 1..).unwrap_or(&[]);
+            self.release(packet, padding, behind, track, link);
         }
     }
 
-    /// Sends a packet whose turn has come, if the subscriber gets it; with so many bytes of padding.
+    /// Sends a packet whose turn has come, if the subscriber gets it; with so many bytes of padding. `behind` comes by itself
+    /// right after it.
     pub(crate) fn release(
         &mut self,
         packet: Waiting,
         padding: u8,
+        behind: &[Arrived],
         track: &PublishedTrack,
         link: &mut Link<'_>,
     ) {
@@ -266,9 +269,15 @@ impl Subscription {
         if !self.pass(track, packet, padding, link) {
             return;
         }
-        // What follows may have overtaken it.
+        // What follows may have overtaken it. No more than a cache holds, whatever the numbers.
         let highest = track.highest(encoding).map_or(seq.0, |highest| highest.0);
-        for early in (seq.0 + 1..=highest).map(SeqNo) {
+        let last = highest.min(seq.0 + PacketCache::MAX_PACKETS as u64);
+        let mut behind = behind.iter().filter(|next| next.encoding == encoding).peekable();
+        for early in (seq.0 + 1..=last).map(SeqNo) {
+            // Its own turn comes, with its padding: packets of a keyframe mostly arrive together, in order.
+            if behind.next_if(|next| next.seq == early).is_some() {
+                continue;
+            }
             match track.packet(encoding, early) {
                 Some(packet) if link.congestion.may_send(link.now) => {
                     self.pass(track, packet, 0, link);

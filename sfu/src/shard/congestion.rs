@@ -159,7 +159,7 @@ impl Shard {
             let route = subscription.route;
             let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
             let demanded = subscription.demanded();
-            subscription.release(waiting, 0, &track.published, &mut link);
+            subscription.release(waiting, 0, &[], &track.published, &mut link);
             fanout.note(subscription, demanded);
         }
         'probe: while link.waiting() < STEP

@@ -120,3 +120,26 @@ fn layers_are_measured_by_the_clock_and_not_for_each_who_takes_them() {
         node.shard.tracks.iter().flatten().map(|track| track.published.measured()).sum();
     assert!((8..=11).contains(&measured), "{measured} times in 5 s");
 }
+
+#[test]
+fn packets_of_a_keyframe_leave_in_one_run_too() {
+    let mut node = Node::new();
+    let publisher = node.join(PeerSpec { tracks: vec![video("video", 7)], ..bare() });
+    node.join(PeerSpec { subscriptions: vec![subscription("video", 1_000)], ..bare() });
+    // The picture opens the stream: those behind its first packet may have come before it.
+    for packet in picture(7, 10, &[999, 998, 1_000, 1_000]) {
+        node.rtp(publisher, &packet);
+    }
+    let mut runs = Vec::new();
+    loop {
+        while let Some(transmit) = node.shard.poll_transmit() {
+            let segment = transmit.segment.unwrap_or(transmit.bytes.len());
+            let media = classify(transmit.bytes) == DatagramClass::Rtp;
+            runs.extend(media.then(|| transmit.bytes.chunks(segment).count()));
+        }
+        if !node.shard.step() {
+            break;
+        }
+    }
+    assert_eq!(runs, [4], "one send of equal datagrams");
+}
