@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chappe_proto::node::v1 as node;
 use serde::{Deserialize, Serialize};
 
-use super::parse::RemoteCodec;
+use super::parse::{RemoteCodec, RemoteSection};
 
 /// A codec that the node forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -253,6 +253,14 @@ pub(super) fn select(remote: &[RemoteCodec], audio: bool) -> Vec<Codec> {
     selected
 }
 
+/// Whether an m-line knows feedback of RFC 8888, and none by transport-wide numbers.
+pub(super) fn gives_only_ccfb(remote: &RemoteSection) -> bool {
+    let any = |name: &str| {
+        remote.codecs.iter().any(|codec| codec.feedback.iter().any(|offered| offered == name))
+    };
+    any("ack ccfb") && !any("transport-cc")
+}
+
 /// RTX (RFC 4588) names the payload type it repairs.
 fn bind_rtx(selected: &mut [Codec], remote: &[RemoteCodec]) {
     for rtx in remote.iter().filter(|codec| codec.name.eq_ignore_ascii_case("rtx")) {
@@ -348,7 +356,7 @@ pub(super) fn offered(audio: bool) -> Vec<Codec> {
 }
 
 fn offered_audio() -> Vec<Codec> {
-    let feedback = Feedback { nack: true, transport_cc: true, ..Feedback::default() };
+    let feedback = Feedback { nack: true, transport_cc: true, ccfb: true, ..Feedback::default() };
     [
         (111, CodecKind::Opus, 48_000, 2, "minptime=10;useinbandfec=1", feedback),
         (63, CodecKind::Red, 48_000, 2, "111/111", Feedback::default()),
@@ -375,7 +383,7 @@ fn offered_video() -> Vec<Codec> {
     const H264: &str = "level-asymmetry-allowed=1;packetization-mode=";
     let h264 = |mode: u8, id: &str| format!("{H264}{mode};profile-level-id={id}");
     let feedback =
-        Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false, ccfb: false };
+        Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false, ccfb: true };
     [
         (96, 97, CodecKind::Vp8, String::new()),
         (98, 99, CodecKind::Vp9, "profile-id=0".to_owned()),

@@ -360,17 +360,20 @@ pub(super) fn merge_bundle<'a>(
 
 /// The extensions of one m-line that are answered.
 pub(super) fn taken_extensions(remote: &RemoteSection) -> Vec<Extension> {
-    use super::extension::ExtensionKind;
+    use super::{codec::gives_only_ccfb, extension::ExtensionKind};
     let kinds: Vec<_> = remote
         .extensions
         .iter()
         .filter_map(|offered| Some((ExtensionKind::from_uri(&offered.uri)?, offered)))
         .collect();
     let transport_cc = kinds.iter().any(|(kind, _)| *kind == ExtensionKind::TransportCc);
+    // Numbers without feedback by them serve nobody, and packets that carry them would get that feedback all the same.
+    let by_stream = gives_only_ccfb(remote);
     kinds
         .into_iter()
+        .filter(|(kind, _)| *kind != ExtensionKind::TransportCc || !by_stream)
         // It only serves REMB, and costs four bytes in each packet.
-        .filter(|(kind, _)| *kind != ExtensionKind::AbsSendTime || !transport_cc)
+        .filter(|(kind, _)| *kind != ExtensionKind::AbsSendTime || !(transport_cc || by_stream))
         .map(|(kind, offered)| {
             Extension::new(offered.id, kind, offered.direction.send, offered.direction.receive)
         })

@@ -270,6 +270,41 @@ fn we_offer_data_first_and_tracks_behind() {
 }
 
 #[test]
+fn our_offers_name_both_kinds_of_feedback_and_the_answer_picks_one() {
+    const CCFB: &str = "a=rtcp-fb:* ack ccfb";
+    for by_stream in [false, true] {
+        let mut negotiator = Negotiator::offering(42);
+        assigned(negotiator.assign(audio("TR_a")));
+        assigned(negotiator.assign(video("TR_v", "video/VP8")));
+        assigned(negotiator.assign(video("TR_h", "video/H264")));
+        let offer = negotiator.offer(&local()).expect("offer");
+        for mid in ["1", "2", "3"] {
+            let lines = section(&offer.sdp, mid);
+            let has = |wanted: &str| lines.iter().any(|line| line.ends_with(wanted));
+            assert!(has(CCFB) && has(" transport-cc"), "m-line {mid}: {lines:?}");
+        }
+        let answer: Vec<String> = fixture("chromium-answer-media")
+            .lines()
+            .filter(|line| !(by_stream && line.ends_with(" transport-cc")))
+            .flat_map(|line| {
+                let more = (by_stream && line == "a=rtcp-mux").then_some(CCFB);
+                [line].into_iter().chain(more).map(str::to_owned)
+            })
+            .collect();
+        let answer = answer.join("\r\n") + "\r\n";
+        // The extension is answered by who does not use it, too.
+        assert!(answer.contains("transport-wide-cc-extensions"));
+        negotiator.handle_answer(offer.id, &answer).expect("answer");
+        let codecs = negotiator.codecs();
+        let kinds = [codecs.iter().any(|c| c.transport_cc), codecs.iter().any(|c| c.ccfb)];
+        assert_eq!(kinds, [!by_stream, by_stream]);
+        let extensions = negotiator.extensions();
+        let numbers = extensions.iter().any(|one| one.kind() == node::ExtensionKind::TransportCc);
+        assert_eq!(numbers, !by_stream);
+    }
+}
+
+#[test]
 fn our_section_is_reused_once_its_inactive_state_was_answered() {
     let mut negotiator = Negotiator::offering(42);
     for (sid, mime) in [("TR_v", "video/VP8"), ("TR_h", "video/H264")] {

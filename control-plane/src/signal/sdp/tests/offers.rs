@@ -240,10 +240,17 @@ fn feedback_and_repair_that_only_some_clients_offer() {
             fec.map(|c| c.payload_type),
         );
         assert_eq!(got, case.expect, "{}", case.name);
+        let numbers = |extensions: Vec<node::HeaderExtension>| {
+            extensions.iter().any(|one| one.kind() == node::ExtensionKind::TransportCc)
+        };
+        // Browsers offer the numbers in any case.
+        assert_eq!(numbers(negotiator.extensions()), case.expect.0, "{}", case.name);
         let answer = negotiator.answer(&local()).expect(case.name).sdp;
         let lines = answer.lines().filter(|line| *line == CCFB).count();
         let sections = answer.matches("m=audio").count() + answer.matches("m=video").count();
         assert_eq!(lines, if case.expect.1 { sections } else { 0 }, "{}", case.name);
+        let uri = "transport-wide-cc-extensions";
+        assert_eq!(answer.contains(uri), case.expect.0, "{}", case.name);
         assert!(!answer.contains("ccfb") || lines > 0, "{}: for all payload types", case.name);
     }
 }
