@@ -66,6 +66,8 @@ pub struct EgressStream {
     rtt: Option<Duration>,
     fraction_lost: u8,
     jitter: u32,
+    /// Highest number that the subscriber reported; before that, the one below the first.
+    reported: Option<SeqNo>,
     redundancy: Redundancy,
     /// Blocks of redundancy that were added to the last packet.
     carried: u8,
@@ -169,6 +171,7 @@ impl EgressStream {
             rtt: None,
             fraction_lost: 0,
             jitter: 0,
+            reported: None,
             redundancy: Redundancy::default(),
             carried: 0,
         }
@@ -300,7 +303,10 @@ impl EgressStream {
 
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);
-        self.highest = Some(self.highest.map_or(rewritten.seq, |seq| seq.max(rewritten.seq)));
+        let highest = self.highest.map_or(rewritten.seq, |seq| seq.max(rewritten.seq));
+        if self.highest.replace(highest).is_none() {
+            self.reported = rewritten.seq.0.checked_sub(1).map(SeqNo);
+        }
         if self.rtx_ssrc.is_some() && self.formats.keeps_records() {
             self.records.insert(now, packet.meta, rewritten);
         }
@@ -327,6 +333,11 @@ impl EgressStream {
             let Some(record) = self.records.get(seq) else { continue };
             self.resends.push_back(record.resend(seq));
         }
+    }
+
+    /// Whether [`Self::poll_resend`] has something.
+    pub fn has_resends(&self) -> bool {
+        !self.resends.is_empty()
     }
 
     /// The next packet to send again.
@@ -422,7 +433,7 @@ impl EgressStream {
             return false;
         }
         self.acknowledged = true;
-        self.fraction_lost = block.fraction_lost;
+        self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
         self.redundancy.handle_loss(now, block.fraction_lost);
         self.jitter = block.jitter;
         let sent = self.reports.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
@@ -432,6 +443,23 @@ impl EgressStream {
             self.rtt = Some(rtt);
         }
         true
+    }
+
+    /// Share of the numbers between the last report and one up to `highest_seq` that nothing was sent on, in 1/256: the
+    /// publisher's loss, which the subscriber cannot tell from that of its own path. Of a stream that sends more between two
+    /// reports than are remembered, the latest count.
+    fn gaps(&mut self, highest_seq: u32) -> u8 {
+        let Some(highest) = self.highest else { return 0 };
+        let behind = highest.seq16().0.wrapping_sub(highest_seq as u16);
+        let Some(to) = highest.0.checked_sub(behind.into()) else { return 0 };
+        if self.reported.is_some_and(|before| to <= before.0) {
+            return 0;
+        }
+        let Some(before) = self.reported.replace(SeqNo(to)) else { return 0 };
+        let from = (before.0 + 1).max((highest.0 + 1).saturating_sub(SeqWindow::LEN));
+        let missing = (from..=to).filter(|seq| self.sent.check(SeqNo(*seq)) == Seen::No).count();
+        let share = (missing as u64 * 256).checked_div((to + 1).saturating_sub(from)).unwrap_or(0);
+        u8::try_from(share).unwrap_or(u8::MAX)
     }
 
     /// What a sender report says now; `None` before the first packet. `clock` is the publisher's clock against this
@@ -474,7 +502,7 @@ impl EgressStream {
         self.rtt
     }
 
-    /// What the subscriber lost between its last two reports, in 1/256.
+    /// What its path lost between the subscriber's last two reports, in 1/256; what the publisher lost is not in it.
     pub fn fraction_lost(&self) -> u8 {
         self.fraction_lost
     }

@@ -115,12 +115,13 @@ impl Shard {
             let Some(subscription) = peer.subscription_of(block.ssrc) else { continue };
             subscription.egress.handle_report_block(now, &block);
             let (rtt, route) = (subscription.egress.rtt(), subscription.route);
+            let lost = subscription.egress.fraction_lost();
             let is_media = subscription.spec.ssrc == block.ssrc;
             peer.rtt = rtt.or(peer.rtt);
             let track = tracks.get(route.0).and_then(Option::as_ref).filter(|_| is_media);
             if let Some(track) = track {
                 let audio = track.published.kind() == MediaKind::Audio;
-                peer.path.add_egress(block.fraction_lost, jitter_time(block.jitter, audio));
+                peer.path.add_egress(lost, jitter_time(block.jitter, audio));
             }
         }
     }

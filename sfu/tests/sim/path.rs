@@ -68,9 +68,9 @@ fn loss_is_told_for_its_direction() {
         let egress = mean(told(&world, from, b).iter().map(|stats| stats.egress.loss).collect());
         let lossy = if towards_the_node { ingress } else { egress };
         assert!((50..120).contains(&lossy), "8 % are lost: {ingress} {egress}");
-        if !towards_the_node {
-            assert_eq!(ingress, 0);
-        }
+        // A subscriber misses what the publisher lost, and its own path is not to blame.
+        let other = if towards_the_node { egress } else { ingress };
+        assert!(other < 10, "{ingress} {egress}");
     }
 }
 

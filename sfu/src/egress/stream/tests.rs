@@ -252,6 +252,35 @@ fn round_trips_follow_the_example_of_the_rfc() {
 }
 
 #[test]
+fn numbers_that_never_left_are_no_loss_of_the_path() {
+    let now = start();
+    let mut stream = video(now);
+    let report = |stream: &mut EgressStream, highest_seq, fraction_lost| {
+        stream.handle_report_block(
+            now,
+            &ReportBlock { highest_seq, fraction_lost, ..block(SSRC, 0, 0) },
+        );
+        stream.fraction_lost()
+    };
+    let lost_upstream = |seq: &u64| seq % 4 == 1;
+    (65_500..=65_600).for_each(|seq| drop(send(&mut stream, now, seq)));
+    assert_eq!(report(&mut stream, 65_600, 7), 7, "the first");
+    // A quarter is lost on its way to the node; what left after the report's end does not count.
+    (65_601..=65_800)
+        .filter(|seq| !lost_upstream(seq))
+        .for_each(|seq| drop(send(&mut stream, now, seq)));
+    assert_eq!(report(&mut stream, 65_700 + 65_536, 64), 0);
+    assert_eq!(report(&mut stream, 65_800, 64 + 25), 25, "a tenth more is lost behind it");
+    (65_801..=65_900).for_each(|seq| drop(send(&mut stream, now, seq)));
+    assert_eq!(report(&mut stream, 65_900, 25), 25);
+    assert_eq!(report(&mut stream, 65_850, 9), 9, "a late report");
+    // More than are remembered between two reports: a third of the latest.
+    (65_901..=70_000).filter(|seq| seq % 3 != 0).for_each(|seq| drop(send(&mut stream, now, seq)));
+    let rest = report(&mut stream, 70_000, 86);
+    assert!(rest <= 1, "{rest}");
+}
+
+#[test]
 fn red_is_unwrapped_or_its_blocks_renamed() {
     let now = start();
     let mut red = codec(CodecKind::Red, 63, None);
