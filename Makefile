@@ -11,9 +11,10 @@ test: ## All tests, browsers included
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Formatting, clippy and the page's types
+lint: ## Formatting, clippy, the fuzz targets and the page's types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	fuzz/check.sh
 	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit
 
 sim: ## Deterministic simulations only
