@@ -17,6 +17,10 @@ const SLOT_BYTES: usize = 65_535;
 /// into the same cache sets.
 const SLOT_STRIDE: usize = 65_536 + 33 * 64;
 
+/// Datagrams handed out in one turn. A batch of full GRO lists holds thousands; however little each of a flood costs, who
+/// is to be sent something waits for no more than these.
+const DATAGRAMS_PER_TURN: usize = 256;
+
 /// How often two ephemeral ports are tried until IPv4 and IPv6 share one.
 const PORT_ATTEMPTS: usize = 16;
 
@@ -109,8 +113,9 @@ impl UdpPair {
         }
     }
 
-    /// Receives what is there, at most one batch of each family, and hands each datagram out with the local address it was
-    /// sent to and the remote it came from. `false`: nothing is left, and [`Self::readable`] tells when there is more.
+    /// Receives what is there, at most one batch of each family, and hands datagrams out, [`DATAGRAMS_PER_TURN`] of them at
+    /// most, each with the local address it was sent to and the remote it came from. `false`: nothing is left, and
+    /// [`Self::readable`] tells when there is more.
     ///
     /// With `eager` the kernel is asked whether the reactor has heard of anything or not: for a thread that works on and does
     /// not let the reactor run.
@@ -120,8 +125,16 @@ impl UdpPair {
         eager: bool,
         mut each: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
     ) -> bool {
-        let mut more = false;
-        for socket in self.sockets() {
+        let mut left = DATAGRAMS_PER_TURN;
+        let mut more = batch.hand_out(&mut left, &mut each);
+        let families = self.sockets().count();
+        for _ in 0..families {
+            if left == 0 {
+                // Nothing is read before what was read is handed out; then the other family has its turn.
+                return true;
+            }
+            batch.family = (batch.family + 1) % families;
+            let Some(socket) = self.sockets().nth(batch.family) else { continue };
             let count = match socket.receive(batch, eager) {
                 Ok(count) => count,
                 Err(error) => {
@@ -131,7 +144,8 @@ impl UdpPair {
                 }
             };
             more |= count == BATCH_SIZE;
-            batch.each(count, socket.port, &mut each);
+            batch.received(count, socket.port);
+            more |= batch.hand_out(&mut left, &mut each);
         }
         more
     }
@@ -174,12 +188,28 @@ impl<S: AsFd> UdpPair<S> {
 pub(crate) struct RecvBatch {
     bytes: Vec<u8>,
     metas: [RecvMeta; BATCH_SIZE],
+    /// Slots that are filled, and the port where.
+    filled: usize,
+    port: u16,
+    /// What was handed out: slots, and bytes of the next one.
+    slot: usize,
+    offset: usize,
+    /// The socket that was read last.
+    family: usize,
 }
 
 impl RecvBatch {
     /// About 2 MiB, of which only what datagrams fill is ever touched.
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; SLOT_STRIDE * BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
+        Self {
+            bytes: vec![0; SLOT_STRIDE * BATCH_SIZE],
+            metas: [RecvMeta::default(); BATCH_SIZE],
+            filled: 0,
+            port: 0,
+            slot: 0,
+            offset: 0,
+            family: 0,
+        }
     }
 
     fn slots(&mut self) -> ([IoSliceMut<'_>; BATCH_SIZE], &mut [RecvMeta; BATCH_SIZE]) {
@@ -192,21 +222,39 @@ impl RecvBatch {
         (slots, &mut self.metas)
     }
 
-    fn each(
+    /// So many slots were filled at a port.
+    fn received(&mut self, count: usize, port: u16) {
+        (self.slot, self.offset, self.filled, self.port) = (0, 0, count, port);
+    }
+
+    /// Hands out at most `left` datagrams. Whether some stay for the next time.
+    fn hand_out(
         &mut self,
-        count: usize,
-        local_port: u16,
+        left: &mut usize,
         each: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
-    ) {
-        let slots = self.bytes.chunks_exact_mut(SLOT_STRIDE);
-        for (meta, slot) in self.metas.iter().take(count).zip(slots) {
-            let Some(local_ip) = meta.dst_ip else { continue };
-            let local = SocketAddr::new(local_ip, local_port);
-            let Some(filled) = slot.get_mut(..meta.len) else { continue };
-            for datagram in filled.chunks_mut(meta.stride.max(1)) {
-                each(local, meta.addr, datagram);
+    ) -> bool {
+        while self.slot < self.filled {
+            let begin = self.slot * SLOT_STRIDE;
+            let meta = self.metas.get(self.slot);
+            let slot = self.bytes.get_mut(begin..begin + SLOT_BYTES);
+            let place =
+                meta.and_then(|meta| Some((meta, meta.dst_ip?, slot?.get_mut(..meta.len)?)));
+            if let Some((meta, local_ip, filled)) = place {
+                let local = SocketAddr::new(local_ip, self.port);
+                for datagram in
+                    filled.get_mut(self.offset..).unwrap_or_default().chunks_mut(meta.stride.max(1))
+                {
+                    if *left == 0 {
+                        return true;
+                    }
+                    *left -= 1;
+                    self.offset += datagram.len();
+                    each(local, meta.addr, datagram);
+                }
             }
+            (self.slot, self.offset) = (self.slot + 1, 0);
         }
+        false
     }
 }
 
@@ -407,6 +455,33 @@ mod tests {
             assert_eq!((remote.ip(), remote.port()), (loopback, a.port()));
             assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
         }
+    }
+
+    #[tokio::test]
+    async fn a_turn_takes_a_bounded_part_of_a_flood_and_nothing_is_lost() {
+        let (a, b) =
+            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+        let mut batch = RecvBatch::new();
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let to = SocketAddr::new(loopback, b.port());
+        for run in 0..20_u8 {
+            let bytes: Vec<u8> = (0..40_u8).flat_map(|n| [run, n, 0, 0]).collect();
+            assert_eq!(a.send(loopback, to, &bytes, Some(4)), Sent::All);
+        }
+        b.readable().await;
+        let mut got = Vec::new();
+        while got.len() < 800 {
+            let before = got.len();
+            let more = b.receive(&mut batch, true, |_, remote, bytes| {
+                assert_eq!(remote.port(), a.port());
+                got.push((bytes[0], bytes[1]));
+            });
+            assert!(got.len() - before <= DATAGRAMS_PER_TURN, "{} at once", got.len() - before);
+            // All of them were there.
+            assert!(more || got.len() == 800, "{} are left behind", 800 - got.len());
+        }
+        let all = (0..20).flat_map(|run| (0..40).map(move |n| (run, n)));
+        assert!(got.into_iter().eq(all), "in order");
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ pub enum DropReason {
     StunAuth,
     /// STUN from one five-tuple too many, or by a protocol that the peer may not use.
     StunRefused,
+    /// STUN of a peer's name, more of it than checks need: nobody looks whether it is authentic.
+    StunRate,
     /// From a five-tuple that passed no check.
     NotValidated,
     /// Not a DTLS record, or one that DTLS refused.
@@ -49,6 +51,8 @@ pub enum DropReason {
     Padding,
     /// Over the peer's ingress bitrate.
     OverIngressBitrate,
+    /// Feedback of a peer, more of it than any client sends.
+    FeedbackRate,
     /// Over the peer's number of SSRCs.
     OverSsrcs,
     /// Over the peer's rate of data.
@@ -77,13 +81,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in declaration order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::UnknownPath,
         Self::UnknownUfrag,
         Self::UnknownProtocol,
         Self::Stun,
         Self::StunAuth,
         Self::StunRefused,
+        Self::StunRate,
         Self::NotValidated,
         Self::Dtls,
         Self::Closed,
@@ -98,6 +103,7 @@ impl DropReason {
         Self::OrphanRtx,
         Self::Padding,
         Self::OverIngressBitrate,
+        Self::FeedbackRate,
         Self::OverSsrcs,
         Self::OverDataRate,
         Self::DataLabel,
@@ -195,17 +201,27 @@ pub struct Counters {
     pub data_out: u64,
     /// Steps of fan-out: subscribers and readers that were looked at.
     pub visits: u64,
-    drops: [u64; DropReason::ALL.len()],
+    drops: Drops,
+}
+
+/// By reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
 }
 
 impl Counters {
     /// How often something was thrown away for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize]
+        self.drops.0[reason as usize]
     }
 
     pub(crate) fn drop(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+        self.drops.0[reason as usize] += 1;
     }
 
     pub(crate) fn datagram(&mut self, size: DataSize) {

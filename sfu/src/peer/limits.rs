@@ -56,6 +56,42 @@ impl Bucket {
     }
 }
 
+/// A token bucket for things of one kind rather than for bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    per_second: u32,
+    burst: u32,
+    left: u32,
+    filled_at: Instant,
+}
+
+impl Budget {
+    /// Full: `burst` at once, `per_second` on average.
+    pub(crate) fn new(now: Instant, per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst, left: burst, filled_at: now }
+    }
+
+    /// Spends one; `false` where none is left.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.filled_at).as_micros();
+        let earned = elapsed * u128::from(self.per_second) / 1_000_000;
+        if earned > 0 {
+            self.left = u128::from(self.left).saturating_add(earned).min(self.burst.into()) as u32;
+            // What is less than one is earned further on.
+            let paid = earned * 1_000_000 / u128::from(self.per_second);
+            self.filled_at += Duration::from_micros(paid as u64);
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
+
+    /// Spends `count` more, as far as there are any.
+    pub(crate) fn spend(&mut self, count: u32) {
+        self.left = self.left.saturating_sub(count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +109,23 @@ mod tests {
         assert_eq!(second, 10);
         bucket.set_rate(Bitrate::ZERO);
         assert!(!bucket.take(t0 + Duration::from_secs(5), kilobyte));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn a_budget_fills_however_often_it_is_asked() {
+        let t0 = Instant::now();
+        let at = |micros| t0 + Duration::from_micros(micros);
+        let mut budget = Budget::new(t0, 20, 5);
+        assert_eq!((0..20).filter(|_| budget.take(t0)).count(), 5);
+        // Every 100 us for ten seconds.
+        let taken = (1..=100_000).filter(|n| budget.take(at(n * 100))).count();
+        assert_eq!(taken, 200);
+        let later = at(3_600_000_000);
+        assert_eq!((0..20).filter(|_| budget.take(later)).count(), 5, "no more than a burst");
+        let again = later + Duration::from_secs(1);
+        assert!(budget.take(again));
+        budget.spend(1_000);
+        assert!(!budget.take(again));
     }
 }

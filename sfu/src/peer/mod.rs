@@ -32,7 +32,7 @@ pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
 pub(crate) use congestion::{Congestion, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
-pub(crate) use limits::Bucket;
+pub(crate) use limits::{Bucket, Budget};
 pub(crate) use link::Link;
 pub(crate) use outbox::Outbox;
 pub(crate) use sharing::Sharing;
@@ -99,6 +99,12 @@ pub(crate) struct Peer {
     /// Brings back what it lost on its way here, where it sends repair packets.
     pub(crate) fec: FecDecoder,
     pub(crate) ingress: Bucket,
+    /// STUN on its five-tuples.
+    pub(crate) checks: Budget,
+    /// STUN in its name from anywhere else. Apart, so that nobody who has no path to it holds up checks of the path it has.
+    pub(crate) strange_checks: Budget,
+    /// RTCP.
+    pub(crate) feedback_budget: Budget,
     /// By [`TrackSlot`].
     tracks: Slab<PeerTrack>,
 
@@ -130,6 +136,17 @@ pub(crate) struct Peer {
 /// Bursts of media that pass the cap on its bitrate: a keyframe of all layers at once.
 const INGRESS_BURST: Duration = Duration::from_secs(1);
 
+/// Checks a second. libwebrtc pings one path in 48 ms at most, Firefox one in 20 ms, both for seconds only; each costs two
+/// HMACs.
+const CHECKS: u32 = 100;
+
+/// Checks a second from five-tuples that passed none, twice of them at once: two interfaces in two families over two
+/// protocols, some times over. More would let who knows a user name, and not the password, spend more of the shard's time.
+const STRANGE_CHECKS: u32 = 50;
+
+/// RTCP packets a second. A client of a hundred videos on a bad path sends some hundreds; each costs a decryption.
+const FEEDBACK: u32 = 2_000;
+
 /// SSRCs whose numbers are remembered: as many as thousands of subscriptions one after the other, 256 KiB.
 const MAX_USED: usize = 1 << 14;
 
@@ -156,6 +173,9 @@ impl Peer {
             ccfb: CcfbRecorder::new(now),
             fec: FecDecoder::default(),
             ingress: Bucket::new(now, Bitrate::ZERO, INGRESS_BURST),
+            checks: Budget::new(now, CHECKS, 2 * CHECKS),
+            strange_checks: Budget::new(now, STRANGE_CHECKS, 2 * STRANGE_CHECKS),
+            feedback_budget: Budget::new(now, FEEDBACK, FEEDBACK),
             tracks: Slab::new(),
             subscriptions: Slab::new(),
             by_ssrc: HashMap::new(),

@@ -402,12 +402,15 @@ impl Shard {
             let bounds = subscription.bounds_frames();
             track.bounding |= bounds;
             let bounded = frames && bounds && subscription.bound_frames(&track.ladder);
+            if !(attach || live || bounded) {
+                continue;
+            }
             fanout.note(subscription, demanded);
             let demand = Demand::of(subscription);
             if attach && !track.local.covers(demand) {
                 fanout.demands.push((route, demand));
             }
-            if (attach || live || bounded) && peer.congestion.invalidate() {
+            if peer.congestion.invalidate() {
                 timers.set(Sleeper::Peer(taker.peer), Timer::Allocation, Some(*now));
             }
         }

@@ -302,12 +302,16 @@ impl Shard {
         let peer = self.peer_mut(key).ok_or(DropReason::UnknownPath)?;
         match class {
             DatagramClass::Stun => {
-                let outcome = peer.transport.handle_stun(now, path, datagram);
-                if outcome.is_ok() {
-                    peer.path.heard_at = now;
+                // Before anything is computed. A known five-tuple may be forged too, by who could cut the path as well.
+                let known = peer.transport.accepts(&path);
+                let budget = if known { &mut peer.checks } else { &mut peer.strange_checks };
+                if !budget.take(now) {
+                    return Err(DropReason::StunRate);
                 }
+                // A refused one has changed nothing.
+                peer.transport.handle_stun(now, path, datagram)?;
+                peer.path.heard_at = now;
                 self.settle(key);
-                outcome?;
             }
             DatagramClass::Dtls => {
                 let outcome = peer.transport.handle_dtls(now, path, datagram);

@@ -27,6 +27,9 @@ const REPORT_JITTER: f64 = 0.25;
 /// A sender report without blocks and the CNAME of its SSRC.
 const SENDER_REPORT_LEN: usize = 28 + 28;
 
+/// Numbers of NACKs that are looked up in the time that a packet of feedback takes.
+const NACKED_PER_UNIT: u64 = 32;
+
 /// Before a peer answered a sender report. Between two requests to another shard too: ten of them last as long as a cache
 /// keeps a packet, and its publisher may be repairing the same loss.
 pub(super) const UNKNOWN_RTT: Duration = Duration::from_millis(100);
@@ -40,6 +43,9 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let now = self.now;
         let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
+        if !peer.feedback_budget.take(now) {
+            return Err(DropReason::FeedbackRate);
+        }
         let len = peer.transport.unprotect_rtcp(datagram)?;
         peer.path.heard_at = now;
         if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {
@@ -133,8 +139,11 @@ impl Shard {
         let mut asked = 0;
         subscription.egress.handle_nack(now, lost.inspect(|_| asked += 1));
         subscription.sent.nacked += asked;
-        subscription.resending = true;
-        if !std::mem::replace(&mut peer.resending, true) {
+        // What is long gone, or on its way again, is nobody's next turn.
+        let resends = subscription.egress.has_resends();
+        subscription.resending |= resends;
+        peer.feedback_budget.spend((asked / NACKED_PER_UNIT) as u32);
+        if resends && !std::mem::replace(&mut peer.resending, true) {
             self.fanout.resend(key);
         }
         self.counters.nacked += asked;

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod feedback;
+mod floods;
 mod rooms;
 
 const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
@@ -88,11 +89,25 @@ impl Node {
 
     /// A packet of a client; numbers stay below 2^16.
     pub(super) fn rtp(&mut self, client: usize, packet: &[u8]) {
+        let mut sealed = self.seal(client, packet);
+        self.shard.handle_datagram(self.now, path(client), &mut sealed);
+    }
+
+    /// The packet as it is on the wire.
+    pub(super) fn seal(&self, client: usize, packet: &[u8]) -> Vec<u8> {
         let header_len = RtpPacket::parse(packet).unwrap().header.header_len;
         let seq = SeqNo(u16::from_be_bytes([packet[2], packet[3]]).into());
         let mut sealed = packet.to_vec();
         sealed.resize(sealed.len() + PROFILE.rtp_overhead(), 0);
         self.clients[client].egress.seal_rtp(seq, header_len, &mut sealed).unwrap();
+        sealed
+    }
+
+    /// Feedback of a client.
+    pub(super) fn rtcp(&mut self, client: usize, compound: &[u8]) {
+        let mut sealed = compound.to_vec();
+        sealed.resize(sealed.len() + PROFILE.rtcp_overhead(), 0);
+        self.clients[client].egress.seal_rtcp(&mut sealed).unwrap();
         self.shard.handle_datagram(self.now, path(client), &mut sealed);
     }
 

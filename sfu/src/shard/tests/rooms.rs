@@ -25,7 +25,7 @@ fn picture(ssrc: u32, seq: u16, sizes: &[usize]) -> Vec<Vec<u8>> {
 }
 
 /// One in a single packet.
-fn keyframe(ssrc: u32, seq: u16) -> Vec<u8> {
+pub(super) fn keyframe(ssrc: u32, seq: u16) -> Vec<u8> {
     picture(ssrc, seq, &[500]).remove(0)
 }
 
