@@ -12,8 +12,11 @@ use crate::rtp::{Seq16, Ssrc};
 pub(super) struct SentNumbers {
     /// Rings by the low bits of the stream's number; the whole of it is kept beside. A ring is made with the first packet
     /// of its stream.
-    streams: HashMap<Ssrc, Vec<Option<(Seq16, u16)>>, BuildHasherDefault<OwnSsrcHasher>>,
+    streams: HashMap<Ssrc, Ring, BuildHasherDefault<OwnSsrcHasher>>,
 }
+
+/// Of one stream: its number, and the transport-wide one.
+type Ring = Vec<Option<(Seq16, u16)>>;
 
 /// For keys that this side chose: nobody else can make them meet, so that two multiplications do. Who asks by other numbers
 /// adds none.
@@ -69,7 +72,7 @@ mod tests {
     #[test]
     fn numbers_that_are_given_in_any_pattern_are_spread() {
         let patterns: [fn(u32) -> u32; 5] =
-            [|n| n, |n| 2 * n, |n| n << 16, |n| n << 21, |n| 0x8000_0000 | n * 1_000];
+            [|n| n, |n| 2 * n, |n| n << 16, |n| n << 21, |n| 0x8000_0000 | (n * 1_000)];
         for (which, pattern) in patterns.into_iter().enumerate() {
             let (mut low, mut high) = (HashSet::new(), HashSet::new());
             for n in 0..1_024 {

@@ -120,6 +120,7 @@ mod tests {
         assert_eq!(index.by_path(&path), Some(a));
         assert_eq!(index.by_path(&path), Some(a), "again");
         index.insert_path(path, b);
+        assert_eq!(index.by_path(&path), Some(b), "whatever was found before");
         index.remove_path(&path, a);
         index.remove_peer(a);
         assert_eq!(index.by_path(&path), Some(b), "the newer check counts");
