@@ -18,7 +18,7 @@ use tonic::{
 const SECRET: &str = "a secret of the tests";
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Running {
     child: Child,

@@ -4,8 +4,10 @@
 #[allow(dead_code)] // shared with other tests
 #[path = "node/client.rs"]
 mod client;
+#[path = "node/independent.rs"]
+mod independent;
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 use chappe_proto::node::v1 as pb;
 use chappe_sfu::config::NodeConfig;
@@ -17,9 +19,13 @@ async fn watch(api: &mut Api) -> Streaming<pb::Event> {
 }
 
 /// Two clients talk and write to each other, both ways.
-async fn talk(shards: u16, tcp: bool) {
+async fn talk(shards: u16, tcp: bool, dtls_role: pb::DtlsRole) {
     let (node, mut api) = node(config(shards)).await;
     let mut events = watch(&mut api).await;
+    let state = |address: &str| {
+        let transport = pb::Transport { dtls_role: dtls_role.into(), ..pb::Transport::default() };
+        pb::PeerState { transport: Some(transport), ..state(address) }
+    };
     let mut anna = Client::join(&mut api, "RM_a", "PA_anna", tcp, state("anna")).await;
     let mut bert = Client::join(&mut api, "RM_a", "PA_bert", tcp, state("bert")).await;
     assert_eq!(anna.shard_port != bert.shard_port, shards > 1, "round robin places them");
@@ -138,17 +144,22 @@ impl Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_talk_over_one_shard() {
-    talk(1, false).await;
+    talk(1, false, pb::DtlsRole::Passive).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_talk_over_two_shards() {
-    talk(2, false).await;
+    talk(2, false, pb::DtlsRole::Passive).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_talk_over_ice_tcp() {
-    talk(2, true).await;
+    talk(2, true, pb::DtlsRole::Passive).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_talk_where_the_node_is_the_dtls_client() {
+    talk(1, false, pb::DtlsRole::Active).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,13 +267,13 @@ async fn a_node_with_several_addresses_answers_from_the_one_that_was_asked() {
             && c[0].answered.contains(&anna_third)
     })
     .await;
-    assert_eq!(bert.answered, [bert.node_address()].into());
+    assert_eq!(bert.answered, HashSet::from([bert.node_address()]));
     anna.publish(&mut api, "TR_av", true, 1_100).await;
     bert.subscribe(&mut api, "TR_av", true, 3_100).await;
     drive(&mut [&mut anna, &mut bert], "media", |c| c[1].received(3_100) > 30).await;
     assert_eq!(
         bert.senders,
-        [bert.node_address()].into(),
+        HashSet::from([bert.node_address()]),
         "DTLS, SRTP and data come from there too"
     );
     node.stop().await;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const QUEUE: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn registry(test_node: &TestNode) -> RoomRegistry {
     registry_on(Node::new("test", channel_to(test_node.clone())))

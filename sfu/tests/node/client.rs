@@ -170,6 +170,8 @@ pub(crate) struct Client {
     link: Link,
     local: SocketAddr,
     remote: SocketAddr,
+    /// Where the node takes ICE-TCP.
+    remote_tcp: Option<SocketAddr>,
     pub(crate) shard_port: u32,
     pub(crate) revision: u64,
     pub(crate) connected: bool,
@@ -274,7 +276,7 @@ pub(crate) type Api =
     chappe_proto::node::v1::node_service_client::NodeServiceClient<tonic::transport::Channel>;
 
 impl Client {
-    /// Joins over UDP (or ICE-TCP); `state` without a transport.
+    /// Joins over UDP (or ICE-TCP); `state` without a transport, but perhaps the node's DTLS role in one.
     pub(crate) async fn join(
         api: &mut Api,
         room: &str,
@@ -300,9 +302,12 @@ impl Client {
         direct.set_ice_controlling(true);
         let ice = direct.local_ice_credentials();
         let fingerprint = direct.local_dtls_fingerprint().clone();
+        let active = pb::DtlsRole::Active;
+        let node_begins = state.transport.is_some_and(|transport| transport.dtls_role() == active);
+        let node_role = if node_begins { active } else { pb::DtlsRole::Passive };
         state.transport = Some(pb::Transport {
             remote_ice: Some(pb::IceCredentials { ufrag: ice.ufrag, pwd: ice.pass }),
-            dtls_role: pb::DtlsRole::Passive.into(),
+            dtls_role: node_role.into(),
             remote_fingerprints: vec![pb::Fingerprint {
                 algorithm: "sha-256".into(),
                 digest: fingerprint.bytes,
@@ -319,14 +324,15 @@ impl Client {
             change: Some(pb::apply_peer_request::Change::State(state)),
         };
         let transport = api.apply_peer(request).await.unwrap().into_inner().transport.unwrap();
-        let wanted = if tcp { pb::candidate::Protocol::Tcp } else { pb::candidate::Protocol::Udp };
-        let candidate = transport
-            .candidates
-            .iter()
-            .find(|c| c.protocol() == wanted && c.address == "127.0.0.1")
-            .expect("a loopback candidate");
-        let told = SocketAddr::new(candidate.address.parse().unwrap(), candidate.port as u16);
-        let remote = other(told);
+        let told = |wanted: pb::candidate::Protocol| {
+            let mut candidates = transport.candidates.iter();
+            let loopback =
+                candidates.find(|c| c.protocol() == wanted && c.address == "127.0.0.1")?;
+            Some(SocketAddr::new(loopback.address.parse().unwrap(), loopback.port as u16))
+        };
+        let remote_tcp = told(pb::candidate::Protocol::Tcp);
+        let remote = if tcp { remote_tcp } else { told(pb::candidate::Protocol::Udp) };
+        let remote = other(remote.expect("a loopback candidate"));
         let shard_port = transport
             .candidates
             .iter()
@@ -346,8 +352,8 @@ impl Client {
             hash_func: theirs.algorithm,
             bytes: theirs.digest,
         });
-        direct.start_dtls(true).unwrap();
-        direct.start_sctp(true);
+        direct.start_dtls(!node_begins).unwrap();
+        direct.start_sctp(!node_begins);
         for (label, ordered, reliability) in [
             ("_reliable", true, Reliability::Reliable),
             ("_lossy", false, Reliability::MaxRetransmits { retransmits: 0 }),
@@ -367,6 +373,7 @@ impl Client {
             link,
             local,
             remote,
+            remote_tcp,
             shard_port,
             revision: 1,
             connected: false,
@@ -547,6 +554,18 @@ impl Client {
         self.wake_at = now();
     }
 
+    /// Leaves its UDP socket for a connection of ICE-TCP: a path of lower priority.
+    pub(crate) fn move_to_tcp(&mut self) {
+        let remote = self.remote_tcp.expect("the node takes ICE-TCP");
+        let (link, local) = connect(remote, true);
+        let left = candidate_of(self.local, false, TcpType::Active);
+        assert!(self.rtc.direct_api().invalidate_candidate(&left));
+        self.rtc.add_local_candidate(candidate_of(local, true, TcpType::Active));
+        self.rtc.add_remote_candidate(candidate_of(remote, true, TcpType::Passive));
+        (self.link, self.local, self.remote) = (link, local, remote);
+        self.wake_at = now();
+    }
+
     /// User name of its checks, and what they should be signed with.
     pub(crate) fn check_username(&self) -> String {
         format!("{}:{}", self.credentials[2], self.credentials[0])
@@ -557,6 +576,26 @@ impl Client {
         let mut stamps = self.stamps.get(&ssrc).cloned().unwrap_or_default();
         stamps.sort_unstable();
         stamps.iter().copied().take(count as usize).eq(1..=count)
+    }
+
+    /// Stream as it arrived: none twice, and each under the number that its place in the stream gives it, whatever the
+    /// network lost or had sent again. Returns how many are missing before the last one.
+    #[track_caller]
+    pub(crate) fn missing(&self, ssrc: u32) -> u64 {
+        let (stamps, seqs) = (&self.stamps[&ssrc], &self.packets[&ssrc]);
+        let offsets: HashSet<_> =
+            seqs.iter().zip(stamps).map(|(seq, stamp)| seq.wrapping_sub(*stamp)).collect();
+        assert_eq!(offsets.len(), 1, "{ssrc}: numbers {seqs:?} of payloads {stamps:?}");
+        let distinct: HashSet<_> = stamps.iter().collect();
+        assert_eq!(distinct.len(), stamps.len(), "{ssrc}: twice in {stamps:?}");
+        let (first, last) = (stamps.iter().min().unwrap(), stamps.iter().max().unwrap());
+        last + 1 - first - stamps.len() as u64
+    }
+
+    /// Packets sent so far as an SSRC.
+    pub(crate) fn sent(&self, ssrc: u32) -> u64 {
+        let mut publications = self.publications.iter();
+        publications.find(|publication| publication.ssrc == ssrc).map_or(0, |it| it.packets)
     }
 
     /// What must not be logged: user names and passwords of both sides.
@@ -732,7 +771,7 @@ pub(crate) fn h265_unit(number: u64) -> Vec<Vec<u8>> {
 }
 
 /// A whole frame in one packet (RFC 7741): descriptor with a 15-bit picture id, keyframe header.
-fn vp8_keyframe(count: u64) -> Vec<u8> {
+pub(crate) fn vp8_keyframe(count: u64) -> Vec<u8> {
     let picture = (count as u16 & 0x7fff | 0x8000).to_be_bytes();
     let mut payload = vec![0x90, 0x80, picture[0], picture[1]];
     payload.extend([0x10, 0x00, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00]);

@@ -12,7 +12,8 @@ use chappe_sfu::{
     },
     shard::{
         DataSpec, DtlsRole, EncodingSpec, Fingerprint, IceCredentials, Limits, LocalTransport,
-        PeerId, PeerSpec, RoomId, SctpParams, SubscriptionSpec, TrackSpec, TransportParams,
+        PeerId, PeerSpec, Protocol as NodeProtocol, RoomId, SctpParams, SubscriptionSpec,
+        TrackSpec, TransportParams,
     },
 };
 use str0m::{
@@ -20,7 +21,7 @@ use str0m::{
     channel::{ChannelConfig, ChannelId, Reliability},
     format::{Codec as PeerCodec, FormatParams},
     media::{Frequency, MediaKind as PeerKind},
-    net::{Protocol, Receive},
+    net::{Protocol, Receive, TcpType},
     rtp::{ExtensionValues, RtpWrite},
 };
 
@@ -76,6 +77,7 @@ impl Received {
 pub(crate) struct Client {
     pub(crate) rtc: Rtc,
     pub(crate) address: SocketAddr,
+    pub(crate) protocol: NodeProtocol,
     pub(crate) room: RoomId,
     pub(crate) peer: PeerId,
     pub(crate) shard: usize,
@@ -141,6 +143,7 @@ impl Client {
         Self {
             rtc,
             address,
+            protocol: NodeProtocol::Udp,
             room: RoomId::new(room),
             peer: PeerId::new(&format!("PA_{number}")),
             shard,
@@ -175,6 +178,18 @@ impl Client {
         });
         api.start_dtls(true).unwrap();
         api.start_sctp(true);
+    }
+
+    /// Leaves its address for one that it reaches the node from by ICE-TCP: a candidate of lower priority.
+    pub(crate) fn move_to_tcp(&mut self, node: SocketAddr) {
+        let candidate =
+            |address, role| Candidate::builder().tcp().host(address).tcptype(role).build().unwrap();
+        let left = Candidate::host(self.address, "udp").unwrap();
+        self.address = ([198, 51, 100, 77], self.address.port()).into();
+        self.protocol = NodeProtocol::Tcp;
+        assert!(self.rtc.direct_api().invalidate_candidate(&left));
+        self.rtc.add_local_candidate(candidate(self.address, TcpType::Active));
+        self.rtc.add_remote_candidate(candidate(node, TcpType::Passive));
     }
 
     /// Declares a track; it is sent from the next apply on. One encoding without rid, or q, h, f.
@@ -280,6 +295,13 @@ impl Client {
         }
     }
 
+    /// Opens a channel beside those two, once connected.
+    pub(crate) fn open_channel(&mut self, label: &str) {
+        self.rtc
+            .direct_api()
+            .create_data_channel(ChannelConfig { label: label.into(), ..ChannelConfig::default() });
+    }
+
     /// Sends one data message on a channel.
     pub(crate) fn send_data(&mut self, label: &str, message: &[u8]) {
         let id = self.channels[label];
@@ -350,7 +372,11 @@ impl Client {
         if self.silent {
             return;
         }
-        let receive = Receive::new(Protocol::Udp, node, self.address, datagram);
+        let protocol = match self.protocol {
+            NodeProtocol::Udp => Protocol::Udp,
+            NodeProtocol::Tcp => Protocol::Tcp,
+        };
+        let receive = Receive::new(protocol, node, self.address, datagram);
         if let Ok(receive) = receive {
             let _ = self.rtc.handle_input(Input::Receive(now, receive));
         }

@@ -99,3 +99,28 @@ fn who_has_nothing_to_send_is_not_silent() {
     // Checks of consent are heard.
     assert!(told.iter().all(|stats| stats.silent < Duration::from_secs(7)), "{told:?}");
 }
+
+#[test]
+fn a_client_that_moves_to_a_path_of_lower_priority_has_its_media_back_within_a_second() {
+    let mut world = World::new(1);
+    let (a, b) = (world.client("room", 0), world.client("room", 0));
+    for (client, track, other) in [(a, "a", "b"), (b, "b", "a")] {
+        world.clients[client].publish(track, &[Source::Video { packets: 3 }]);
+        world.clients[client].subscribe(other, MediaKind::Video);
+    }
+    world.connect_all();
+    world.run_for(3 * SECOND);
+    let count = |world: &World, client: usize| world.clients[client].received.len();
+    assert!(count(&world, a) > 100 && count(&world, b) > 100);
+    // The old path was the best that the node knew, and it is never told that it is gone.
+    let (of_a, of_b) = (count(&world, a), count(&world, b));
+    world.move_to_tcp(b);
+    let moved = world.now;
+    world.run_until("media both ways over ICE-TCP", SECOND, |world| {
+        count(world, b) > of_b + 3 && count(world, a) > of_a + 3
+    });
+    let last = world.clients[b].received.last().map(|packet| packet.at).unwrap_or(moved);
+    assert!(last > moved && last - moved < SECOND);
+    world.run_for(SECOND);
+    assert!(count(&world, b) > of_b + 50, "and it stays there");
+}

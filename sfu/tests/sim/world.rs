@@ -9,7 +9,7 @@ use std::{
 use chappe_sfu::{
     shard::{
         ApplyError, Command, Counters, DefaultLimits, DropReason, Event, FiveTuple, LocalTransport,
-        Protocol, RelayMessage, Reply, Shard, ShardConfig, ShardId, TransportContext,
+        RelayMessage, Reply, Shard, ShardConfig, ShardId, TransportContext,
     },
     transport::DtlsVersions,
 };
@@ -212,6 +212,15 @@ impl World {
         self.now = end;
     }
 
+    /// The client's network changes: what is under way to it is lost, and it reaches the node by ICE-TCP from now on.
+    pub(crate) fn move_to_tcp(&mut self, client: usize) {
+        let node = node_address(self.clients[client].shard);
+        self.flights.retain(|flight| flight.client != client);
+        self.clients[client].move_to_tcp(node);
+        self.clients[client].handle_timeout(self.now);
+        self.drain_client(client);
+    }
+
     /// Runs until `condition` holds; panics when it does not in `limit`.
     pub(crate) fn run_until(
         &mut self,
@@ -298,8 +307,8 @@ impl World {
         while let Some(index) = self.returning.iter().position(|flight| flight.at <= self.now) {
             let mut flight = self.returning.remove(index).unwrap();
             let client = &self.clients[flight.client];
-            let (shard, remote) = (client.shard, client.address);
-            let path = FiveTuple { protocol: Protocol::Udp, local: node_address(shard), remote };
+            let (shard, remote, protocol) = (client.shard, client.address, client.protocol);
+            let path = FiveTuple { protocol, local: node_address(shard), remote };
             self.shards[shard].handle_datagram(self.now, path, &mut flight.bytes);
             touched[shard] = true;
         }
