@@ -8,6 +8,9 @@ use livekit_protocol::{
 };
 use split::{Client, Deployment, http};
 
+/// Tracks of a participant.
+const MAX_TRACKS: usize = 64;
+
 fn has(text: &str, lines: &[&str]) -> bool {
     lines.iter().all(|line| text.lines().any(|l| l == *line))
 }
@@ -31,6 +34,25 @@ async fn rooms_sessions_joins_messages_and_nodes_are_counted() {
     ada.send_text("no message at all").await;
     ada.send(Request::Ping(1)).await;
     ada.expect("pong", |message| matches!(message, Response::Pong(_)).then_some(())).await;
+    // One more than a participant may have.
+    for number in 0..=MAX_TRACKS {
+        let (cid, source) = (format!("c{number}"), proto::TrackSource::Camera as i32);
+        let r#type = proto::TrackType::Video as i32;
+        ada.send(Request::AddTrack(proto::AddTrackRequest {
+            cid,
+            r#type,
+            source,
+            ..Default::default()
+        }))
+        .await;
+    }
+    let refused = ada.expect("a refusal", |message| match message {
+        Response::RequestResponse(response) => Some(response),
+        _ => None,
+    });
+    let refused = refused.await;
+    assert_eq!(refused.reason(), proto::request_response::Reason::LimitExceeded);
+    assert!(refused.message.contains("64 tracks"), "{refused:?}");
     let leave = Request::Leave(proto::LeaveRequest::default());
     people[2].send(leave).await;
 
@@ -44,7 +66,8 @@ async fn rooms_sessions_joins_messages_and_nodes_are_counted() {
         "chappe_joins_total 3",
         "chappe_joins_refused_total{reason=\"room_full\"} 1",
         "chappe_joins_refused_total{reason=\"token\"} 1",
-        "chappe_signal_requests_total 2",
+        "chappe_signal_requests_total 67",
+        "chappe_signal_requests_refused_total{reason=\"limit_exceeded\"} 1",
         "chappe_signal_garbage_total 1",
     ];
     for line in lines {

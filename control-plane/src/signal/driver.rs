@@ -213,7 +213,12 @@ impl Driver {
     fn execute_effects(&mut self) {
         while let Some(effect) = self.session.poll_effect() {
             match effect {
-                Effect::Send(message) => self.send(Outgoing::Message(*message)),
+                Effect::Send(message) => {
+                    if let Message::RequestResponse(response) = &*message {
+                        self.state.shared.metrics.refuse_request(response.reason());
+                    }
+                    self.send(Outgoing::Message(*message));
+                }
                 Effect::Announce(news) => self.send(Outgoing::News(news)),
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(permissions) => {

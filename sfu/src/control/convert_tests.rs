@@ -89,6 +89,14 @@ fn refusals_name_the_field() {
         Case { field: "codecs[0].clock_rate:", spoil: |s| s.codecs[0].clock_rate = 0 },
         Case { field: "codecs[0].channels:", spoil: |s| s.codecs[0].channels = 256 },
         Case { field: "codecs:", spoil: |s| s.codecs = vec![vp8(); MAX_CODECS + 1] },
+        Case {
+            field: "tracks: expected at most 64, got 65",
+            spoil: |s| s.tracks = vec![s.tracks[0].clone(); 65],
+        },
+        Case {
+            field: "subscriptions: expected at most 2048, got 2049",
+            spoil: |s| s.subscriptions = vec![s.subscriptions[0].clone(); 2_049],
+        },
         Case { field: "extensions[0].id:", spoil: |s| s.extensions[0].id = 0 },
         Case { field: "extensions[0].id:", spoil: |s| s.extensions[0].id = 256 },
         Case { field: "extensions[0].kind:", spoil: |s| s.extensions[0].kind = 99 },

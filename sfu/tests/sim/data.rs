@@ -116,16 +116,93 @@ fn a_reader_that_stands_still_is_told_to_reconnect_alone() {
         world.send_data(0, "_reliable", &packet(&long, &[]));
         world.run_for(SECOND / 10);
     }
-    let told: Vec<_> = world
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            Event::DataOverflow { peer, .. } => Some(peer.as_str().to_owned()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(told, ["PA_3"], "once, and nobody else");
+    assert_eq!(told(&world), ["PA_3"], "once, and nobody else");
     assert_eq!(world.clients[1].messages.len(), 70);
+}
+
+/// Who was told to reconnect, in order.
+fn told(world: &World) -> Vec<String> {
+    let told = world.events.iter().filter_map(|event| match event {
+        Event::DataOverflow { peer, .. } => Some(peer.as_str().to_owned()),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_reader_a_mebibyte_behind_is_told_to_reconnect_alone_before_its_time_is_up() {
+    let mut world = room_of(3, 1);
+    world.clients[2].silent = true;
+    let long = "x".repeat(15_000);
+    let begun = world.now;
+    let mut sent = 0;
+    while told(&world).is_empty() {
+        world.send_data(0, "_reliable", &packet(&long, &[]));
+        sent += 1;
+        world.run_for(SECOND / 40);
+        assert!(world.now - begun < 4 * SECOND, "the limit of 5 s is not what is tested");
+    }
+    assert_eq!(told(&world), ["PA_3"]);
+    // What the other reader has was given to both; a few are still on their way to it.
+    let given = world.clients[1].messages.len();
+    assert!((69..=72).contains(&given), "{given} of {sent} messages of 15 kB");
+    world.run_for(SECOND);
+    assert_eq!(world.clients[1].messages.len(), sent, "the other reader misses nothing");
+    // It is told once; what comes after is dropped for it and counted.
+    let dropped = world.drops(DropReason::DataOverflow);
+    world.send_data(0, "_reliable", &packet("after", &[]));
+    world.run_for(SECOND);
+    assert_eq!(told(&world), ["PA_3"]);
+    assert_eq!(world.drops(DropReason::DataOverflow), dropped + 1);
+}
+
+#[test]
+fn lossy_data_that_would_be_late_is_dropped_and_counted_for_that_reader_alone() {
+    let mut world = room_of(3, 1);
+    // A tenth of what is sent.
+    world.down[2].rate = Some(80_000);
+    let long = "x".repeat(980);
+    for number in 0..300 {
+        world.send_data(0, "_lossy", &packet(&format!("{number:03} {long}"), &[]));
+        world.run_for(SECOND / 100);
+    }
+    world.run_for(2 * SECOND);
+    let (all, some) = (world.clients[1].messages.len(), world.clients[2].messages.len());
+    assert_eq!(all, 300, "{:?}", world.all_drops());
+    assert!((10..100).contains(&some), "{some}");
+    let dropped = world.drops(DropReason::DataLossyQueue);
+    assert!(dropped >= 150 && dropped <= 300 - some as u64, "{dropped} dropped, {some} arrived");
+    assert!(told(&world).is_empty(), "lossy data is nobody's overflow");
+    // The way is free again soon: no old messages wait.
+    world.send_data(0, "_lossy", &packet("now", &[]));
+    world.run_for(SECOND);
+    assert_eq!(texts(&world, 2, "now"), 1);
+}
+
+#[test]
+fn a_room_that_is_behind_drops_and_counts_and_tells_readers_of_what_is_reliable() {
+    for reliable in [false, true] {
+        let mut world = room_of(2, 1);
+        let room = world.clients[0].room.clone();
+        let command = Command::SendData {
+            room,
+            packet: packet(&"x".repeat(16_000), &[]).into(),
+            reliable,
+            destinations: Vec::new(),
+        };
+        // Faster than a shard hands out: no step between.
+        let now = world.now;
+        for _ in 1..80 {
+            assert_eq!(world.shards[0].handle_command(now, command.clone()), Reply::Done);
+        }
+        world.command(0, command);
+        let dropped = world.drops(DropReason::DataBacklog);
+        // 64 of 16 kB and their overhead fill the mebibyte.
+        assert!((14..=17).contains(&dropped), "{dropped}");
+        world.run_for(SECOND);
+        let expected: &[&str] = if reliable { &["PA_1", "PA_2"] } else { &[] };
+        assert_eq!(told(&world), expected, "reliable: {reliable}");
+    }
 }
 
 #[test]
@@ -139,14 +216,6 @@ fn readers_behind_a_full_relay_are_told_that_data_was_lost() {
     }
     world.ring_capacity = 256;
     world.run_for(SECOND);
-    let told: Vec<_> = world
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            Event::DataOverflow { peer, .. } => Some(peer.as_str().to_owned()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(told, ["PA_2", "PA_4"], "all readers of the other shard, nobody here");
+    assert_eq!(told(&world), ["PA_2", "PA_4"], "all readers of the other shard, nobody here");
     assert_eq!(world.clients[2].messages.len(), 300);
 }

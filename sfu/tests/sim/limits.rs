@@ -6,6 +6,7 @@ use chappe_sfu::{
 };
 
 use super::{
+    data::{contains, packet, texts},
     media::Source,
     world::{SECOND, World, node_address},
 };
@@ -66,6 +67,54 @@ fn a_cap_on_ssrcs_that_changes_later_is_obeyed() {
     world.run_for(SECOND);
     let one = world.count(|counters| counters.media_in) - media;
     assert!((20..=30).contains(&one), "{one} packets of one encoding, {:?}", world.all_drops());
+}
+
+#[test]
+fn data_over_the_cap_of_its_sender_is_dropped_and_counted() {
+    let mut world = World::new(1);
+    let [a, b, c] = [0; 3].map(|shard| world.client("room", shard));
+    for client in [a, b, c] {
+        world.clients[client].use_data();
+    }
+    // 1,000 bytes a second, and two seconds of it at once.
+    world.clients[a].spec.limits.data_rate = Some(Bitrate::from_kbps(8));
+    world.connect_all();
+    world.run_for(SECOND);
+    let long = "x".repeat(200);
+    for _ in 0..50 {
+        world.send_data(a, "_reliable", &packet(&format!("over {long}"), &[]));
+        world.send_data(b, "_reliable", &packet(&format!("under {long}"), &[]));
+        world.run_for(SECOND / 100);
+    }
+    world.run_for(SECOND);
+    let (passed, dropped) = (texts(&world, c, "over"), world.drops(DropReason::OverDataRate));
+    assert_eq!(passed as u64 + dropped, 50, "{:?}", world.all_drops());
+    // 2,500 bytes at most in the half second, of which each message takes 200 and its headers.
+    assert!((5..=12).contains(&passed), "{passed}");
+    assert_eq!(texts(&world, c, "under"), 50, "nobody else is held back");
+    world.run_for(2 * SECOND);
+    world.send_data(a, "_reliable", &packet("later", &[]));
+    world.run_for(SECOND);
+    assert_eq!(texts(&world, c, "later"), 1, "the cap is a rate");
+}
+
+#[test]
+fn data_on_a_channel_without_a_meaning_is_dropped_and_counted() {
+    let mut world = World::new(1);
+    let (a, b) = (world.client("room", 0), world.client("room", 0));
+    for client in [a, b] {
+        world.clients[client].use_data();
+    }
+    world.clients[a].open_channel("chat");
+    world.connect_all();
+    world.run_until("channels", 5 * SECOND, |world| world.clients[a].channels.len() == 3);
+    world.run_for(SECOND);
+    world.send_data(a, "chat", &packet("nowhere", &[]));
+    world.send_data(a, "_reliable", &packet("there", &[]));
+    world.run_for(SECOND);
+    assert_eq!(world.drops(DropReason::DataLabel), 1, "{:?}", world.all_drops());
+    let messages = &world.clients[b].messages;
+    assert!(messages.len() == 1 && contains(&messages[0].1, "there"), "{messages:?}");
 }
 
 #[test]
