@@ -4,6 +4,8 @@
 mod decode;
 #[path = "captures/recorded.rs"]
 mod recorded;
+#[path = "captures/repair.rs"]
+mod repair;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

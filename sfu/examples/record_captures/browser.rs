@@ -49,7 +49,7 @@ impl ExtensionSerializer for Verbatim {
     }
 }
 
-struct Browser(Child);
+pub(crate) struct Browser(pub(crate) Child);
 
 impl Drop for Browser {
     fn drop(&mut self) {
@@ -161,7 +161,7 @@ fn take(rtc: &mut Rtc, socket: &UdpSocket, length: Duration) -> Vec<Recorded> {
     }
 }
 
-fn read_request(stream: &mut TcpStream) -> (String, String) {
+pub(crate) fn read_request(stream: &mut TcpStream) -> (String, String) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4_096];
     loop {
@@ -183,7 +183,7 @@ fn read_request(stream: &mut TcpStream) -> (String, String) {
     }
 }
 
-fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
+pub(crate) fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
     let len = body.len();
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"

@@ -3,12 +3,22 @@
 mod browser;
 #[path = "../../tests/captures/recorded.rs"]
 mod recorded;
+mod repair;
 
 use std::time::Duration;
 
-use recorded::{CAPTURES, Recorded, place};
+use recorded::{CAPTURES, RED, RTX, Recorded, place, place_of};
 
 fn main() {
+    let repair = repair::record();
+    for (name, packets) in [(RED, &repair.red), (RTX, &repair.video)] {
+        eprintln!("{name}: {} packets", packets.len());
+        std::fs::write(place_of(name), recorded::frame(packets)).unwrap();
+    }
+    // `record_captures repair` makes no others.
+    if std::env::args().nth(1).as_deref() == Some("repair") {
+        return;
+    }
     for (codec, mode) in CAPTURES {
         let mut recorded = browser::record(
             codec,
@@ -33,6 +43,7 @@ fn main() {
     }
 }
 
+/// As [`Recorded`] says.
 fn write(packet: &Recorded, out: &mut Vec<u8>) {
     out.extend_from_slice(&(packet.payload.len() as u16).to_be_bytes());
     out.extend_from_slice(&packet.seq.to_be_bytes());
