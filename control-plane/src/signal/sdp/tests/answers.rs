@@ -29,6 +29,7 @@ snapshots! {
     firefox_publishes: "firefox-publish",
     firefox_publishes_on_its_own_connection: "firefox-publisher",
     firefox_publishes_av1: "firefox-av1",
+    aiortc_publishes: "aiortc-publish",
 }
 
 #[test]

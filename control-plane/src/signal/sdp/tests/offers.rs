@@ -91,6 +91,13 @@ const CASES: &[Case] = &[
         first: Some("video/H264"),
         rids: &["q", "h", "f"],
     },
+    Case {
+        fixture: "aiortc-publish",
+        added: &["0", "1"],
+        free: (1, 1),
+        first: Some("video/VP8"),
+        rids: &[],
+    },
 ];
 
 #[test]
@@ -123,6 +130,22 @@ fn firefox_names_the_ssrcs_of_its_simulcast_encodings() {
     }
     let audio = negotiator.published().find(|s| s.kind == MediaKind::Audio).expect("audio");
     assert_ne!(audio.encodings[0].ssrc, 0);
+}
+
+#[test]
+fn aiortc_names_ssrcs_where_it_receives_and_hashes_its_certificate_thrice() {
+    let (negotiator, _) = offered("aiortc-publish");
+    let published: Vec<_> = negotiator.published().collect();
+    assert_eq!(published.len(), 2, "{published:?}");
+    let of = |kind| published.iter().find(|s| s.kind == kind).expect("published").encodings.clone();
+    let (audio, video) = (of(MediaKind::Audio), of(MediaKind::Video));
+    assert_eq!([audio.len(), video.len()], [1, 1]);
+    assert!(audio[0].ssrc != 0 && audio[0].rtx_ssrc == 0, "{audio:?}");
+    assert!(video[0].ssrc != 0 && video[0].rtx_ssrc != 0, "{video:?}");
+    let fingerprints = negotiator.transport().remote_fingerprints.clone();
+    let lengths: Vec<_> =
+        fingerprints.iter().map(|one| (one.algorithm.as_str(), one.digest.len())).collect();
+    assert_eq!(lengths, [("sha-256", 32), ("sha-384", 48), ("sha-512", 64)]);
 }
 
 #[test]
