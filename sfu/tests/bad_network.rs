@@ -160,6 +160,8 @@ async fn five_percent_loss_to_a_subscriber_is_repaired() {
         })
         .await;
         assert!(bert.network.lost > 5, "{}", bert.network.lost);
+        // Also what was sent again came under its own number, once.
+        bert.missing(VIDEO);
         assert!(metric(&node, "chappe_sfu_retransmitted_total", "") > 0);
         assert!(anna.missing(BACK) <= LOST_BY_CHANCE, "the way up loses nothing");
         node.stop().await;
