@@ -464,23 +464,24 @@ mod tests {
         let mut batch = RecvBatch::new();
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let to = SocketAddr::new(loopback, b.port());
-        for run in 0..20_u8 {
+        // Few enough for the smallest buffers, where the kernel keeps each by itself.
+        for run in 0..10_u8 {
             let bytes: Vec<u8> = (0..40_u8).flat_map(|n| [run, n, 0, 0]).collect();
             assert_eq!(a.send(loopback, to, &bytes, Some(4)), Sent::All);
         }
-        b.readable().await;
-        let mut got = Vec::new();
-        while got.len() < 800 {
+        let (mut got, mut more) = (Vec::new(), false);
+        while got.len() < 400 {
+            if !more {
+                b.readable().await;
+            }
             let before = got.len();
-            let more = b.receive(&mut batch, true, |_, remote, bytes| {
+            more = b.receive(&mut batch, false, |_, remote, bytes| {
                 assert_eq!(remote.port(), a.port());
                 got.push((bytes[0], bytes[1]));
             });
             assert!(got.len() - before <= DATAGRAMS_PER_TURN, "{} at once", got.len() - before);
-            // All of them were there.
-            assert!(more || got.len() == 800, "{} are left behind", 800 - got.len());
         }
-        let all = (0..20).flat_map(|run| (0..40).map(move |n| (run, n)));
+        let all = (0..10).flat_map(|run| (0..40).map(move |n| (run, n)));
         assert!(got.into_iter().eq(all), "in order");
     }
 
