@@ -167,7 +167,7 @@ pub struct TrackVariant {
 /// One codec of a published track, as its media section was negotiated.
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct PublishedVariant {
-    /// Id of the track on the node: the track's sid, or "<sid>/<codec>" for a backup codec.
+    /// Id of the track on the node: the track's sid, or `<sid>/<codec>` for a backup codec.
     pub node_track_id: String,
     /// For example "video/VP8".
     pub mime_type: String,

@@ -2,8 +2,8 @@
 //!
 //! Four objects, each testable alone: [`LayerSelector`] passes or drops, [`RtpRewriter`] keeps sequence numbers and
 //! timestamps continuous, [`CodecRewriter`] does the same for fields of the payload descriptor and [`DescriptorRewriter`]
-//! for the dependency descriptor. [`Forwarder`] holds one of each. Nothing here knows a transport or touches a packet: what changes is written down as [`Rewritten`] and
-//! applied when `egress` copies the packet.
+//! for the dependency descriptor. [`Forwarder`] holds one of each. Nothing here knows a transport or touches a packet: what
+//! changes is written down as [`Rewritten`](crate::cache::Rewritten) and applied when `egress` copies the packet.
 
 mod codec_rewriter;
 mod counter;

@@ -117,7 +117,7 @@ impl ConnectParams {
     /// Whether tracks that belong together may come in one MediaStream, which browsers then play in step.
     ///
     /// A client must not need the track's id in its stream id. The JavaScript SDK finds the track by its m-line
-    /// (`mid_to_track_id`): with one PeerConnection always, with two since [`MAPPED_OFFERS_SINCE`]. In a page it says
+    /// (`mid_to_track_id`): with one PeerConnection always, with two since `MAPPED_OFFERS_SINCE`. In a page it says
     /// nothing of browser and system; in React Native, whose streams have ids of their own, it names the system.
     #[must_use]
     pub fn syncs_streams(&self) -> bool {
