@@ -17,8 +17,9 @@ lint: ## Formatting, clippy, the fuzz targets and the page's types
 	fuzz/check.sh
 	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && npx tsc --noEmit
 
-sim: ## Deterministic simulations only
+sim: ## Simulations only, rooms with SEEDS=200 seeds each (long ones: 50); SIM_SEED=17 repeats one
 	cargo test --workspace --test 'sim*'
+	SIM_SEEDS=$(or $(SEEDS),200) cargo test --release --workspace --test sim room::
 
 e2e: ## Browser tests only; FILES="tests/10-call.test.mjs" picks some
 	cargo build --workspace --bins

@@ -52,13 +52,15 @@ impl Competition {
         }
     }
 
-    /// After each feedback; `lossy`: packets were lost of late, so that others may have cut, too.
+    /// After each feedback; `lossy`: packets were lost of late, so that others may have cut, too; `obeyed`: what is
+    /// sent keeps to the rate.
     pub(super) fn update(
         &mut self,
         now: Duration,
         queue: Duration,
         rtt: Duration,
         lossy: bool,
+        obeyed: bool,
     ) -> Contest {
         if lossy {
             self.lost_at = Some(now);
@@ -70,6 +72,9 @@ impl Competition {
                 if !lossy {
                     self.futile = 0;
                 }
+            } else if !obeyed {
+                // What is sent in spite of a cut says nothing about others.
+                self.watched = None;
             } else if now.saturating_sub(at) > Self::PATIENCE + rtt {
                 self.watched = None;
                 self.futile += 1;
@@ -102,11 +107,17 @@ mod tests {
 
     /// Seconds of competing in `seconds` seconds under a queue, with a cut each second in which it is long.
     fn run(seconds: u32, lossy: bool, queue_ms: impl Fn(u32) -> u32) -> f64 {
+        run_obeying(seconds, lossy, true, queue_ms)
+    }
+
+    fn run_obeying(seconds: u32, lossy: bool, obeys: bool, queue_ms: impl Fn(u32) -> u32) -> f64 {
         let mut competition = Competition::default();
         let mut competing = 0;
         for n in 0..seconds * 10 {
             let (now, queue) = (MS * 100 * n, MS * queue_ms(n * 100));
-            if competition.update(now, queue, MS * 100, lossy && n % 50 == 0) == Contest::Compete {
+            if competition.update(now, queue, MS * 100, lossy && n % 50 == 0, obeys)
+                == Contest::Compete
+            {
                 competing += 1;
             } else if n % 10 == 0 && queue > MS * 50 {
                 competition.handle_cut(now, queue);
@@ -120,6 +131,7 @@ mod tests {
         assert_eq!(run(60, true, |_| 20), 0.0);
         assert_eq!(run(60, true, |ms| 250 - ms % 2_000 / 10), 0.0, "it drains");
         assert_eq!(run(60, false, |_| 200), 0.0, "nothing is lost");
+        assert_eq!(run_obeying(60, true, false, |_| 200), 0.0, "it is sent in spite of the cuts");
         let competing = run(60, true, |_| 200);
         assert!((35.0..55.0).contains(&competing), "{competing}: not all the time");
     }

@@ -64,6 +64,8 @@ pub struct EstimatorStats {
     pub estimate: Bitrate,
     /// See [`SendSideEstimator::acknowledged`].
     pub acknowledged: Option<Bitrate>,
+    /// At which rate packets left in the last half second.
+    pub sent: Option<Bitrate>,
     /// What the delay says.
     pub usage: Usage,
     /// What holds the estimate.
@@ -98,6 +100,8 @@ pub struct SendSideEstimator {
     path: PathDelay,
     competition: Competition,
     wanted: Bitrate,
+    /// See [`Self::set_held`].
+    held: bool,
     /// The receiver's own estimate, until it sends anything better.
     remb: Option<Bitrate>,
     feedback_at: Option<Duration>,
@@ -185,6 +189,7 @@ impl SendSideEstimator {
             path: PathDelay::default(),
             competition: Competition::default(),
             wanted: Bitrate::ZERO,
+            held: false,
             remb: None,
             feedback_at: None,
             silent_at: None,
@@ -221,6 +226,7 @@ impl SendSideEstimator {
         EstimatorStats {
             estimate: self.estimate(),
             acknowledged: self.acknowledged(),
+            sent: self.sent.rate(Self::SENT_WINDOW),
             usage: self.trendline.usage(),
             limit: self.bounded().1,
             queue: self.path.queue,
@@ -305,6 +311,11 @@ impl SendSideEstimator {
             self.prober.handle_wanted_rose();
         }
         self.wanted = wanted;
+    }
+
+    /// More is sent than the estimate allows, by choice: that a cut drains no queue then says nothing about other flows.
+    pub fn set_held(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// A probe to send now, for the pacer.
@@ -431,7 +442,7 @@ impl SendSideEstimator {
         self.path.update(now, digest);
         let rtt = self.path.rtt.unwrap_or(Self::FIRST_RTT);
         let lossy = self.loss.recent() > Self::LOSSY;
-        let contest = self.competition.update(now, self.path.queue, rtt, lossy);
+        let contest = self.competition.update(now, self.path.queue, rtt, lossy, !self.held);
         let usage = if self.path.queue >= Self::LONG_QUEUE
             && self.path.queue.saturating_sub(queue_before) >= Self::QUEUE_STEP
         {

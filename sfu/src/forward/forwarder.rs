@@ -48,6 +48,11 @@ impl Forwarder {
         self.selector.set_live(live);
     }
 
+    /// See [`LayerSelector::abandon`].
+    pub fn abandon(&mut self) {
+        self.selector.abandon();
+    }
+
     /// Passes a packet on under new numbers, or drops it.
     pub fn forward(&mut self, meta: &PacketMeta, timing: &Timing<'_>) -> Option<Rewritten> {
         let decision = self.selector.select(meta);

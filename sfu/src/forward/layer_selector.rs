@@ -153,6 +153,13 @@ impl LayerSelector {
             .fold(EncodingSet::EMPTY, EncodingSet::with)
     }
 
+    /// Lets nothing more pass of an encoding that is to be left at a keyframe, rather than until then.
+    pub fn abandon(&mut self) {
+        if let State::Active { switch: Switch::AtKeyframe(target), .. } = self.state {
+            self.state = State::Starting { target };
+        }
+    }
+
     /// Passes or drops a packet.
     pub fn select(&mut self, meta: &PacketMeta) -> Decision {
         if meta.padding {

@@ -12,6 +12,7 @@ pub struct KeyframeRequester {
     interval: Duration,
     state: State,
     last_sent: Option<Instant>,
+    came_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,23 +30,29 @@ impl KeyframeRequester {
     /// again as soon as packets come.
     const MAX_TRIES: u8 = 10;
 
+    /// A keyframe is on its way to those who wait for so long after it came: who asks meanwhile has not been given it yet. Who
+    /// still waits then asks again with the next picture.
+    const HANDED_OUT: Duration = Duration::from_millis(30);
+
     /// For the encoding at this index, lowest first.
     pub fn new(encoding: u8) -> Self {
         let interval = if encoding == 0 { Self::LOW_INTERVAL } else { Self::HIGH_INTERVAL };
-        Self { interval, state: State::Idle, last_sent: None }
+        Self { interval, state: State::Idle, last_sent: None, came_at: None }
     }
 
     /// Somebody needs a keyframe. Cheap to repeat.
     pub fn request(&mut self, now: Instant) {
-        if self.state == State::Idle {
+        let soon = |at: Instant| now.saturating_duration_since(at) < Self::HANDED_OUT;
+        if self.state == State::Idle && !self.came_at.is_some_and(soon) {
             let next = self.last_sent.map_or(now, |sent| now.max(sent + self.interval));
             self.state = State::Wanted { next, tries: 0 };
         }
     }
 
     /// A keyframe begins.
-    pub fn handle_keyframe(&mut self) {
+    pub fn handle_keyframe(&mut self, now: Instant) {
         self.state = State::Idle;
+        self.came_at = Some(now);
     }
 
     /// Nobody needs one any more.
@@ -96,8 +103,10 @@ mod tests {
         assert!(!requester.poll(at(499)));
         assert_eq!(requester.poll_timeout(), Some(at(500)));
         assert!(requester.poll(at(500)), "repeated");
-        requester.handle_keyframe();
+        requester.handle_keyframe(at(550));
         assert_eq!(requester.poll_timeout(), None);
+        requester.request(at(560));
+        assert_eq!(requester.poll_timeout(), None, "it is being handed out");
         requester.request(at(600));
         assert!(!requester.poll(at(600)), "throttled");
         assert!(requester.poll(at(1_000)));

@@ -221,7 +221,7 @@ impl PublishedTrack {
         }
         let opens = meta.frame.keyframe && meta.frame.start;
         if opens {
-            slot.keyframe.handle_keyframe();
+            slot.keyframe.handle_keyframe(now);
         }
         let format = self.formats.get(meta.format);
         let begins = opens && format.is_some_and(|format| begins_with_keyframe(format.kind));
@@ -535,7 +535,7 @@ impl PublishedTrack {
             slot.read_overtaken(placed.seq);
         }
         if described.frame.keyframe && self.kind == MediaKind::Video {
-            slot.keyframe.handle_keyframe();
+            slot.keyframe.handle_keyframe(now);
             let begins = begins_with_keyframe(codec.kind);
             if let Some(stream) = slot.stream.as_mut().filter(|_| begins) {
                 stream.nack().handle_keyframe(placed.seq);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
+use super::{Estimate, EstimateLimit, raises::Raises, sent_numbers::SentNumbers};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
     egress::Pacer,
@@ -48,6 +48,9 @@ pub(crate) struct Congestion {
     /// What voices and the lowest layers of what is not paused take, with some room.
     least: Bitrate,
     standing: StandingQueue,
+    /// Feedbacks in a row that showed far less arriving than was sent.
+    overrun: u32,
+    raises: Raises,
     trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
@@ -91,12 +94,26 @@ const TRY: Duration = Duration::from_secs(2);
 const PAUSE_LOSS: f32 = 0.02;
 const PAUSE_QUEUE: Duration = Duration::from_millis(100);
 
+/// So do this many feedbacks in a row under such a queue, if less than this share of what was sent arrived: a receiver that
+/// was busy for a moment tells of everything at once.
+const OVERRUNS: u32 = 2;
+const OVERRUN: f64 = 0.7;
+
+/// Pictures that wait longer for the pacer are late.
+const BEHIND: Duration = Duration::from_millis(300);
+
+/// Bytes of a packet of video.
+const TYPICAL_PACKET: u64 = 1_000;
+
 /// Room above voices and lowest layers, for keyframes.
 const LEAST_ROOM: f64 = 1.3;
 
 /// Probes look for this multiple of what is wanted: layers change their rates, and a path that takes more than enough
 /// needs no careful pacing.
 const HEADROOM: f64 = 1.5;
+
+/// What goes out keeps to the estimate up to this multiple of it: keeping a step is cheaper than winning it.
+const HELD: f64 = 1.1;
 
 /// An estimate of this multiple of what goes out is more than enough.
 const AMPLE: f64 = 1.4;
@@ -117,6 +134,8 @@ impl Congestion {
             starved_since: None,
             least: Bitrate::ZERO,
             standing: StandingQueue::new(now),
+            overrun: 0,
+            raises: Raises::default(),
             trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
@@ -174,7 +193,7 @@ impl Congestion {
         };
         self.reportable = left;
         self.estimator.handle_transport_cc(now, feedback);
-        self.standing.note(now, self.estimator.stats().queue);
+        self.judge(now);
         self.follow(now);
         true
     }
@@ -190,7 +209,7 @@ impl Congestion {
         let Some(left) = left else { return false };
         self.reportable = left;
         self.estimator.handle_congestion_feedback(now, feedback, known);
-        self.standing.note(now, self.estimator.stats().queue);
+        self.judge(now);
         self.follow(now);
         true
     }
@@ -308,14 +327,41 @@ impl Congestion {
     /// What may leave. Without evidence that the path is too narrow for them, at least voices and lowest layers.
     fn estimate(&self) -> Bitrate {
         let estimate = self.estimator.estimate();
-        let congested = self.estimator.loss() > PAUSE_LOSS || self.standing.least() > PAUSE_QUEUE;
-        if congested { estimate } else { estimate.max(self.least) }
+        if self.is_congested() { estimate } else { estimate.max(self.least) }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.estimator.loss() > PAUSE_LOSS
+            || self.standing.least() > PAUSE_QUEUE
+            || self.overrun >= OVERRUNS
+    }
+
+    /// What feedback says of the path, beside the estimate.
+    fn judge(&mut self, now: Instant) {
+        let stats = self.estimator.stats();
+        self.standing.note(now, stats.queue);
+        let arrives = stats.acknowledged.zip(stats.sent);
+        let short = arrives.is_some_and(|(arrived, sent)| arrived < sent.mul_f64(OVERRUN));
+        let overrun = short && stats.queue >= PAUSE_QUEUE;
+        self.overrun = if overrun { self.overrun + 1 } else { 0 };
     }
 
     /// What can be shared out, audio included.
     pub(crate) fn budget(&self) -> Bitrate {
-        let estimate = self.estimate();
+        // Nothing is won by what goes out whatever happens: it would grow by what it lets in.
+        let estimate = self.estimator.estimate();
         self.cap.map_or(estimate, |cap| cap.min(estimate))
+    }
+
+    /// The most that may go out in all, audio included: less than the budget while a rise that failed is not long ago.
+    pub(crate) fn ceiling(&self, now: Instant) -> Option<Bitrate> {
+        self.raises.ceiling(now, self.estimator.estimate())
+    }
+
+    /// More waits for the pacer than leaves within [`BEHIND`].
+    pub(crate) fn is_behind(&self) -> bool {
+        let waiting = DataSize::from_bytes(self.waiting.len() as u64 * TYPICAL_PACKET);
+        self.is_controlled() && waiting > self.estimate().over(BEHIND)
     }
 
     /// Whether to share out what there is, and then when to look again.
@@ -336,9 +382,7 @@ impl Congestion {
     /// Whether a picture may be taken away altogether. An estimate that fell by delay alone may be that of a busy
     /// receiver, whose delays come and go: a path that is too narrow loses, or has a queue that stands.
     pub(crate) fn may_pause(&self) -> bool {
-        self.estimator.loss() > PAUSE_LOSS
-            || self.standing.least() > PAUSE_QUEUE
-            || self.cap.is_some_and(|cap| cap < self.estimator.estimate())
+        self.is_congested() || self.cap.is_some_and(|cap| cap < self.estimator.estimate())
     }
 
     /// A probe found nothing to be filled with, or did.
@@ -376,6 +420,8 @@ impl Congestion {
     ) -> Instant {
         self.least = least.mul_f64(LEAST_ROOM);
         self.allocated = Some((now, self.budget()));
+        self.raises.note(now, used);
+        self.estimator.set_held(used > self.estimator.estimate().mul_f64(HELD));
         let wanted = self.cap.map_or(wanted, |cap| cap.min(wanted));
         self.estimator.set_wanted(now, wanted.mul_f64(HEADROOM));
         self.pacer.set_relaxed(self.estimator.estimate() >= used.mul_f64(AMPLE));

@@ -7,6 +7,7 @@ mod frame_bound;
 mod limits;
 mod link;
 mod outbox;
+mod raises;
 mod report;
 mod sent_numbers;
 mod sharing;

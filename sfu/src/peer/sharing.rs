@@ -82,6 +82,9 @@ impl Sharing {
         mut changed: impl FnMut(&Subscription, Grant),
     ) -> Instant {
         let mut budget = congestion.budget().saturating_sub(self.audio);
+        if let Some(ceiling) = congestion.ceiling(now) {
+            budget = budget.min(ceiling.saturating_sub(self.audio));
+        }
         if congestion.is_untried() {
             // The first picture tells more about the path than a pause does.
             let least = self.claims.iter().map(Claim::least).sum::<Bitrate>();

@@ -32,6 +32,8 @@ pub(crate) struct Subscription {
     /// What the estimate allows.
     granted: Grant,
     frames: FrameBound,
+    /// The keyframe that is waited for is here, and waits for the pacer: nothing is gained by asking for another.
+    coming: Option<(u8, SeqNo)>,
     /// Its place in the sharing of the estimate.
     pub(crate) claim: Claim,
     /// What left.
@@ -109,6 +111,7 @@ impl Subscription {
             formats: 0,
             granted: Grant::All,
             frames: FrameBound::default(),
+            coming: None,
             claim: Claim::default(),
             sent: EgressCounters::default(),
             switches: 0,
@@ -155,7 +158,8 @@ impl Subscription {
 
     /// The encoding whose keyframe is waited for.
     pub(crate) fn wants_keyframe(&self) -> Option<u8> {
-        self.forwarder.as_ref()?.wants_keyframe()
+        let encoding = self.forwarder.as_ref()?.wants_keyframe()?;
+        self.coming.is_none_or(|(coming, _)| coming != encoding).then_some(encoding)
     }
 
     /// The encoding that passes.
@@ -244,6 +248,7 @@ impl Subscription {
             let packet = Waiting { slot, encoding, seq };
             if paced && !link.congestion.may_send(link.now) {
                 if self.demanded().contains(encoding) {
+                    self.note_keyframe(track, packet);
                     link.defer(packet);
                 }
                 continue;
@@ -264,6 +269,12 @@ impl Subscription {
         link: &mut Link<'_>,
     ) {
         let Waiting { slot, encoding, seq } = packet;
+        self.coming.take_if(|coming| *coming == (encoding, seq));
+        if self.is_leaving(encoding) && link.congestion.is_behind() {
+            // What waits of it would only delay the keyframe behind it.
+            self.forwarder.as_mut().map(Forwarder::abandon);
+            return;
+        }
         // Not there: nobody asked for the encoding, or it waited, or burst, longer than the cache keeps.
         let Some(packet) = track.packet(encoding, seq) else { return };
         if !self.pass(track, packet, padding, link) {
@@ -286,6 +297,25 @@ impl Subscription {
                 None => {}
             }
         }
+    }
+
+    fn note_keyframe(&mut self, track: &PublishedTrack, waiting: Waiting) {
+        let Waiting { encoding, seq, .. } = waiting;
+        let wanted = self.forwarder.as_ref().and_then(Forwarder::wants_keyframe);
+        let opens =
+            |packet: CachedPacket<'_>| packet.meta.frame.keyframe && packet.meta.frame.start;
+        if wanted == Some(encoding) && track.packet(encoding, seq).is_some_and(opens) {
+            self.coming = Some((encoding, seq));
+        }
+    }
+
+    /// This encoding passes still, and is more than the estimate allows.
+    fn is_leaving(&self, encoding: u8) -> bool {
+        let Some(forwarder) = &self.forwarder else { return false };
+        let selector = forwarder.selector();
+        selector.current() == Some(encoding)
+            && selector.target().is_some_and(|target| target < encoding)
+            && matches!(self.granted, Grant::UpTo(layers) if layers.spatial < encoding)
     }
 
     /// Sends a packet if the subscriber gets it. Whether others may have waited for it.

@@ -20,12 +20,12 @@ use str0m::{
     Candidate, Event, Input, Output, Rtc, RtcConfig,
     channel::{ChannelConfig, ChannelId, Reliability},
     format::{Codec as PeerCodec, FormatParams},
-    media::{Frequency, MediaKind as PeerKind},
+    media::{Frequency, KeyframeRequestKind, MediaKind as PeerKind},
     net::{Protocol, Receive, TcpType},
     rtp::{ExtensionValues, RtpWrite},
 };
 
-use super::media::{OPUS, RED, Source, Tag, VP8, VP8_RTX};
+use super::media::{OPUS, RED, Source, Tag, VP8, VP8_RTX, VP9, VP9_RTX};
 
 /// An encoding that the client sends.
 #[derive(Debug)]
@@ -100,7 +100,8 @@ impl Client {
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
-            .enable_vp8(true);
+            .enable_vp8(true)
+            .enable_vp9(true);
         // It knows no RED, and passes on what comes under the number.
         config.codec_config().add_config(
             RED.into(),
@@ -194,7 +195,7 @@ impl Client {
 
     /// Declares a track; it is sent from the next apply on. One encoding without rid, or q, h, f.
     pub(crate) fn publish(&mut self, track: &str, sources: &[Source]) {
-        let kind = if sources[0] == Source::Audio { MediaKind::Audio } else { MediaKind::Video };
+        let kind = sources[0].kind();
         let mid_text = format!("p{}", self.senders.len());
         let mid = str0m::media::Mid::from(&*mid_text);
         let peer_kind = if kind == MediaKind::Audio { PeerKind::Audio } else { PeerKind::Video };
@@ -316,6 +317,33 @@ impl Client {
             .unwrap()
     }
 
+    /// Encodings above what anybody wants stop, and begin again with a keyframe.
+    pub(crate) fn follow_demand(&mut self, track: &TrackId, max_spatial: Option<u8>) {
+        let of_track = self.senders.iter_mut().filter(|sender| sender.track == *track);
+        for (index, sender) in of_track.enumerate() {
+            let active = max_spatial.is_some_and(|max| index <= usize::from(max));
+            if active && !sender.active {
+                sender.wants_keyframe = true;
+                sender.next = None;
+            }
+            sender.active = active;
+        }
+    }
+
+    /// Asks for a keyframe of what arrives on an SSRC.
+    pub(crate) fn request_keyframe(&mut self, ssrc: u32) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// Sends nothing before `at`.
+    pub(crate) fn begin_at(&mut self, at: Instant) {
+        for sender in &mut self.senders {
+            sender.next = Some(at);
+        }
+    }
+
     /// What arrived on an SSRC.
     pub(crate) fn packets(&self, ssrc: u32) -> impl Iterator<Item = &Received> {
         self.received.iter().filter(move |packet| packet.ssrc == ssrc)
@@ -346,7 +374,7 @@ impl Client {
             let frames = sender.source.frame(sender.stream, sender.frame, keyframe);
             sender.frame += 1;
             sender.time += sender.source.ticks();
-            let pt = if sender.source == Source::Audio { OPUS } else { VP8 };
+            let pt = sender.source.payload_type();
             let parts = frames.len();
             let (time, ssrc) = (sender.time, sender.ssrc);
             for (part, payload) in frames.into_iter().enumerate() {
@@ -486,5 +514,6 @@ fn codecs() -> CodecMap {
         codec(OPUS, None, CodecKind::Opus, 48_000, 2),
         Codec { red_block: Pt::new(OPUS), ..codec(RED, None, CodecKind::Red, 48_000, 2) },
         codec(VP8, Some(VP8_RTX), CodecKind::Vp8, 90_000, 0),
+        codec(VP9, Some(VP9_RTX), CodecKind::Vp9, 90_000, 0),
     ])
 }

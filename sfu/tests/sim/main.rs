@@ -16,4 +16,6 @@ mod path;
 mod quality;
 mod relay;
 mod report;
+mod room;
+mod screen;
 mod speakers;

@@ -18,6 +18,31 @@ use super::client::Client;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+/// What a path does to media and reports beside delay and queue. Handshakes and checks pass.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Faults {
+    pub(crate) loss: Loss,
+    /// Delay varies by up to this, without overtaking.
+    pub(crate) jitter: Duration,
+    /// Part of the datagrams that is up to 30 ms late, so that others overtake it.
+    pub(crate) reorder: f64,
+    /// Part that arrives twice.
+    pub(crate) duplicate: f64,
+}
+
+/// Which datagrams are lost.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) enum Loss {
+    #[default]
+    None,
+    Random(f64),
+    /// Gilbert and Elliott: everything while the state is bad; the chances to enter and to leave it at each datagram.
+    Bursts {
+        enter: f64,
+        leave: f64,
+    },
+}
+
 /// One way of a client's link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -28,8 +53,12 @@ pub(crate) struct Link {
     pub(crate) rate: Option<u64>,
     /// What the queue before the link holds, in time: more is dropped at its end.
     pub(crate) queue: Duration,
-    /// When everything that waits has left.
+    pub(crate) faults: Faults,
+    /// The state that loses everything.
+    bad: bool,
+    /// When everything that waits has left, and when the last one arrives that was not reordered.
     free_at: Option<Instant>,
+    latest: Option<Instant>,
     /// The longest wait since this was last taken.
     pub(crate) longest_wait: Duration,
     pub(crate) overflowed: u64,
@@ -42,9 +71,49 @@ impl Link {
             loss: 0,
             rate: None,
             queue: Duration::from_millis(300),
+            faults: Faults::default(),
+            bad: false,
             free_at: None,
+            latest: None,
             longest_wait: Duration::ZERO,
             overflowed: 0,
+        }
+    }
+
+    /// When a datagram that comes now is at the other end, and when once more; `None`: it is lost.
+    fn carry(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        dice: &mut Dice,
+    ) -> Option<[Option<Instant>; 2]> {
+        let faulty = bytes.len() > 12 && (128..192).contains(&bytes[0]);
+        if faulty && self.loses(dice) {
+            return None;
+        }
+        let mut at = self.pass(now, bytes.len())?;
+        if !faulty {
+            return Some([Some(at), None]);
+        }
+        at += self.faults.jitter.mul_f64(dice.share());
+        if self.faults.reorder > 0.0 && dice.share() < self.faults.reorder {
+            at += Duration::from_millis(30).mul_f64(dice.share());
+        } else {
+            at = self.latest.map_or(at, |latest| latest.max(at));
+            self.latest = Some(at);
+        }
+        let twice = self.faults.duplicate > 0.0 && dice.share() < self.faults.duplicate;
+        Some([Some(at), twice.then_some(at + Duration::from_millis(3))])
+    }
+
+    fn loses(&mut self, dice: &mut Dice) -> bool {
+        match self.faults.loss {
+            Loss::None => false,
+            Loss::Random(share) => dice.share() < share,
+            Loss::Bursts { enter, leave } => {
+                self.bad ^= dice.share() < if self.bad { leave } else { enter };
+                self.bad
+            }
         }
     }
 
@@ -62,6 +131,22 @@ impl Link {
         let free = begins + Duration::from_micros(wire);
         self.free_at = Some(free);
         Some(free + self.delay)
+    }
+}
+
+/// Randomness that repeats itself.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    /// From zero to one.
+    fn share(&mut self) -> f64 {
+        self.next() as f64 / (1u64 << 31) as f64
     }
 }
 
@@ -101,7 +186,10 @@ pub(crate) struct World {
     flights: VecDeque<Flight>,
     returning: VecDeque<Flight>,
     timeouts: Vec<Instant>,
-    random: u64,
+    dice: Dice,
+    /// Publishers stop encodings that nobody takes.
+    pub(crate) obey_demand: bool,
+    told_demand: usize,
     /// Steps without time passing.
     idle: u32,
 }
@@ -140,9 +228,16 @@ impl World {
             flights: VecDeque::new(),
             returning: VecDeque::new(),
             timeouts: Vec::new(),
-            random: 1,
+            dice: Dice(1),
+            obey_demand: false,
+            told_demand: 0,
             idle: 0,
         }
+    }
+
+    /// From now on with this luck. Handshakes before do not count: they are never the same twice.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.dice = Dice(seed);
     }
 
     /// A client that is not known to the node yet. Returns its number.
@@ -325,10 +420,12 @@ impl World {
         let timeout = self.clients[client].drain(now, &mut out);
         self.timeouts[client] = timeout.max(now + Duration::from_micros(100));
         for bytes in out {
-            if !self.lost(self.up[client], &bytes)
-                && let Some(at) = self.up[client].pass(now, bytes.len())
-            {
-                self.returning.push_back(Flight { at, client, bytes });
+            if self.lost(self.up[client], &bytes) {
+                continue;
+            }
+            let arrivals = self.up[client].carry(now, &bytes, &mut self.dice);
+            for at in arrivals.into_iter().flatten().flatten() {
+                self.returning.push_back(Flight { at, client, bytes: bytes.clone() });
             }
         }
     }
@@ -365,6 +462,19 @@ impl World {
                 self.events.push(event);
             }
         }
+        if self.obey_demand {
+            self.follow_demand();
+        }
+    }
+
+    fn follow_demand(&mut self) {
+        let from = std::mem::replace(&mut self.told_demand, self.events.len());
+        for event in &self.events[from..] {
+            let Event::LayerDemand { peer, track, max_spatial, .. } = event else { continue };
+            for client in self.clients.iter_mut().filter(|client| client.peer == *peer) {
+                client.follow_demand(track, *max_spatial);
+            }
+        }
     }
 
     fn drain_transmits(&mut self, shard: usize) {
@@ -395,10 +505,12 @@ impl World {
             else {
                 continue;
             };
-            if !self.lost(self.down[client], &bytes)
-                && let Some(at) = self.down[client].pass(self.now, bytes.len())
-            {
-                self.flights.push_back(Flight { at, client, bytes });
+            if self.lost(self.down[client], &bytes) {
+                continue;
+            }
+            let arrivals = self.down[client].carry(self.now, &bytes, &mut self.dice);
+            for at in arrivals.into_iter().flatten().flatten() {
+                self.flights.push_back(Flight { at, client, bytes: bytes.clone() });
             }
         }
     }
@@ -407,11 +519,7 @@ impl World {
         // Media only: the second byte tells RTP from RTCP.
         let media =
             bytes.len() > 12 && (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        media && ((self.random >> 33) % 100) < u64::from(link.loss)
+        media && link.loss > 0 && self.dice.next() % 100 < u64::from(link.loss)
     }
 }
 

@@ -13,6 +13,7 @@ enum Step {
         temporal: u8,
     },
     Pause,
+    Abandon,
     Live(&'static [u8]),
     Packet {
         encoding: u8,
@@ -38,7 +39,7 @@ enum Step {
     Demands(&'static [u8]),
 }
 
-use Step::{Demands, Frame, Live, NewStream, Packet, Padding, Pause, Want, WantsKeyframe};
+use Step::{Abandon, Demands, Frame, Live, NewStream, Packet, Padding, Pause, Want, WantsKeyframe};
 
 fn run(name: &str, kind: MediaKind, steps: &[Step]) {
     let mut selector = LayerSelector::new(kind);
@@ -51,6 +52,7 @@ fn run(name: &str, kind: MediaKind, steps: &[Step]) {
                 selector.set_wanted(Some(Layers { spatial: *spatial, temporal: *temporal }));
             }
             Pause => selector.set_wanted(None),
+            Abandon => selector.abandon(),
             Live(encodings) => selector
                 .set_live(encodings.iter().copied().fold(EncodingSet::EMPTY, EncodingSet::with)),
             Packet { encoding, keyframe: key, expect } => {
@@ -251,6 +253,32 @@ fn padding_of_the_publisher_is_closed_up() {
             Padding { encoding: 0, expect: Skip },
             Padding { encoding: 1, expect: Ignore },
             packet(0, false, PASS),
+        ],
+    );
+}
+
+#[test]
+fn what_is_abandoned_passes_no_more_and_waits_for_the_keyframe() {
+    let packet = |encoding, keyframe, expect| Packet { encoding, keyframe, expect };
+    run(
+        "down with a backlog",
+        MediaKind::Video,
+        &[
+            Live(&[0, 1, 2]),
+            Want { spatial: 2, temporal: 9 },
+            packet(2, true, OPEN),
+            Abandon,
+            packet(2, false, PASS),
+            Want { spatial: 0, temporal: 9 },
+            packet(2, false, PASS),
+            Abandon,
+            packet(2, false, Ignore),
+            // What comes up again begins with a keyframe: its packets in between are missing.
+            Want { spatial: 2, temporal: 9 },
+            packet(2, false, Ignore),
+            WantsKeyframe(Some(2)),
+            packet(0, true, OPEN),
+            packet(2, true, OPEN),
         ],
     );
 }

@@ -1,0 +1,87 @@
+//! Rising with care: what one peer gets in all, after a rise that did not last.
+
+use std::time::{Duration, Instant};
+
+use crate::rtp::Bitrate;
+
+/// Keeps from rising again and again to what does not fit. A rise that is followed by a fall failed: until some time has
+/// passed, each time twice as much, nothing is won that would take more in all. Within that, who speaks still gets what others
+/// lose; and an estimate far above, which a probe has shown, ends it.
+#[derive(Debug, Default)]
+pub(super) struct Raises {
+    /// What goes out, and since when it is more than before.
+    used: Bitrate,
+    raised_at: Option<Instant>,
+    failures: u32,
+    /// Until when, and what was too much.
+    barred: Option<(Instant, Bitrate)>,
+}
+
+impl Raises {
+    /// What has been kept for so long has not failed. Longer flaps less, and waits longer on a path that changes.
+    const SETTLED: Duration = Duration::from_secs(8);
+    /// After the first failure.
+    const WAIT: Duration = Duration::from_secs(3);
+    const MAX_DOUBLINGS: u32 = 2;
+    /// Of what was too much: such an estimate shows another path.
+    const PROVEN: f64 = 1.3;
+    /// Rates waver without anything being won.
+    const CHANGE: f64 = 1.1;
+
+    /// So much goes out now, as shared out.
+    pub(super) fn note(&mut self, now: Instant, used: Bitrate) {
+        let settled = |at: Instant| now.saturating_duration_since(at) >= Self::SETTLED;
+        if self.raised_at.is_some_and(settled) {
+            self.raised_at = None;
+            self.failures = 0;
+        }
+        if used > self.used.mul_f64(Self::CHANGE) {
+            self.raised_at = Some(now);
+        } else if used.mul_f64(Self::CHANGE) < self.used {
+            if self.raised_at.take().is_some() {
+                let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
+                self.failures += 1;
+                self.barred = Some((now + wait, self.used));
+            }
+        } else {
+            return;
+        }
+        self.used = used;
+    }
+
+    /// The most that may go out in all; `None`: what the estimate allows.
+    pub(super) fn ceiling(&self, now: Instant, estimate: Bitrate) -> Option<Bitrate> {
+        let (until, failed) = self.barred?;
+        (now < until && estimate < failed.mul_f64(Self::PROVEN)).then_some(self.used)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn a_rise_that_failed_is_not_tried_again_at_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let kbps = Bitrate::from_kbps;
+        let mut raises = Raises::default();
+        raises.note(at(0), kbps(500));
+        raises.note(at(10), kbps(520));
+        assert_eq!(raises.ceiling(at(10), kbps(600)), None);
+        let mut now = 20;
+        for wait in [3, 6, 12, 12] {
+            raises.note(at(now), kbps(1_000));
+            raises.note(at(now + 1), kbps(500));
+            assert_eq!(raises.ceiling(at(now + wait), kbps(1_100)), Some(kbps(500)));
+            assert_eq!(raises.ceiling(at(now + 1), kbps(1_400)), None, "another path");
+            now += 1 + wait;
+            assert_eq!(raises.ceiling(at(now), kbps(1_100)), None);
+        }
+        // What was kept for long falls for another reason.
+        raises.note(at(now), kbps(1_000));
+        raises.note(at(now + 9), kbps(500));
+        assert_eq!(raises.ceiling(at(now + 9), kbps(1_100)), None);
+    }
+}
