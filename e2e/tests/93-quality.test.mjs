@@ -1,14 +1,54 @@
-// What the page says: rings around who speaks, and the statistics panel.
+// What the page says of connections: marks, rings around who speaks, and the statistics panel.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Person } from '../lib/browser.mjs';
 import { meeting } from '../lib/fixture.mjs';
+import { Link } from '../lib/link.mjs';
 import { talkingMicrophone } from '../lib/media.mjs';
+import { Server } from '../lib/server.mjs';
 import { until } from '../lib/until.mjs';
 
-const context = meeting();
+// Without ICE-TCP, which would lead around the link.
+const context = meeting({ server: () => new Server({ env: { CHAPPE_RTC_TCP_PORT: '0', CHAPPE_RTC_SHARDS: '1' } }) });
+
+/** The mark on somebody's tile, worst first; -1 before there is one. In the page. */
+const mark = (identity) => {
+  const shown = document.querySelector(`[data-identity=${identity}] .quality:not([hidden])`);
+  return shown ? ['lost', 'poor', 'good', 'excellent'].indexOf(shown.dataset.quality) : -1;
+};
+
+test('who is behind a lossy link gets a worse mark, and a better one when the loss ends', { timeout: 180_000 }, async (t) => {
+  const link = await Link.open(context.server.address, context.server.port + 2);
+  const ada = await (await Person.open(context.chrome, context.server, 'marks', 'ada')).joined();
+  const bob = await (await Person.open(context.chrome, context.server, 'marks', 'bob', {}, (page) => link.lead(page))).joined();
+  await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+  const marks = async (person) => ({ ada: await person.evaluate(mark, 'ada'), bob: await person.evaluate(mark, 'bob') });
+  await until('both have good marks', async () => {
+    const [one, two] = [await marks(ada), await marks(bob)];
+    return Math.min(one.ada, one.bob, two.ada, two.bob) >= 2;
+  }, { timeout: 60_000 });
+
+  // A fifth of everything: nearly all dissatisfied, by the model.
+  const began = performance.now();
+  link.up.loss = 0.2;
+  link.down.loss = 0.2;
+  for (const person of [ada, bob]) {
+    await until(`${person.name} sees bob's worse mark`, async () => {
+      const now = await marks(person);
+      return now.bob === 1 && now.ada > now.bob;
+    }, { timeout: 60_000 });
+  }
+  t.diagnostic(`worse after ${((performance.now() - began) / 1000).toFixed(1)} s`);
+  await ada.screenshot('marks');
+  link.up.loss = 0;
+  link.down.loss = 0;
+  await until("bob's mark is better again", async () => (await marks(ada)).bob >= 2, { timeout: 60_000 });
+  await ada.close();
+  await bob.close();
+  link.close();
+});
 
 test('who speaks has a ring, who is silent has none', { timeout: 120_000 }, async () => {
   const ada = await (await Person.open(context.chrome, context.server, 'rings', 'ada', {}, talkingMicrophone)).joined();
