@@ -434,7 +434,7 @@ impl EgressStream {
         }
         self.acknowledged = true;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
-        self.redundancy.handle_loss(now, block.fraction_lost);
+        self.redundancy.handle_loss(now, self.fraction_lost);
         self.jitter = block.jitter;
         let sent = self.reports.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
         if let Some((_, at)) = sent.filter(|_| block.last_sr != 0) {

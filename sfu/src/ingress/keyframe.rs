@@ -31,7 +31,7 @@ impl KeyframeRequester {
     const MAX_TRIES: u8 = 10;
 
     /// A keyframe is on its way to those who wait for so long after it came: who asks meanwhile has not been given it yet. Who
-    /// still waits then asks again with the next picture.
+    /// still waits then asks again with the next picture; from another shard, when its own requester repeats.
     const HANDED_OUT: Duration = Duration::from_millis(30);
 
     /// For the encoding at this index, lowest first.

@@ -353,9 +353,10 @@ impl Congestion {
         self.cap.map_or(estimate, |cap| cap.min(estimate))
     }
 
-    /// The most that may go out in all, audio included: less than the budget while a rise that failed is not long ago.
-    pub(crate) fn ceiling(&self, now: Instant) -> Option<Bitrate> {
-        self.raises.ceiling(now, self.estimator.estimate())
+    /// The most that may go out in all, audio included: less than the budget while a rise that failed is not long ago, but
+    /// never less than what is kept, which costs `kept` now.
+    pub(crate) fn ceiling(&self, now: Instant, kept: Bitrate) -> Option<Bitrate> {
+        self.raises.ceiling(now, self.estimator.estimate(), kept)
     }
 
     /// More waits for the pacer than leaves within [`BEHIND`].
@@ -409,18 +410,19 @@ impl Congestion {
         true
     }
 
-    /// What there is was shared out: `least` goes out whatever happens, `used` goes out now, the peer could use `wanted`.
-    /// The deadline for the next time.
+    /// What there is was shared out: `least` goes out whatever happens, what went out costs `before` by now, `used` goes out
+    /// now, the peer could use `wanted`. The deadline for the next time.
     pub(crate) fn allocated(
         &mut self,
         now: Instant,
         least: Bitrate,
+        before: Bitrate,
         used: Bitrate,
         wanted: Bitrate,
     ) -> Instant {
         self.least = least.mul_f64(LEAST_ROOM);
         self.allocated = Some((now, self.budget()));
-        self.raises.note(now, used);
+        self.raises.note(now, before, used);
         self.estimator.set_held(used > self.estimator.estimate().mul_f64(HELD));
         let wanted = self.cap.map_or(wanted, |cap| cap.min(wanted));
         self.estimator.set_wanted(now, wanted.mul_f64(HEADROOM));

@@ -80,11 +80,13 @@ impl Link<'_> {
         Some(len)
     }
 
-    /// Has a packet wait for the pacer, behind those that wait already.
-    pub(crate) fn defer(&mut self, waiting: Waiting) {
-        if !self.congestion.defer(waiting) {
+    /// Has a packet wait for the pacer, behind those that wait already. `false`: too much waits, it is dropped.
+    pub(crate) fn defer(&mut self, waiting: Waiting) -> bool {
+        let waits = self.congestion.defer(waiting);
+        if !waits {
             self.counters.drop(DropReason::Pacer);
         }
+        waits
     }
 
     /// Sends what `write` writes as RTCP, in as many packets as it takes: `write` is called again while it says that

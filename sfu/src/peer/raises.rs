@@ -6,15 +6,20 @@ use crate::rtp::Bitrate;
 
 /// Keeps from rising again and again to what does not fit. A rise that is followed by a fall failed: until some time has
 /// passed, each time twice as much, nothing is won that would take more in all. Within that, who speaks still gets what others
-/// lose; and an estimate far above, which a probe has shown, ends it.
+/// lose; what is kept is kept, also where its rate rises by itself; and an estimate far above, which a probe has shown, ends it.
 #[derive(Debug, Default)]
 pub(super) struct Raises {
-    /// What goes out, and since when it is more than before.
-    used: Bitrate,
     raised_at: Option<Instant>,
     failures: u32,
-    /// Until when, and what was too much.
-    barred: Option<(Instant, Bitrate)>,
+    barred: Option<Barred>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Barred {
+    until: Instant,
+    /// What was too much in all, and what was left of it.
+    failed: Bitrate,
+    kept: Bitrate,
 }
 
 impl Raises {
@@ -25,34 +30,36 @@ impl Raises {
     const MAX_DOUBLINGS: u32 = 2;
     /// Of what was too much: such an estimate shows another path.
     const PROVEN: f64 = 1.3;
-    /// Rates waver without anything being won.
+    /// Steps that are worth less than this of everything are neither rise nor fall.
     const CHANGE: f64 = 1.1;
 
-    /// So much goes out now, as shared out.
-    pub(super) fn note(&mut self, now: Instant, used: Bitrate) {
+    /// The estimate was shared out: what went out cost `before`, what goes out now costs `after`, at the same prices. Who
+    /// mutes or leaves, and rates that waver, are in neither.
+    pub(super) fn note(&mut self, now: Instant, before: Bitrate, after: Bitrate) {
         let settled = |at: Instant| now.saturating_duration_since(at) >= Self::SETTLED;
         if self.raised_at.is_some_and(settled) {
             self.raised_at = None;
             self.failures = 0;
         }
-        if used > self.used.mul_f64(Self::CHANGE) {
+        if after > before.mul_f64(Self::CHANGE) {
             self.raised_at = Some(now);
-        } else if used.mul_f64(Self::CHANGE) < self.used {
-            if self.raised_at.take().is_some() {
-                let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
-                self.failures += 1;
-                self.barred = Some((now + wait, self.used));
-            }
-        } else {
-            return;
+        } else if after.mul_f64(Self::CHANGE) < before && self.raised_at.take().is_some() {
+            let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
+            self.failures += 1;
+            self.barred = Some(Barred { until: now + wait, failed: before, kept: after });
         }
-        self.used = used;
     }
 
-    /// The most that may go out in all; `None`: what the estimate allows.
-    pub(super) fn ceiling(&self, now: Instant, estimate: Bitrate) -> Option<Bitrate> {
-        let (until, failed) = self.barred?;
-        (now < until && estimate < failed.mul_f64(Self::PROVEN)).then_some(self.used)
+    /// The most that may go out in all, where keeping what goes out costs `kept`; `None`: what the estimate allows.
+    pub(super) fn ceiling(
+        &self,
+        now: Instant,
+        estimate: Bitrate,
+        kept: Bitrate,
+    ) -> Option<Bitrate> {
+        let barred = self.barred?;
+        let holds = now < barred.until && estimate < barred.failed.mul_f64(Self::PROVEN);
+        holds.then(|| barred.kept.max(kept))
     }
 }
 
@@ -67,21 +74,26 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let kbps = Bitrate::from_kbps;
         let mut raises = Raises::default();
-        raises.note(at(0), kbps(500));
-        raises.note(at(10), kbps(520));
-        assert_eq!(raises.ceiling(at(10), kbps(600)), None);
+        raises.note(at(0), Bitrate::ZERO, kbps(500));
+        raises.note(at(10), kbps(500), kbps(520));
+        assert_eq!(raises.ceiling(at(10), kbps(600), kbps(500)), None);
         let mut now = 20;
         for wait in [3, 6, 12, 12] {
-            raises.note(at(now), kbps(1_000));
-            raises.note(at(now + 1), kbps(500));
-            assert_eq!(raises.ceiling(at(now + wait), kbps(1_100)), Some(kbps(500)));
-            assert_eq!(raises.ceiling(at(now + 1), kbps(1_400)), None, "another path");
+            raises.note(at(now), kbps(500), kbps(1_000));
+            raises.note(at(now + 1), kbps(1_000), kbps(500));
+            assert_eq!(raises.ceiling(at(now + wait), kbps(1_100), kbps(500)), Some(kbps(500)));
+            assert_eq!(
+                raises.ceiling(at(now + 1), kbps(1_100), kbps(600)),
+                Some(kbps(600)),
+                "dearer"
+            );
+            assert_eq!(raises.ceiling(at(now + 1), kbps(1_400), kbps(500)), None, "another path");
             now += 1 + wait;
-            assert_eq!(raises.ceiling(at(now), kbps(1_100)), None);
+            assert_eq!(raises.ceiling(at(now), kbps(1_100), kbps(500)), None);
         }
         // What was kept for long falls for another reason.
-        raises.note(at(now), kbps(1_000));
-        raises.note(at(now + 9), kbps(500));
-        assert_eq!(raises.ceiling(at(now + 9), kbps(1_100)), None);
+        raises.note(at(now), kbps(500), kbps(1_000));
+        raises.note(at(now + 9), kbps(1_000), kbps(500));
+        assert_eq!(raises.ceiling(at(now + 9), kbps(1_100), kbps(500)), None);
     }
 }

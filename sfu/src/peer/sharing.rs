@@ -82,7 +82,8 @@ impl Sharing {
         mut changed: impl FnMut(&Subscription, Grant),
     ) -> Instant {
         let mut budget = congestion.budget().saturating_sub(self.audio);
-        if let Some(ceiling) = congestion.ceiling(now) {
+        let before = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
+        if let Some(ceiling) = congestion.ceiling(now, before) {
             budget = budget.min(ceiling.saturating_sub(self.audio));
         }
         if congestion.is_untried() {
@@ -126,7 +127,7 @@ impl Sharing {
         let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
         let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
-        congestion.allocated(now, least, used, wanted)
+        congestion.allocated(now, least, before, used, wanted)
     }
 
     /// There is nothing to share any more: everybody gets what they wish.

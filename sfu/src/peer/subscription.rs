@@ -129,6 +129,8 @@ impl Subscription {
         forwarder.set_wanted(None);
         forwarder.set_live(live);
         self.formats = 0;
+        // What waited was of the source before.
+        self.coming = None;
         self.aim();
     }
 
@@ -247,9 +249,8 @@ impl Subscription {
         for (place, Arrived { encoding, seq, padding }) in batch.iter().copied().enumerate() {
             let packet = Waiting { slot, encoding, seq };
             if paced && !link.congestion.may_send(link.now) {
-                if self.demanded().contains(encoding) {
+                if self.demanded().contains(encoding) && link.defer(packet) {
                     self.note_keyframe(track, packet);
-                    link.defer(packet);
                 }
                 continue;
             }
@@ -293,7 +294,9 @@ impl Subscription {
                 Some(packet) if link.congestion.may_send(link.now) => {
                     self.pass(track, packet, 0, link);
                 }
-                Some(_) => link.defer(Waiting { slot, encoding, seq: early }),
+                Some(_) => {
+                    link.defer(Waiting { slot, encoding, seq: early });
+                }
                 None => {}
             }
         }

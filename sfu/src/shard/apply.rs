@@ -263,6 +263,7 @@ impl Shard {
             let all =
                 (0..track.published.encoding_count()).fold(EncodingSet::EMPTY, EncodingSet::with);
             track.published.set_demanded(all);
+            track.attaching = true;
             if track.tell(News { attach: true, ..News::NONE }) {
                 self.fanout.tell(route);
             }

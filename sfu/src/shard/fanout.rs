@@ -425,7 +425,7 @@ impl Shard {
             && attach
             && let Some(track) = self.tracks.get_mut(route.0).and_then(Option::as_mut)
         {
-            // Everything was kept until it was known what they want.
+            track.attaching = false;
             track.published.set_demanded(track.told.encodings);
         }
         visits

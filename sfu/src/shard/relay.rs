@@ -180,7 +180,9 @@ impl Shard {
             return;
         }
         let before = std::mem::replace(&mut track.told, demand);
-        track.published.set_demanded(demand.encodings);
+        if !track.attaching {
+            track.published.set_demanded(demand.encodings);
+        }
         match track.owner {
             Owner::Relay(shard) => {
                 let Some(lane) = self.relays.lane(shard) else { return };

@@ -142,7 +142,7 @@ impl Shard {
         // What is long gone, or on its way again, is nobody's next turn.
         let resends = subscription.egress.has_resends();
         subscription.resending |= resends;
-        peer.feedback_budget.spend((asked / NACKED_PER_UNIT) as u32);
+        peer.feedback_budget.spend(asked.div_ceil(NACKED_PER_UNIT) as u32);
         if resends && !std::mem::replace(&mut peer.resending, true) {
             self.fanout.resend(key);
         }

@@ -39,6 +39,8 @@ pub(super) struct Track {
     pub(super) recounting: bool,
     /// What its takers will be told, in a walk that has not begun.
     pub(super) news: News,
+    /// Not all of its takers have been attached: everything is kept until it is known what they want.
+    pub(super) attaching: bool,
     /// The steps of its layers and what they cost, as they were measured last.
     pub(super) ladder: Vec<LadderStep>,
     /// Of these, the highest spatial layer.
@@ -182,6 +184,7 @@ impl Track {
             local: Demand::default(),
             recounting: false,
             news: News::NONE,
+            attaching: false,
             ladder: Vec::new(),
             top: None,
             watched: false,

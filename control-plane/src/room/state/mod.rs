@@ -199,7 +199,9 @@ impl RoomState {
         if max > 0 && others >= max as usize {
             return Err(JoinError::RoomFull(max));
         }
-        let lately = self.forced_tcp.iter().any(|(_, identity)| *identity == request.identity);
+        let lately = self.forced_tcp.iter().any(|(at, identity)| {
+            *identity == request.identity && now.mono - *at <= 2 * RESUME_WITHIN
+        });
         let before = older.as_ref().and_then(|older| self.participants.get(older));
         let force_tcp = lately || before.is_some_and(|before| before.force_tcp);
         if let Some(older) = older {
@@ -319,6 +321,7 @@ impl RoomState {
             self.departed.push_back((now.mono, info));
         }
         if gone.force_tcp {
+            self.forced_tcp.retain(|(_, identity)| *identity != gone.identity);
             self.forced_tcp.push_back((now.mono, gone.identity.clone()));
             if self.forced_tcp.len() > MAX_FORCED_TCP {
                 self.forced_tcp.pop_front();

@@ -334,14 +334,18 @@ fn who_asked_for_tcp_gets_it_when_it_joins_anew() {
     room.force_tcp(&third, false).unwrap();
     room.leave(&third, proto::DisconnectReason::ClientInitiated, at(4));
     assert!(!forced(&mut room, "anna", at(5)).1, "any path again");
+    let (late, _) = forced(&mut room, "cleo", at(5));
+    room.force_tcp(&late, true).unwrap();
+    room.leave(&late, proto::DisconnectReason::ClientInitiated, at(6));
+    assert!(!forced(&mut room, "cleo", at(600)).1, "hours later");
     // Nothing is kept for long, nor for many.
     for n in 0..2 * MAX_FORCED_TCP {
-        let (sid, _) = forced(&mut room, &format!("p{n}"), at(6));
+        let (sid, _) = forced(&mut room, &format!("p{n}"), at(601));
         room.force_tcp(&sid, true).unwrap();
-        room.leave(&sid, proto::DisconnectReason::ClientInitiated, at(6));
+        room.leave(&sid, proto::DisconnectReason::ClientInitiated, at(601));
     }
     assert_eq!(room.forced_tcp.len(), MAX_FORCED_TCP);
-    room.handle_timeout(at(600));
+    room.handle_timeout(at(1_200));
     assert!(room.forced_tcp.is_empty());
 }
 

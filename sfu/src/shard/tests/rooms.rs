@@ -83,6 +83,29 @@ fn a_track_comes_and_goes_in_steps_and_what_came_before_it_was_known_passes() {
 }
 
 #[test]
+fn what_came_before_a_track_was_known_passes_whatever_the_first_who_are_asked_want() {
+    let mut node = Node::new();
+    for n in 0..CROWD {
+        // The first of them want the smallest picture only.
+        let max_spatial = (n < CROWD / 2).then_some(0);
+        let wanted =
+            SubscriptionSpec { max_spatial, ..subscription("video", 1_000 + 2 * n as u32) };
+        node.join(PeerSpec { subscriptions: vec![wanted], ..bare() });
+    }
+    let publisher = node.join(bare());
+    node.rtp(publisher, &keyframe(7, 1));
+    node.rtp(publisher, &picture(8, 1, &[900])[0]);
+    let mut track = video("video", 7);
+    track.encodings.push(EncodingSpec { rid: None, ssrc: Some(Ssrc(8)), rtx_ssrc: None });
+    node.apply(publisher, PeerSpec { tracks: vec![track], ..bare() });
+    let mut large = [0; 2];
+    for sent in node.drain().iter().filter(|sent| !sent.rtcp && sent.bytes.len() > 800) {
+        large[usize::from(sent.client >= CROWD / 2)] += 1;
+    }
+    assert_eq!(large, [0, CROWD / 2]);
+}
+
+#[test]
 fn a_measurement_reaches_those_who_bound_frames_in_steps() {
     for (max_fps, visits) in [(Some(10), CROWD as u64), (None, 0)] {
         let mut node = Node::new();
