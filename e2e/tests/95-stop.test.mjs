@@ -6,17 +6,30 @@ import { test } from 'node:test';
 import { Person } from '../lib/browser.mjs';
 import { meeting } from '../lib/fixture.mjs';
 import { SplitServer } from '../lib/server.mjs';
+import { until } from '../lib/until.mjs';
 
 /** Longest time a graceful stop may take, ms. */
 const STOP_WITHIN = 15_000;
+
+/** Waits until sound of `identity` has energy. */
+async function hears(person, identity) {
+  let first;
+  await until(`${person.name} hears ${identity}`, async () => {
+    const { energy } = await person.received(identity);
+    first ??= energy;
+    return energy > first;
+  }, { timeout: 40_000 });
+}
 
 for (const [label, server] of [['one process', undefined], ['two processes', () => new SplitServer()]]) {
   const context = meeting(server ? { server } : {});
 
   test(`a server that is stopped says so to its rooms and ends well: ${label}`, { timeout: 180_000 }, async () => {
     const ada = await (await Person.open(context.chrome, context.server, 'stop', 'ada')).joined();
-    const bob = await (await Person.open(context.chrome, context.server, 'stop', 'bob')).joined();
-    await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+    // One camera only: the SDK opens cameras anew when it joins again, and Chromium's one fake camera, let go and opened by two
+    // pages at the same moment, may stay black in both.
+    const bob = await (await Person.open(context.chrome, context.server, 'stop', 'bob', { camera: '0' })).joined();
+    await Promise.all([hears(ada, 'bob'), bob.seesAndHears('ada')]);
 
     const began = performance.now();
     const code = await context.server.stop();
@@ -31,7 +44,7 @@ for (const [label, server] of [['one process', undefined], ['two processes', () 
 
     await context.server.start();
     for (const person of [ada, bob]) await person.joined(60_000);
-    await Promise.all([ada.seesAndHears('bob'), bob.seesAndHears('ada')]);
+    await Promise.all([hears(ada, 'bob'), bob.seesAndHears('ada')]);
     await ada.until('the banner is gone', () => !document.querySelector('#banner.shown'));
     await ada.close();
     await bob.close();
