@@ -55,11 +55,6 @@ impl KeyframeRequester {
         self.came_at = Some(now);
     }
 
-    /// Nobody needs one any more.
-    pub fn cancel(&mut self) {
-        self.state = State::Idle;
-    }
-
     /// When [`Self::poll`] has a request.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
