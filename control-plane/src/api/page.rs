@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use rust_embed::RustEmbed;
+use rust_embed::{EmbeddedFile, RustEmbed};
 
 #[derive(RustEmbed)]
 #[folder = "$OUT_DIR/page"]
@@ -124,7 +124,11 @@ async fn file(uri: Uri) -> Response {
         "" => "index.html",
         path => path,
     };
-    let Some(file) = Page::get(path) else {
+    answer(path, Page::get(path))
+}
+
+fn answer(path: &str, file: Option<EmbeddedFile>) -> Response {
+    let Some(file) = file else {
         return if path == "index.html" {
             let text = "Chappe is running, but the meeting page was left out of this build \
                         (Node.js 20.19 or newer is needed to build it). SDKs can join.\n";
@@ -245,6 +249,16 @@ mod tests {
             let (status, _) = ask(Tokens::Anyone(maker()), "127.0.0.1:9", "localhost", &path).await;
             assert_eq!(status, StatusCode::BAD_REQUEST);
         }
+    }
+
+    #[tokio::test]
+    async fn a_build_without_page_says_so_where_the_page_would_be() {
+        let response = answer("index.html", None);
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let said = String::from_utf8_lossy(&body);
+        assert!(said.contains("Node.js 20.19 or newer is needed"), "{said}");
+        assert_eq!(answer("assets/app.js", None).status(), StatusCode::NOT_FOUND);
     }
 
     #[tokio::test]
