@@ -20,6 +20,21 @@ fn the_targets_of_rfc_8867_are_reached() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
+/// Growth by a share of the rate kept those down who came late, came back, or had yielded to TCP.
+#[test]
+fn who_is_behind_catches_up_where_it_once_did_not() {
+    let cases = cases::all();
+    let mut missed = Vec::new();
+    for (name, seed) in [("5.4", 6), ("5.8", 4), ("5.6", 10), ("5.6b", 5), ("5.7", 3)] {
+        let case = cases.iter().find(|case| case.name == name).expect("it is there");
+        let figures = measure(case, &case.run(Stack::Chappe, &Source::Encoder, seed));
+        if !figures.pass {
+            missed.push(figures);
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
 #[test]
 fn a_run_repeats_itself() {
     let cases = cases::all();
