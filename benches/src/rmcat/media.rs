@@ -7,8 +7,8 @@ use std::{
 };
 
 use chappe_sfu::{
-    bwe::{EstimatorConfig, SendSideEstimator},
-    egress::{BitrateAllocator, Claim, Pacer},
+    bwe::{EstimatorConfig, EstimatorStats, Limit, SendSideEstimator},
+    egress::{BitrateAllocator, Claim, Pacer, Patience, Raises},
     ingress::TwccRecorder,
     rtp::{Bitrate, DataSize, Ssrc},
     wire::rtcp::{CompoundWriter, Message, messages},
@@ -52,6 +52,8 @@ pub struct FrameSource {
     layers: Vec<u64>,
     allocator: BitrateAllocator,
     claims: Vec<Claim>,
+    patience: Patience,
+    raises: Raises,
     chosen: Option<u64>,
 }
 
@@ -71,6 +73,8 @@ impl FrameSource {
             layers,
             allocator: BitrateAllocator::default(),
             claims: vec![Claim::default()],
+            patience: Patience::default(),
+            raises: Raises::default(),
             chosen: None,
         }
     }
@@ -94,6 +98,17 @@ impl FrameSource {
         self.layers.iter().copied().find(|layer| Some(*layer) > self.chosen)
     }
 
+    /// Feedback came.
+    pub fn observe(&mut self, now: Instant, stats: &EstimatorStats) {
+        let held_down = stats.loss > LOSSY || stats.limit != Limit::Delay;
+        self.patience.observe(now, stats.estimate, stats.queue, held_down);
+    }
+
+    /// What is sent in spite of a lower estimate.
+    pub fn kept(&self) -> Bitrate {
+        self.patience.kept()
+    }
+
     /// When the next frame comes.
     pub fn next_frame(&self) -> Instant {
         self.encoder.next_frame()
@@ -115,7 +130,15 @@ impl FrameSource {
         let kept = self.claims[0].granted();
         let steps = self.layers.iter().map(|bps| Bitrate::from_bps(*bps));
         self.claims[0].set_steps(steps, kept);
-        self.allocator.allocate(now, Bitrate::from_bps(estimate), &mut self.claims);
+        let estimate = Bitrate::from_bps(estimate);
+        let before = self.claims[0].cost();
+        let mut budget = estimate.max(self.patience.kept());
+        if let Some(ceiling) = self.raises.ceiling(now, estimate, before) {
+            budget = budget.min(ceiling);
+        }
+        self.allocator.allocate(now, budget, &mut self.claims);
+        self.raises.note(now, estimate, before, self.claims[0].cost());
+        self.patience.note(self.claims[0].keeps());
         self.chosen = self.claims[0].granted().map(|step| self.layers[usize::from(step)]);
         // A layer that did not fit leaves the lowest: nobody looks at a black picture here.
         let rate = self.chosen.unwrap_or(self.layers[0]);
@@ -136,6 +159,9 @@ pub fn packetize(frame: u32) -> impl Iterator<Item = u32> {
     let count = frame.div_ceil(PAYLOAD).max(1);
     (0..count).map(move |n| frame / count + u32::from(n < frame % count))
 }
+
+/// The peer's `PAUSE_LOSS`.
+const LOSSY: f32 = 0.02;
 
 /// Sends media with the shipped estimator and pacer.
 #[derive(Debug)]
@@ -178,7 +204,7 @@ impl MediaSender {
             self.estimator.handle_timeout(now);
         }
         let estimate = self.estimator.estimate();
-        self.pacer.set_estimate(now, estimate);
+        self.pacer.set_estimate(now, estimate.max(self.source.kept()));
         while let Some(frame) = self.source.poll_frame(now, estimate.bps()) {
             let behind = self.queue.front().is_some_and(|(since, _)| now > *since + Self::MAX_WAIT);
             if !behind {
@@ -215,6 +241,7 @@ impl Endpoint for MediaSender {
             for message in messages(&bytes).flatten() {
                 if let Message::TransportCc(feedback) = message {
                     self.estimator.handle_transport_cc(now, &feedback);
+                    self.source.observe(now, &self.estimator.stats());
                 }
             }
         }

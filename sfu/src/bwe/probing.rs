@@ -39,6 +39,8 @@ pub(super) struct Prober {
     /// Probes asked for so far.
     asked: u32,
     wanted_rose: bool,
+    /// Of the latest probe's estimate: see [`Self::interval`].
+    dice: f64,
 }
 
 /// What came of a probe.
@@ -113,6 +115,7 @@ impl Prober {
             measured: 0,
             asked: 0,
             wanted_rose: false,
+            dice: 0.5,
         }
     }
 
@@ -140,13 +143,15 @@ impl Prober {
         if let Some(cluster) = &self.cluster {
             return Some(cluster.asked_at + Self::TIMEOUT);
         }
-        Some(self.probed_at? + Self::interval(app_limited, capacity_known))
+        Some(self.probed_at? + self.interval(app_limited, capacity_known))
     }
 
-    fn interval(app_limited: bool, capacity_known: bool) -> Duration {
+    /// While nobody fills what is found, a quarter more or less: two who share a path, and whose links fell at the same
+    /// moment, would otherwise go on probing at the same moments, and each find the other's probe.
+    fn interval(&self, app_limited: bool, capacity_known: bool) -> Duration {
         match (capacity_known, app_limited) {
-            (false, _) => Self::UNKNOWN_INTERVAL,
-            (true, true) => Self::IDLE_INTERVAL,
+            (_, true) => Self::IDLE_INTERVAL.mul_f64(0.75 + self.dice / 2.0),
+            (false, false) => Self::UNKNOWN_INTERVAL,
             (true, false) => Self::INTERVAL,
         }
     }
@@ -173,6 +178,8 @@ impl Prober {
         let probe = Probe { id: self.last_id, rate, size: rate.over(span), packets: Self::PACKETS };
         self.cluster = Some(Cluster::new(probe, now));
         self.probed_at = Some(now);
+        // The last digits of an estimate are as good as dice, and repeat themselves in a simulation.
+        self.dice = (situation.estimate_bps as u64 % 997) as f64 / 997.0;
         self.eager = None;
         self.wanted_rose = false;
         self.asked += 1;
@@ -199,7 +206,7 @@ impl Prober {
         if self.wanted_rose {
             return Some(estimate * Self::IDLE_SCALE);
         }
-        let interval = Self::interval(situation.app_limited, situation.capacity_known);
+        let interval = self.interval(situation.app_limited, situation.capacity_known);
         if let Some(since_fall) = situation.since_fall {
             if since_fall < Self::AFTER_FALL {
                 return None;

@@ -20,15 +20,19 @@ pub struct Claim {
     granted: Option<u8>,
     /// When a step was taken away last.
     lowered_at: Option<Instant>,
+    /// When it came back from a pause last.
+    resumed_at: Option<Instant>,
 }
 
 impl Claim {
     /// Four encodings of four temporal layers.
     pub const MAX_STEPS: usize = 16;
 
-    /// Has at least the lowest step, whether it fits or not.
-    pub fn hold(&mut self) {
-        if self.len > 0 {
+    /// Has at least the lowest step, whether it fits or not. What came back from a pause a moment ago does not: that was
+    /// too much.
+    pub fn hold(&mut self, now: Instant) {
+        let resumed = |at: Instant| now.saturating_duration_since(at) < RESUMED;
+        if self.len > 0 && !self.resumed_at.is_some_and(resumed) {
             self.granted = self.granted.or(Some(0));
         }
     }
@@ -59,6 +63,11 @@ impl Claim {
     /// What the lowest step costs.
     pub fn least(&self) -> Bitrate {
         self.steps().first().copied().unwrap_or(Bitrate::ZERO)
+    }
+
+    /// What keeping the granted step takes.
+    pub fn keeps(&self) -> Bitrate {
+        self.cost().mul_f64(KEEP)
     }
 
     /// What the granted step costs.
@@ -96,6 +105,10 @@ const WIN: f64 = 1.08;
 
 /// A track that was lowered is raised after this time at the earliest. Longer flaps less, shorter recovers sooner.
 const RAISE_AFTER: Duration = Duration::from_secs(2);
+
+/// A picture that came back from a pause is paused again, without other evidence than the estimate, within this time.
+/// Longer gives back sooner what fills the queue, and pauses for a receiver that is busy.
+const RESUMED: Duration = Duration::from_secs(8);
 
 /// Shares a subscriber's estimate out.
 #[derive(Debug, Default)]
@@ -141,6 +154,8 @@ impl BitrateAllocator {
             changed = true;
             if *won < claim.granted {
                 claim.lowered_at = Some(now);
+            } else if claim.granted.is_none() && claim.lowered_at.is_some() {
+                claim.resumed_at = Some(now);
             }
             claim.granted = *won;
         }

@@ -8,10 +8,14 @@ mod allocator;
 mod format_table;
 mod header_template;
 mod pacer;
+mod patience;
+mod raises;
 mod records;
 mod redundancy;
 mod stream;
 
 pub use allocator::{BitrateAllocator, Claim};
 pub use pacer::Pacer;
+pub use patience::Patience;
+pub use raises::Raises;
 pub use stream::{EgressConfig, EgressStream, Resend, WriteError, Written};

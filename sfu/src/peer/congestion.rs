@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Estimate, EstimateLimit, raises::Raises, sent_numbers::SentNumbers};
+use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
-    egress::Pacer,
+    egress::{Pacer, Patience, Raises},
     rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -25,6 +25,20 @@ pub(crate) struct Waiting {
     pub(crate) encoding: u8,
     /// Its number at ingress.
     pub(crate) seq: SeqNo,
+}
+
+/// How a peer's estimate was shared out, audio included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared {
+    /// Goes out whatever happens.
+    pub(crate) least: Bitrate,
+    /// What went out before, at the prices of now.
+    pub(crate) before: Bitrate,
+    /// Goes out now, and what it takes to keep that.
+    pub(crate) used: Bitrate,
+    pub(crate) keeps: Bitrate,
+    /// The peer could use so much.
+    pub(crate) wanted: Bitrate,
 }
 
 /// Congestion control of what leaves to one peer.
@@ -51,6 +65,7 @@ pub(crate) struct Congestion {
     /// Feedbacks in a row that showed far less arriving than was sent.
     overrun: u32,
     raises: Raises,
+    patience: Patience,
     trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
@@ -136,6 +151,7 @@ impl Congestion {
             standing: StandingQueue::new(now),
             overrun: 0,
             raises: Raises::default(),
+            patience: Patience::default(),
             trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
@@ -218,12 +234,16 @@ impl Congestion {
     pub(crate) fn handle_remb(&mut self, now: Instant, rate: Bitrate) {
         self.remb = true;
         self.estimator.handle_remb(now, rate);
+        self.patience.end();
         self.follow(now);
     }
 
     /// The estimator's deadline.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.estimator.handle_timeout(now);
+        if self.estimator.stats().limit == Limit::Silence {
+            self.patience.end();
+        }
         self.follow(now);
     }
 
@@ -326,7 +346,7 @@ impl Congestion {
 
     /// What may leave. Without evidence that the path is too narrow for them, at least voices and lowest layers.
     fn estimate(&self) -> Bitrate {
-        let estimate = self.estimator.estimate();
+        let estimate = self.estimator.estimate().max(self.patience.kept());
         if self.is_congested() { estimate } else { estimate.max(self.least) }
     }
 
@@ -344,12 +364,14 @@ impl Congestion {
         let short = arrives.is_some_and(|(arrived, sent)| arrived < sent.mul_f64(OVERRUN));
         let overrun = short && stats.queue >= PAUSE_QUEUE;
         self.overrun = if overrun { self.overrun + 1 } else { 0 };
+        let held_down = self.is_congested() || stats.limit != Limit::Delay;
+        self.patience.observe(now, stats.estimate, stats.queue, held_down);
     }
 
     /// What can be shared out, audio included.
     pub(crate) fn budget(&self) -> Bitrate {
         // Nothing is won by what goes out whatever happens: it would grow by what it lets in.
-        let estimate = self.estimator.estimate();
+        let estimate = self.estimator.estimate().max(self.patience.kept());
         self.cap.map_or(estimate, |cap| cap.min(estimate))
     }
 
@@ -410,19 +432,13 @@ impl Congestion {
         true
     }
 
-    /// What there is was shared out: `least` goes out whatever happens, what went out costs `before` by now, `used` goes out
-    /// now, the peer could use `wanted`. The deadline for the next time.
-    pub(crate) fn allocated(
-        &mut self,
-        now: Instant,
-        least: Bitrate,
-        before: Bitrate,
-        used: Bitrate,
-        wanted: Bitrate,
-    ) -> Instant {
+    /// What there is was shared out. The deadline for the next time.
+    pub(crate) fn allocated(&mut self, now: Instant, shared: Shared) -> Instant {
+        let Shared { least, before, used, keeps, wanted } = shared;
         self.least = least.mul_f64(LEAST_ROOM);
         self.allocated = Some((now, self.budget()));
-        self.raises.note(now, before, used);
+        self.raises.note(now, self.estimator.estimate(), before, used);
+        self.patience.note(keeps);
         self.estimator.set_held(used > self.estimator.estimate().mul_f64(HELD));
         let wanted = self.cap.map_or(wanted, |cap| cap.min(wanted));
         self.estimator.set_wanted(now, wanted.mul_f64(HEADROOM));

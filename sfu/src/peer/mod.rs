@@ -7,7 +7,6 @@ mod frame_bound;
 mod limits;
 mod link;
 mod outbox;
-mod raises;
 mod report;
 mod sent_numbers;
 mod sharing;
@@ -31,7 +30,7 @@ pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, Track
 pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
 pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
-pub(crate) use congestion::{Congestion, Waiting};
+pub(crate) use congestion::{Congestion, Shared, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::{Bucket, Budget};
 pub(crate) use link::Link;

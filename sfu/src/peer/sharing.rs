@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::{Congestion, Grant, Subscription};
+use super::{Congestion, Grant, Shared, Subscription};
 use crate::{
     cache::{LadderStep, Layers},
     egress::{BitrateAllocator, Claim},
@@ -101,7 +101,7 @@ impl Sharing {
             for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
                 let known = subscriptions.get(*slot as usize);
                 if known.is_some_and(|known| known.granted() != Grant::Nothing) {
-                    claim.hold();
+                    claim.hold(now);
                 }
             }
         }
@@ -127,7 +127,8 @@ impl Sharing {
         let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
         let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
-        congestion.allocated(now, least, before, used, wanted)
+        let keeps = self.claims.iter().map(Claim::keeps).sum::<Bitrate>() + self.audio;
+        congestion.allocated(now, Shared { least, before, used, keeps, wanted })
     }
 
     /// There is nothing to share any more: everybody gets what they wish.

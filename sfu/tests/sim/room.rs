@@ -1,7 +1,7 @@
 //! Rooms on links that change, as data: what happens when, and what must come of it, for any seed.
 //!
 //! `SIM_SEEDS=200` runs so many seeds of each (fewer of long ones), `SIM_SEED=17` that one; a failure names the seed to repeat it
-//! with. A seed is the luck of the links. SSRCs, keys and the order of hash maps inside str0m are drawn anew in each run, so that
+//! with. A seed is the luck of the links and when cameras begin. SSRCs, keys and the order of hash maps inside str0m are drawn anew in each run, so that
 //! figures differ a little. `SIM_TRACE=500` prints each 500 ms how things are.
 
 use std::{fmt::Write as _, time::Duration};
@@ -210,6 +210,14 @@ const NARROW: Scenario = Scenario {
 /// About 210, 640 and 1,500 kb/s, the lower ones included.
 const NARROW_SVC: Scenario = Scenario { sources: &[Source::Spatial { bytes: 7_000 }], ..NARROW };
 
+/// About 120, 370 and 850 kb/s, the lower ones included.
+const MEETING_SVC: Scenario = Scenario {
+    name: "three publishers of spatial layers on a link that narrows twice and widens",
+    publishers: 3,
+    sources: &[Source::Spatial { bytes: 4_000 }],
+    ..MEETING
+};
+
 struct Room {
     scenario: Scenario,
     world: World,
@@ -268,9 +276,10 @@ impl Room {
         }
         // Handshakes are never the same twice: what depends on the seed begins after them.
         let begin = world.now + SECOND * 3;
-        // Nobody's pictures and packets of silence come in step with everybody's.
+        // Nobody's pictures and packets of silence come in step with everybody's, nor as with another seed.
         for (client, n) in world.clients.iter_mut().zip(0..) {
-            client.begin_at(begin + MS * 17 * n);
+            let luck = (seed.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 40;
+            client.begin_at(begin + MS * 17 * n as u32 + MS * luck as u32);
         }
         world.connect_all();
         world.run_for(begin - world.now);
@@ -593,6 +602,11 @@ fn a_picture_follows_a_link_down_at_once() {
 #[test]
 fn spatial_layers_follow_a_link_down_at_once() {
     run(NARROW_SVC, 2);
+}
+
+#[test]
+fn a_meeting_of_spatial_layers_on_a_link_that_changes() {
+    run(MEETING_SVC, 1);
 }
 
 #[test]

@@ -151,3 +151,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_picture_is_held_but_not_one_that_has_just_come_back() {
+    let start = origin();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let kbps = Bitrate::from_kbps;
+    let mut allocator = BitrateAllocator::default();
+    let mut claims = [claim(1, SIMULCAST, None)];
+    // Seconds, budget, whether it is there, whether a hold keeps it.
+    for (seconds, budget, granted, held) in [
+        (0, 200, true, true),
+        (1, 100, false, true), // Nobody knows of a pause before.
+        (2, 100, false, true),
+        (9, 200, true, true),
+        (10, 100, false, false),
+        (20, 200, true, true),
+        (28, 100, false, true), // It lasted.
+    ] {
+        allocator.allocate(at(seconds), kbps(budget), &mut claims);
+        assert_eq!(claims[0].granted().is_some(), granted, "{seconds} s");
+        let mut kept = claims[0].clone();
+        kept.hold(at(seconds));
+        assert_eq!(kept.granted().is_some(), held, "{seconds} s, held");
+    }
+}

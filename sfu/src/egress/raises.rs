@@ -8,7 +8,7 @@ use crate::rtp::Bitrate;
 /// passed, each time twice as much, nothing is won that would take more in all. Within that, who speaks still gets what others
 /// lose; what is kept is kept, also where its rate rises by itself; and an estimate far above, which a probe has shown, ends it.
 #[derive(Debug, Default)]
-pub(super) struct Raises {
+pub struct Raises {
     raised_at: Option<Instant>,
     failures: u32,
     barred: Option<Barred>,
@@ -25,7 +25,7 @@ struct Barred {
 impl Raises {
     /// What has been kept for so long has not failed. Longer flaps less, and waits longer on a path that changes.
     const SETTLED: Duration = Duration::from_secs(8);
-    /// After the first failure.
+    /// After the first failure, a quarter more or less: two who failed together shall not try together.
     const WAIT: Duration = Duration::from_secs(3);
     const MAX_DOUBLINGS: u32 = 2;
     /// Of what was too much: such an estimate shows another path.
@@ -33,9 +33,9 @@ impl Raises {
     /// Steps that are worth less than this of everything are neither rise nor fall.
     const CHANGE: f64 = 1.1;
 
-    /// The estimate was shared out: what went out cost `before`, what goes out now costs `after`, at the same prices. Who
+    /// This estimate was shared out: what went out cost `before`, what goes out now costs `after`, at the same prices. Who
     /// mutes or leaves, and rates that waver, are in neither.
-    pub(super) fn note(&mut self, now: Instant, before: Bitrate, after: Bitrate) {
+    pub fn note(&mut self, now: Instant, estimate: Bitrate, before: Bitrate, after: Bitrate) {
         let settled = |at: Instant| now.saturating_duration_since(at) >= Self::SETTLED;
         if self.raised_at.is_some_and(settled) {
             self.raised_at = None;
@@ -45,22 +45,23 @@ impl Raises {
             self.raised_at = Some(now);
         } else if after.mul_f64(Self::CHANGE) < before && self.raised_at.take().is_some() {
             let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
+            let wait = wait.mul_f64(0.75 + dice(estimate) / 2.0);
             self.failures += 1;
             self.barred = Some(Barred { until: now + wait, failed: before, kept: after });
         }
     }
 
     /// The most that may go out in all, where keeping what goes out costs `kept`; `None`: what the estimate allows.
-    pub(super) fn ceiling(
-        &self,
-        now: Instant,
-        estimate: Bitrate,
-        kept: Bitrate,
-    ) -> Option<Bitrate> {
+    pub fn ceiling(&self, now: Instant, estimate: Bitrate, kept: Bitrate) -> Option<Bitrate> {
         let barred = self.barred?;
         let holds = now < barred.until && estimate < barred.failed.mul_f64(Self::PROVEN);
         holds.then(|| barred.kept.max(kept))
     }
+}
+
+/// Zero to one: the last digits of an estimate are as good as dice, and repeat themselves in a simulation.
+fn dice(estimate: Bitrate) -> f64 {
+    (estimate.bps() % 997) as f64 / 997.0
 }
 
 #[cfg(test)]
@@ -71,29 +72,44 @@ mod tests {
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
     fn a_rise_that_failed_is_not_tried_again_at_once() {
         let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
+        let at = |seconds| start + Duration::from_secs_f64(seconds);
         let kbps = Bitrate::from_kbps;
+        // The dice's lowest number: a quarter less.
+        let low = Bitrate::from_bps(997_000);
         let mut raises = Raises::default();
-        raises.note(at(0), Bitrate::ZERO, kbps(500));
-        raises.note(at(10), kbps(500), kbps(520));
-        assert_eq!(raises.ceiling(at(10), kbps(600), kbps(500)), None);
-        let mut now = 20;
-        for wait in [3, 6, 12, 12] {
-            raises.note(at(now), kbps(500), kbps(1_000));
-            raises.note(at(now + 1), kbps(1_000), kbps(500));
-            assert_eq!(raises.ceiling(at(now + wait), kbps(1_100), kbps(500)), Some(kbps(500)));
-            assert_eq!(
-                raises.ceiling(at(now + 1), kbps(1_100), kbps(600)),
-                Some(kbps(600)),
-                "dearer"
-            );
-            assert_eq!(raises.ceiling(at(now + 1), kbps(1_400), kbps(500)), None, "another path");
-            now += 1 + wait;
+        raises.note(at(0.0), low, Bitrate::ZERO, kbps(500));
+        raises.note(at(10.0), low, kbps(500), kbps(520));
+        assert_eq!(raises.ceiling(at(10.0), kbps(600), kbps(500)), None);
+        let mut now = 20.0;
+        for wait in [2.25, 4.5, 9.0, 9.0] {
+            raises.note(at(now), low, kbps(500), kbps(1_000));
+            now += 1.0;
+            raises.note(at(now), low, kbps(1_000), kbps(500));
+            let last = at(now + wait - 0.001);
+            assert_eq!(raises.ceiling(last, kbps(1_100), kbps(500)), Some(kbps(500)));
+            assert_eq!(raises.ceiling(last, kbps(1_100), kbps(600)), Some(kbps(600)), "dearer");
+            assert_eq!(raises.ceiling(last, kbps(1_400), kbps(500)), None, "another path");
+            now += wait;
             assert_eq!(raises.ceiling(at(now), kbps(1_100), kbps(500)), None);
         }
         // What was kept for long falls for another reason.
-        raises.note(at(now), kbps(500), kbps(1_000));
-        raises.note(at(now + 9), kbps(1_000), kbps(500));
-        assert_eq!(raises.ceiling(at(now + 9), kbps(1_100), kbps(500)), None);
+        raises.note(at(now), low, kbps(500), kbps(1_000));
+        raises.note(at(now + 9.0), low, kbps(1_000), kbps(500));
+        assert_eq!(raises.ceiling(at(now + 9.0), kbps(1_100), kbps(500)), None);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
+    fn two_who_failed_together_do_not_try_together() {
+        let start = Instant::now();
+        let kbps = Bitrate::from_kbps;
+        let wait = |estimate: u64| {
+            let mut raises = Raises::default();
+            raises.note(start, Bitrate::from_bps(estimate), kbps(500), kbps(1_000));
+            raises.note(start, Bitrate::from_bps(estimate), kbps(1_000), kbps(500));
+            let at = |ms: &u64| start + Duration::from_millis(*ms);
+            (0..5_000).find(|ms| raises.ceiling(at(ms), kbps(1_100), kbps(500)).is_none())
+        };
+        assert_eq!((wait(997_000), wait(997_996)), (Some(2_250), Some(3_749)));
     }
 }
