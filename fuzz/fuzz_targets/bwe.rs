@@ -1,4 +1,5 @@
-//! The estimator and the pacer under any order of sending, waiting and feedback, the latter as bytes from the wire.
+//! The estimator and the pacer under any order of sending, waiting and feedback, the latter as bytes from the wire: any
+//! bytes, and what an honest receiver writes of a path with any delays and losses.
 #![no_main]
 
 use std::time::{Duration, Instant};
@@ -6,8 +7,9 @@ use std::time::{Duration, Instant};
 use chappe_sfu::{
     bwe::{EstimatorConfig, SendSideEstimator},
     egress::Pacer,
+    ingress::TwccRecorder,
     rtp::{Bitrate, DataSize, Ssrc},
-    wire::rtcp::{Message, messages},
+    wire::rtcp::{CompoundWriter, Message, messages},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,11 +20,12 @@ fuzz_target!(|data: &[u8]| {
     let mut estimator = SendSideEstimator::new(now, config);
     let mut pacer = Pacer::new(now, estimator.estimate());
     estimator.set_wanted(now, Bitrate::from_kbps(5_000));
-    let (mut number, mut rest) = (0u16, data);
+    let mut receiver = TwccRecorder::new(start);
+    let (mut number, mut next, mut rest) = (0u16, 0u16, data);
     while let Some(([step, value], tail)) = rest.split_first_chunk() {
         rest = tail;
         let value = *value;
-        match step % 6 {
+        match step % 7 {
             // A burst.
             0 => {
                 for _ in 0..value % 32 {
@@ -39,8 +42,26 @@ fuzz_target!(|data: &[u8]| {
                 rest = tail;
                 feed(&mut estimator, now, body, number);
             }
-            3 => number = number.wrapping_add(u16::from(value) << 6),
+            3 => {
+                number = number.wrapping_add(u16::from(value) << 6);
+                next = number;
+            }
             4 => estimator.set_wanted(now, Bitrate::from_kbps(u64::from(value) * 100)),
+            // Packets arrive, each as late as its byte says, or not at all.
+            5 => {
+                let count = usize::from(number.wrapping_sub(next).min(u16::from(value)));
+                let (fates, tail) = rest.split_at(count.min(rest.len()));
+                rest = tail;
+                for fate in fates {
+                    if let Some(late) = fate.checked_add(1) {
+                        let at = now + Duration::from_micros(u64::from(late).pow(2) * 10);
+                        receiver.record(at, Ssrc(2), next);
+                    }
+                    next = next.wrapping_add(1);
+                }
+                now += Duration::from_millis(100);
+                answer(&mut estimator, &mut receiver, now);
+            }
             _ => estimator.handle_remb(now, Bitrate::from_bps(1 << (value % 64))),
         }
         if estimator.poll_timeout().is_some_and(|due| due <= now) {
@@ -61,6 +82,24 @@ fuzz_target!(|data: &[u8]| {
         assert!((0.0..=1.0).contains(&estimator.loss()));
     }
 });
+
+/// The feedback that is due, as it is written.
+fn answer(estimator: &mut SendSideEstimator, receiver: &mut TwccRecorder, now: Instant) {
+    loop {
+        let mut buf = [0; 1_200];
+        let mut writer = CompoundWriter::new(&mut buf);
+        let done = receiver.poll_feedback(now, Ssrc(1), &mut writer);
+        let len = writer.len();
+        for message in messages(&buf[..len]).flatten() {
+            if let Message::TransportCc(feedback) = message {
+                estimator.handle_transport_cc(now, &feedback);
+            }
+        }
+        if done.is_ok() || len == 0 {
+            return;
+        }
+    }
+}
 
 /// Any bytes become the body of a feedback message; its packet numbers start near those in use.
 fn feed(estimator: &mut SendSideEstimator, now: Instant, body: &[u8], number: u16) {
