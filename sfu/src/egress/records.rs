@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cache::{CodecPatch, PacketMeta, Rewritten},
+    cache::{CodecPatch, EncodingSet, PacketMeta, Rewritten},
     rtp::{RtpTs32, SeqNo},
-    wire::DescriptorPatch,
+    wire::{ActiveTargets, DescriptorPatch},
 };
 
 /// A ring of small records by egress sequence number. It starts small and doubles while a record younger than
@@ -13,21 +13,18 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Records {
     /// Empty, or a power of two long.
-    slots: Vec<Record>,
+    slots: Vec<Packed>,
     /// Times in records count milliseconds from here.
     origin: Instant,
     /// The latest moment, in milliseconds: the packets of a slice share it, and telling costs more than comparing.
     latest: (Instant, u32),
+    /// Number at ingress of the latest packet: records keep the low half of theirs, which is near it.
+    ingress: SeqNo,
 }
 
 /// How one egress packet was made: everything but the payload, which is in the track's cache.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
-    /// Low 32 bits of the number at egress; zero, which no stream reaches soon, marks an empty slot.
-    seq: u32,
-    sent_ms: u32,
-    /// When it was last sent again, if ever.
-    resent_ms: Option<u32>,
     pub(super) time: RtpTs32,
     pub(super) ingress_seq: SeqNo,
     pub(super) patch: CodecPatch,
@@ -36,64 +33,90 @@ pub(super) struct Record {
     pub(super) marker: bool,
 }
 
+/// A record in half a cache line: one is written for each packet, and most are never read.
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    /// Low 32 bits of the number at egress; zero, which no stream reaches soon, marks an empty slot.
+    seq: u32,
+    time: u32,
+    /// Low 32 bits of the number at ingress.
+    ingress: u32,
+    mask: u32,
+    patch: CodecPatch,
+    frame_number: u16,
+    /// Low 16 bits of milliseconds: 65 s, while a record is of use for one.
+    sent_ms: u16,
+    /// The same of when it was last sent again, if [`RESENT`].
+    resent_ms: u16,
+    /// How many decode targets the mask has; 0: no mask.
+    targets: u8,
+    /// Encoding, and what there is.
+    bits: u8,
+}
+
+const ENCODING: u8 = 0b0001_1111;
+const MARKER: u8 = 1 << 5;
+const DESCRIPTOR: u8 = 1 << 6;
+const RESENT: u8 = 1 << 7;
+
+const _: () = assert!(size_of::<Packed>() == 32);
+const _: () = assert!(EncodingSet::MAX <= ENCODING + 1);
+
 impl Records {
     const FIRST: usize = 64;
     /// About two seconds of a 5 Mb/s stream.
     const MAX: usize = 1_024;
+    /// Of so many slots one is looked at before it is written over. The ring of a subscriber is in no cache when its turn
+    /// comes: a read waits for memory, a write does not.
+    const LOOKS: usize = 16;
     /// As long as a cache keeps packets.
     const MAX_AGE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(origin: Instant) -> Self {
-        Self { slots: Vec::new(), origin, latest: (origin, 0) }
+        Self { slots: Vec::new(), origin, latest: (origin, 0), ingress: SeqNo(0) }
     }
 
     pub(super) fn insert(&mut self, now: Instant, meta: &PacketMeta, rewritten: &Rewritten) {
-        let sent_ms = self.millis(now);
+        let sent_ms = self.millis(now) as u16;
         let seq = rewritten.seq;
-        let record = Record {
-            seq: seq.0 as u32,
-            sent_ms,
-            resent_ms: None,
-            time: rewritten.time.ts32(),
-            ingress_seq: meta.seq,
-            patch: rewritten.patch,
-            descriptor: rewritten.descriptor,
-            encoding: meta.encoding,
-            marker: rewritten.marker,
-        };
+        self.ingress = meta.seq;
         if self.slots.is_empty() {
-            self.slots.resize(Self::FIRST, Record::EMPTY);
+            self.slots.resize(Self::FIRST, Packed::EMPTY);
         }
         let index = self.index(seq);
-        let old = &self.slots[index];
-        let young = u128::from(sent_ms.saturating_sub(old.sent_ms)) < Self::MAX_AGE.as_millis();
-        if old.seq != 0 && young && self.slots.len() < Self::MAX {
+        if index.is_multiple_of(Self::LOOKS) && self.would_lose_young(index, sent_ms) {
             self.grow();
         }
         let index = self.index(seq);
-        self.slots[index] = record;
+        self.slots[index] = Packed::new(sent_ms, meta, rewritten);
     }
 
-    pub(super) fn get(&self, seq: SeqNo) -> Option<&Record> {
-        let record = self.slots.get(self.index(seq))?;
-        (record.seq == seq.0 as u32).then_some(record)
+    pub(super) fn get(&self, seq: SeqNo) -> Option<Record> {
+        let packed = self.slots.get(self.index(seq))?;
+        (packed.seq == seq.0 as u32).then(|| packed.unpack(self.ingress))
     }
 
     /// Marks a packet as sent again; false when that happened less than `rtt` ago.
     pub(super) fn claim_resend(&mut self, now: Instant, seq: SeqNo, rtt: Duration) -> bool {
-        let now_ms = self.millis(now);
+        let now_ms = self.millis(now) as u16;
         let index = self.index(seq);
         let Some(record) = self.slots.get_mut(index).filter(|record| record.seq == seq.0 as u32)
         else {
             return false;
         };
-        let too_soon = record
-            .resent_ms
-            .is_some_and(|at| u128::from(now_ms.saturating_sub(at)) < rtt.as_millis());
+        let too_soon = record.bits & RESENT != 0
+            && u128::from(now_ms.wrapping_sub(record.resent_ms)) < rtt.as_millis();
         if !too_soon {
-            record.resent_ms = Some(now_ms);
+            record.resent_ms = now_ms;
+            record.bits |= RESENT;
         }
         !too_soon
+    }
+
+    fn would_lose_young(&self, index: usize, sent_ms: u16) -> bool {
+        let old = &self.slots[index];
+        let age = sent_ms.wrapping_sub(old.sent_ms);
+        old.seq != 0 && u128::from(age) < Self::MAX_AGE.as_millis() && self.slots.len() < Self::MAX
     }
 
     fn index(&self, seq: SeqNo) -> usize {
@@ -102,7 +125,7 @@ impl Records {
 
     fn grow(&mut self) {
         let len = self.slots.len() * 2;
-        let old = std::mem::replace(&mut self.slots, vec![Record::EMPTY; len]);
+        let old = std::mem::replace(&mut self.slots, vec![Packed::EMPTY; len]);
         for record in old {
             if record.seq != 0 {
                 self.slots[record.seq as usize & (len - 1)] = record;
@@ -119,16 +142,133 @@ impl Records {
     }
 }
 
-impl Record {
+impl Packed {
     const EMPTY: Self = Self {
         seq: 0,
-        sent_ms: 0,
-        resent_ms: None,
-        time: RtpTs32(0),
-        ingress_seq: SeqNo(0),
+        time: 0,
+        ingress: 0,
+        mask: 0,
         patch: CodecPatch::NONE,
-        descriptor: None,
-        encoding: 0,
-        marker: false,
+        frame_number: 0,
+        sent_ms: 0,
+        resent_ms: 0,
+        targets: 0,
+        bits: 0,
     };
+
+    fn new(sent_ms: u16, meta: &PacketMeta, rewritten: &Rewritten) -> Self {
+        let mut packed = Self {
+            seq: rewritten.seq.0 as u32,
+            time: rewritten.time.ts32().0,
+            ingress: meta.seq.0 as u32,
+            patch: rewritten.patch,
+            sent_ms,
+            bits: meta.encoding & ENCODING | if rewritten.marker { MARKER } else { 0 },
+            ..Self::EMPTY
+        };
+        if let Some(DescriptorPatch { frame_number, active }) = rewritten.descriptor {
+            packed.bits |= DESCRIPTOR;
+            packed.frame_number = frame_number;
+            if let Some(ActiveTargets { mask, count }) = active {
+                (packed.mask, packed.targets) = (mask, count);
+            }
+        }
+        packed
+    }
+
+    /// `near`: a number at ingress less than 2^31 from this one.
+    fn unpack(&self, near: SeqNo) -> Record {
+        let ahead = self.ingress.wrapping_sub(near.0 as u32) as i32;
+        let active = ActiveTargets { mask: self.mask, count: self.targets };
+        let descriptor = DescriptorPatch {
+            frame_number: self.frame_number,
+            active: (self.targets > 0).then_some(active),
+        };
+        Record {
+            time: RtpTs32(self.time),
+            ingress_seq: SeqNo(near.0.wrapping_add_signed(ahead.into())),
+            patch: self.patch,
+            descriptor: (self.bits & DESCRIPTOR != 0).then_some(descriptor),
+            encoding: self.bits & ENCODING,
+            marker: self.bits & MARKER != 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        cache::test_packets::{meta, ms, start},
+        rtp::MediaTime,
+    };
+
+    proptest! {
+        #[test]
+        fn what_was_kept_is_what_is_found(
+            time in any::<u32>(),
+            ingress in 0..1_u64 << 40,
+            behind in 0..1_u64 << 20,
+            encoding in 0..EncodingSet::MAX,
+            marker in any::<bool>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..=CodecPatch::MAX_LEN),
+            frame in proptest::option::of(any::<u16>()),
+            active in proptest::option::of((any::<u32>(), 1..=32_u8)),
+        ) {
+            let now = start();
+            let mut patch = CodecPatch::new(3);
+            bytes.into_iter().for_each(|byte| patch.push(byte));
+            let active = active.map(|(mask, count)| ActiveTargets { mask, count });
+            let descriptor = frame.map(|frame_number| DescriptorPatch { frame_number, active });
+            let rewritten = Rewritten {
+                seq: SeqNo(1 << 33 | 5),
+                time: MediaTime(1 << 35 | u64::from(time)),
+                marker,
+                patch,
+                descriptor,
+                opens: false,
+                awaited: false,
+            };
+            let mut records = Records::new(now);
+            let seq = ingress + behind;
+            records.insert(now, &meta(encoding, ingress, 0, now), &rewritten);
+            // Of another encoding, whose numbers are others.
+            let next = Rewritten { seq: SeqNo(1 << 33 | 6), ..rewritten };
+            records.insert(now, &meta(0, seq, 0, now), &next);
+            let expected = Record {
+                time: RtpTs32(time),
+                ingress_seq: SeqNo(ingress),
+                patch,
+                descriptor,
+                encoding,
+                marker,
+            };
+            prop_assert_eq!(records.get(rewritten.seq), Some(expected));
+            prop_assert_eq!(records.get(SeqNo(1 << 33 | 7)), None);
+        }
+    }
+
+    #[test]
+    fn a_resend_is_claimed_once_a_round_trip_whatever_the_clock_says() {
+        // Beyond 16 bits of milliseconds.
+        let sent = start() + ms(65_500);
+        let mut records = Records::new(start());
+        let rewritten = Rewritten {
+            seq: SeqNo(9),
+            time: MediaTime(1),
+            marker: false,
+            patch: CodecPatch::NONE,
+            descriptor: None,
+            opens: false,
+            awaited: false,
+        };
+        records.insert(sent, &meta(0, 4, 0, sent), &rewritten);
+        let rtt = Duration::from_millis(50);
+        assert!(records.claim_resend(sent + ms(20), SeqNo(9), rtt));
+        assert!(!records.claim_resend(sent + ms(69), SeqNo(9), rtt));
+        assert!(records.claim_resend(sent + ms(70), SeqNo(9), rtt));
+        assert!(!records.claim_resend(sent + ms(70), SeqNo(8), rtt), "never sent");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     DropReason, Event, Shard,
-    fanout::STEP,
+    fanout::RUN,
     timer::{Sleeper, Timer},
     track::Demand,
 };
@@ -150,7 +150,7 @@ impl Shard {
         };
         let mut served = 0;
         while served < limit
-            && link.waiting() < STEP
+            && link.waiting() < RUN
             && let Some(waiting) = link.congestion.poll_waiting(now)
         {
             served += 1;
@@ -162,7 +162,7 @@ impl Shard {
             subscription.release(waiting, 0, &[], &track.published, &mut link);
             fanout.note(subscription, demanded);
         }
-        'probe: while link.waiting() < STEP
+        'probe: while link.waiting() < RUN
             && let Some(missing) = link.congestion.poll_padding(now)
         {
             served += 1;

@@ -72,8 +72,11 @@ struct Recount {
     sum: Demand,
 }
 
-/// Bytes that wait before a step ends: a few runs, so that a turn can be cut in time.
-pub(super) const STEP: usize = 32 * 1024;
+/// Bytes that wait before a step ends: a run or two, which are sent from the nearest cache, where they were written.
+pub(super) const STEP: usize = 8 * 1024;
+
+/// Bytes that one subscriber gets in a step: beyond it a run is too long for a turn that has to be cut in time.
+pub(super) const RUN: usize = 32 * 1024;
 
 /// Takers gathered and subscriptions served in one step, together: some 10 us. More makes slices longer than they are
 /// meant to be, fewer spends the time on looking at the clock.
@@ -240,7 +243,7 @@ impl Shard {
             Some((subscriptions, spec, mut link)) => {
                 let waited = link.congestion.is_waiting();
                 while served < limit
-                    && link.waiting() < STEP
+                    && link.waiting() < RUN
                     && let Some((route, slot)) = pending.pop_front()
                 {
                     served += 1;

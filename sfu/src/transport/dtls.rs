@@ -63,7 +63,7 @@ impl DtlsEndpoint {
             handshake_done: false,
             state: State::Handshake,
             deadline: None,
-            buffer: vec![0; OUTPUT_BUFFER],
+            buffer: Vec::new(),
         }
     }
 
@@ -152,6 +152,9 @@ impl DtlsEndpoint {
         let Some(dtls) = &mut self.dtls else {
             return;
         };
+        if self.state == State::Handshake && self.buffer.is_empty() {
+            self.buffer.resize(OUTPUT_BUFFER, 0);
+        }
         loop {
             match dtls.poll_output(&mut self.buffer) {
                 Output::Packet(packet) => packets.push_back(packet.to_vec()),
@@ -201,8 +204,9 @@ impl DtlsEndpoint {
             DtlsEvent::Connected { .. } => State::Connected,
             _ => State::Ended,
         };
-        // The certificate has done its work; a peer lives for hours.
+        // Certificate and room for flights have done their work; a peer lives for hours. Data channels ask for what they need.
         self.certificate = None;
+        self.buffer = Vec::new();
         events.push(outcome);
     }
 

@@ -223,22 +223,25 @@ impl fmt::Debug for Cipher {
     }
 }
 
-/// RFC 7714 section 8.1: two zero bytes, the SSRC and 48 bits of index, as one number.
+/// RFC 7714 section 8.1: two zero bytes, the SSRC and 48 bits of index.
 fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
-    let packet = u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff);
-    let mut number = [0; 16];
-    number[4..].copy_from_slice(salt);
-    let number = (u128::from_be_bytes(number) ^ packet).to_be_bytes();
-    let mut nonce = [0; 12];
-    nonce.copy_from_slice(&number[4..]);
-    Nonce::assume_unique_for_key(nonce)
+    gcm_nonce(salt, u64::from(ssrc) << 16 | index >> 32 & 0xffff, index as u32)
 }
 
-/// RFC 7714 section 9.1.
+/// RFC 7714 section 9.1: two zero bytes, the SSRC, two more and 32 bits of index.
 fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
-    let mut nonce = *salt;
-    xor(&mut nonce[2..6], &ssrc.to_be_bytes());
-    xor(&mut nonce[8..12], &index.to_be_bytes());
+    gcm_nonce(salt, u64::from(ssrc) << 16, index)
+}
+
+/// The first eight bytes and the last four, each in one piece: the way it is read again. In other pieces a read waits until all
+/// that was written before, the payload, has reached the cache.
+fn gcm_nonce(salt: &[u8; 12], head: u64, tail: u32) -> Nonce {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *salt;
+    let head = u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ head;
+    let tail = u32::from_be_bytes([i, j, k, l]) ^ tail;
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&head.to_be_bytes());
+    nonce[8..].copy_from_slice(&tail.to_be_bytes());
     Nonce::assume_unique_for_key(nonce)
 }
 
