@@ -64,7 +64,8 @@ pub(super) struct Driver {
     grants: Grants,
     connection: Option<Connection>,
     events: Option<mpsc::Receiver<RoomEvent>>,
-    inbox: mpsc::Receiver<Attach>,
+    /// Boxed: a queue has room for 32 from the start.
+    inbox: mpsc::Receiver<Box<Attach>>,
     /// Executed in order, one at a time.
     commands: VecDeque<RoomCommand>,
     running: Option<Running>,
@@ -165,7 +166,7 @@ impl Driver {
                 Some(Incoming::Garbage(error)) => self.answer_garbage(error),
                 None => self.lose_signal(),
             },
-            Some(attach) = self.inbox.recv(), if !self.ended => self.attach(attach),
+            Some(attach) = self.inbox.recv(), if !self.ended => self.attach(*attach),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 if orphan_end.is_some_and(|end| end <= Instant::now()) {
                     self.orphan_until = None;
@@ -217,7 +218,7 @@ impl Driver {
                     if let Message::RequestResponse(response) = &*message {
                         self.state.shared.metrics.refuse_request(response.reason());
                     }
-                    self.send(Outgoing::Message(*message));
+                    self.send(Outgoing::Message(message));
                 }
                 Effect::Announce(news) => self.send(Outgoing::News(news)),
                 Effect::Room(command) => self.commands.push_back(command),
@@ -226,7 +227,7 @@ impl Driver {
                     // `None` where the operator took the key away: the client keeps what it has.
                     if let Some(token) = keys.refresh(&self.grants, &permissions, SystemTime::now())
                     {
-                        self.send(Outgoing::Message(Message::RefreshToken(token)));
+                        self.send(Outgoing::Message(Message::RefreshToken(token).into()));
                     }
                 }
                 Effect::CloseSignal => self.lose_signal(),
@@ -259,7 +260,7 @@ impl Driver {
             message,
             request: None,
         });
-        self.send(Outgoing::Message(response));
+        self.send(Outgoing::Message(response.into()));
     }
 }
 

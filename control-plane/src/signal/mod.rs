@@ -97,7 +97,7 @@ struct Shared {
 /// The way to a session that lives in this process.
 #[derive(Clone)]
 struct LiveSession {
-    inbox: mpsc::Sender<driver::Attach>,
+    inbox: mpsc::Sender<Box<driver::Attach>>,
     two_peers: bool,
     /// It has a WebSocket now.
     connected: Arc<AtomicBool>,

@@ -44,9 +44,9 @@ pub(super) enum Incoming {
 
 /// What a session says.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // Nearly all are the large one.
 pub(super) enum Outgoing {
-    Message(Message),
+    // Boxed: a queue has room for 32 from the start, and messages of the protocol take a kilobyte each.
+    Message(Box<Message>),
     /// To everybody in a room.
     News(Arc<News>),
 }
@@ -63,7 +63,7 @@ impl Outgoing {
     fn into_frame(self, kind: FrameKind) -> Frame {
         match self {
             Self::Message(message) => {
-                wire::encode(&proto::SignalResponse { message: Some(message) }, kind)
+                wire::encode(&proto::SignalResponse { message: Some(*message) }, kind)
             }
             Self::News(news) if kind == FrameKind::Binary => Frame::Binary(news.encoded.clone()),
             Self::News(news) => wire::encode(&news.response, kind),
@@ -284,10 +284,13 @@ mod tests {
             SignalConfig { queue_messages: 4, queue_bytes: 1000, ..SignalConfig::default() };
         let sockets = tokio_util::task::TaskTracker::new();
         let (_socket, connection) = pair(&config, sockets.token());
-        let sent =
-            (0..10).take_while(|_| connection.send(Outgoing::Message(Message::Pong(1)))).count();
+        let sent = (0..10)
+            .take_while(|_| connection.send(Outgoing::Message(Message::Pong(1).into())))
+            .count();
         assert_eq!(sent, 4);
         let (_socket, connection) = pair(&config, sockets.token());
-        assert!(!connection.send(Outgoing::Message(Message::RefreshToken("x".repeat(2000)))));
+        assert!(
+            !connection.send(Outgoing::Message(Message::RefreshToken("x".repeat(2000)).into()))
+        );
     }
 }
