@@ -84,7 +84,7 @@ impl RateControl {
     /// A packet, in bits: what an increase while competing adds in a round trip.
     const PACKET_BITS: f64 = 1_200.0 * 8.0;
     /// While competing: up to the first loss the rate grows, from the second on it falls, by this, so often at most. The
-    /// draft's second is 0.1: many short TCP flows then lose twice as much, and get less than they would leave us.
+    /// draft's second is 0.1: beside many short TCP flows 6 % are lost then, in place of 5, and they get less than they would leave us.
     const COMPETE_LOSS: (f64, f64) = (0.02, 0.07);
     const COMPETE_BACKOFF: f64 = 0.9;
     /// In bits per second each second at least: with a second of queue, TCP's packet in a round trip is next to nothing.

@@ -35,6 +35,7 @@ pub(super) struct Record {
 
 /// A record in half a cache line: one is written for each packet, and most are never read.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Packed {
     /// Low 32 bits of the number at egress; zero, which no stream reaches soon, marks an empty slot.
     seq: u32,
@@ -66,8 +67,8 @@ impl Records {
     const FIRST: usize = 64;
     /// About two seconds of a 5 Mb/s stream.
     const MAX: usize = 1_024;
-    /// Of so many slots one is looked at before it is written over. The ring of a subscriber is in no cache when its turn
-    /// comes: a read waits for memory, a write does not.
+    /// Of so many slots the last, written latest, is looked at before the first is written over. The ring of a subscriber is in no
+    /// cache when its turn comes: a read waits for memory, a write does not.
     const LOOKS: usize = 16;
     /// As long as a cache keeps packets.
     const MAX_AGE: Duration = Duration::from_secs(1);
@@ -113,8 +114,9 @@ impl Records {
         !too_soon
     }
 
-    fn would_lose_young(&self, index: usize, sent_ms: u16) -> bool {
-        let old = &self.slots[index];
+    /// Of the slots from `first` on, which are written next.
+    fn would_lose_young(&self, first: usize, sent_ms: u16) -> bool {
+        let old = &self.slots[first | (Self::LOOKS - 1)];
         let age = sent_ms.wrapping_sub(old.sent_ms);
         old.seq != 0 && u128::from(age) < Self::MAX_AGE.as_millis() && self.slots.len() < Self::MAX
     }
@@ -209,8 +211,8 @@ mod tests {
         #[test]
         fn what_was_kept_is_what_is_found(
             time in any::<u32>(),
-            ingress in 0..1_u64 << 40,
-            behind in 0..1_u64 << 20,
+            ingress in (1_u64 << 33) - (1 << 20)..(1 << 33) + (1 << 20),
+            later in -(1_i64 << 20)..1 << 20,
             encoding in 0..EncodingSet::MAX,
             marker in any::<bool>(),
             bytes in prop::collection::vec(any::<u8>(), 0..=CodecPatch::MAX_LEN),
@@ -232,7 +234,7 @@ mod tests {
                 awaited: false,
             };
             let mut records = Records::new(now);
-            let seq = ingress + behind;
+            let seq = ingress.saturating_add_signed(later);
             records.insert(now, &meta(encoding, ingress, 0, now), &rewritten);
             // Of another encoding, whose numbers are others.
             let next = Rewritten { seq: SeqNo(1 << 33 | 6), ..rewritten };
@@ -247,6 +249,30 @@ mod tests {
             };
             prop_assert_eq!(records.get(rewritten.seq), Some(expected));
             prop_assert_eq!(records.get(SeqNo(1 << 33 | 7)), None);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_within_a_second_is_found_wherever_numbers_begin() {
+        for first in [1, 5, 15, 16, 63, 64] {
+            let now = start();
+            let mut records = Records::new(now);
+            for seq in first..first + 100 {
+                let rewritten = Rewritten {
+                    seq: SeqNo(seq),
+                    time: MediaTime(seq),
+                    marker: false,
+                    patch: CodecPatch::NONE,
+                    descriptor: None,
+                    opens: false,
+                    awaited: false,
+                };
+                records.insert(now, &meta(0, seq + 7, 0, now), &rewritten);
+            }
+            for seq in first..first + 100 {
+                let found = records.get(SeqNo(seq)).map(|record| record.ingress_seq);
+                assert_eq!(found, Some(SeqNo(seq + 7)), "from {first}");
+            }
         }
     }
 

@@ -234,7 +234,9 @@ impl Congestion {
     pub(crate) fn handle_remb(&mut self, now: Instant, rate: Bitrate) {
         self.remb = true;
         self.estimator.handle_remb(now, rate);
-        self.patience.end();
+        if self.estimator.stats().limit == Limit::Remb {
+            self.patience.end();
+        }
         self.follow(now);
     }
 
@@ -366,6 +368,11 @@ impl Congestion {
         self.overrun = if overrun { self.overrun + 1 } else { 0 };
         let held_down = self.is_congested() || stats.limit != Limit::Delay;
         self.patience.observe(now, stats.estimate, stats.queue, held_down);
+    }
+
+    /// To keep what goes out takes so much now: rates change between two feedbacks.
+    pub(crate) fn reprice(&mut self, keeps: Bitrate) {
+        self.patience.note(keeps);
     }
 
     /// What can be shared out, audio included.

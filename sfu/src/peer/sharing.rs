@@ -81,6 +81,7 @@ impl Sharing {
         subscriptions: &mut Slab<Subscription>,
         mut changed: impl FnMut(&Subscription, Grant),
     ) -> Instant {
+        congestion.reprice(self.claims.iter().map(Claim::keeps).sum::<Bitrate>() + self.audio);
         let mut budget = congestion.budget().saturating_sub(self.audio);
         let before = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
         if let Some(ceiling) = congestion.ceiling(now, before) {

@@ -75,7 +75,8 @@ struct Recount {
 /// Bytes that wait before a step ends: a run or two, which are sent from the nearest cache, where they were written.
 pub(super) const STEP: usize = 8 * 1024;
 
-/// Bytes that one subscriber gets in a step: beyond it a run is too long for a turn that has to be cut in time.
+/// Bytes that wait before a subscriber that is being served gives way: beyond it a run is too long for a turn that has to be cut
+/// in time.
 pub(super) const RUN: usize = 32 * 1024;
 
 /// Takers gathered and subscriptions served in one step, together: some 10 us. More makes slices longer than they are
