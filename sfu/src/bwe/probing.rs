@@ -40,7 +40,7 @@ pub(super) struct Prober {
     asked: u32,
     wanted_rose: bool,
     /// Of the latest probe's estimate: see [`Self::interval`].
-    dice: f64,
+    stagger: f64,
 }
 
 /// What came of a probe.
@@ -115,7 +115,7 @@ impl Prober {
             measured: 0,
             asked: 0,
             wanted_rose: false,
-            dice: 0.5,
+            stagger: 1.0,
         }
     }
 
@@ -150,7 +150,7 @@ impl Prober {
     /// moment, would otherwise go on probing at the same moments, and each find the other's probe.
     fn interval(&self, app_limited: bool, capacity_known: bool) -> Duration {
         match (capacity_known, app_limited) {
-            (_, true) => Self::IDLE_INTERVAL.mul_f64(0.75 + self.dice / 2.0),
+            (_, true) => Self::IDLE_INTERVAL.mul_f64(self.stagger),
             (false, false) => Self::UNKNOWN_INTERVAL,
             (true, false) => Self::INTERVAL,
         }
@@ -178,8 +178,7 @@ impl Prober {
         let probe = Probe { id: self.last_id, rate, size: rate.over(span), packets: Self::PACKETS };
         self.cluster = Some(Cluster::new(probe, now));
         self.probed_at = Some(now);
-        // The last digits of an estimate are as good as dice, and repeat themselves in a simulation.
-        self.dice = (situation.estimate_bps as u64 % 997) as f64 / 997.0;
+        self.stagger = Bitrate::from_bps(situation.estimate_bps as u64).stagger();
         self.eager = None;
         self.wanted_rose = false;
         self.asked += 1;

@@ -45,7 +45,7 @@ impl Raises {
             self.raised_at = Some(now);
         } else if after.mul_f64(Self::CHANGE) < before && self.raised_at.take().is_some() {
             let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
-            let wait = wait.mul_f64(0.75 + dice(estimate) / 2.0);
+            let wait = wait.mul_f64(estimate.stagger());
             self.failures += 1;
             self.barred = Some(Barred { until: now + wait, failed: before, kept: after });
         }
@@ -57,11 +57,6 @@ impl Raises {
         let holds = now < barred.until && estimate < barred.failed.mul_f64(Self::PROVEN);
         holds.then(|| barred.kept.max(kept))
     }
-}
-
-/// Zero to one: the last digits of an estimate are as good as dice, and repeat themselves in a simulation.
-fn dice(estimate: Bitrate) -> f64 {
-    (estimate.bps() % 997) as f64 / 997.0
 }
 
 #[cfg(test)]

@@ -207,6 +207,18 @@ mod tests {
         rtp::MediaTime,
     };
 
+    fn plain(seq: u64) -> Rewritten {
+        Rewritten {
+            seq: SeqNo(seq),
+            time: MediaTime(seq),
+            marker: false,
+            patch: CodecPatch::NONE,
+            descriptor: None,
+            opens: false,
+            awaited: false,
+        }
+    }
+
     proptest! {
         #[test]
         fn what_was_kept_is_what_is_found(
@@ -258,16 +270,7 @@ mod tests {
             let now = start();
             let mut records = Records::new(now);
             for seq in first..first + 100 {
-                let rewritten = Rewritten {
-                    seq: SeqNo(seq),
-                    time: MediaTime(seq),
-                    marker: false,
-                    patch: CodecPatch::NONE,
-                    descriptor: None,
-                    opens: false,
-                    awaited: false,
-                };
-                records.insert(now, &meta(0, seq + 7, 0, now), &rewritten);
+                records.insert(now, &meta(0, seq + 7, 0, now), &plain(seq));
             }
             for seq in first..first + 100 {
                 let found = records.get(SeqNo(seq)).map(|record| record.ingress_seq);
@@ -281,16 +284,7 @@ mod tests {
         // Beyond 16 bits of milliseconds.
         let sent = start() + ms(65_500);
         let mut records = Records::new(start());
-        let rewritten = Rewritten {
-            seq: SeqNo(9),
-            time: MediaTime(1),
-            marker: false,
-            patch: CodecPatch::NONE,
-            descriptor: None,
-            opens: false,
-            awaited: false,
-        };
-        records.insert(sent, &meta(0, 4, 0, sent), &rewritten);
+        records.insert(sent, &meta(0, 4, 0, sent), &plain(9));
         let rtt = Duration::from_millis(50);
         assert!(records.claim_resend(sent + ms(20), SeqNo(9), rtt));
         assert!(!records.claim_resend(sent + ms(69), SeqNo(9), rtt));

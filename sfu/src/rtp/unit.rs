@@ -39,6 +39,12 @@ impl Bitrate {
         u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
     }
 
+    /// 0.75 to 1.25, for times that must not be the same for all who share a path: the last digits of an estimate are as good as
+    /// dice, and repeat themselves in a simulation.
+    pub fn stagger(self) -> f64 {
+        0.75 + (self.bps() % 997) as f64 / 997.0 / 2.0
+    }
+
     /// This rate times `factor`; a factor below zero, or none at all, gives zero.
     #[must_use]
     pub fn mul_f64(self, factor: f64) -> Self {
