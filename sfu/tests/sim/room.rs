@@ -576,9 +576,17 @@ fn run(scenario: Scenario, few: u64) {
         // Of what takes long fewer, in proportion.
         None => 1..=number("SIM_SEEDS").map_or(few, |seeds| (seeds * few / 4).max(1)),
     };
+    // What str0m draws is in no seed: among other tests a run that misses has one more try, `make sim` has none.
+    let mut spare = u32::from(number("SIM_SEED").or(number("SIM_SEEDS")).is_none());
     for seed in seeds {
-        let report = Room::new(scenario, seed).play();
+        let mut report = Room::new(scenario, seed).play();
         println!("{}, seed {seed}:\n{}", scenario.name, report.lines);
+        if !report.missed.is_empty() && spare > 0 {
+            spare -= 1;
+            println!("missed, once more: {:#?}", report.missed);
+            report = Room::new(scenario, seed).play();
+            println!("{}", report.lines);
+        }
         assert!(
             report.missed.is_empty(),
             "{}: seed {seed} (SIM_SEED={seed} repeats it): {:#?}\n{}",
