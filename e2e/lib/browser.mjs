@@ -14,8 +14,8 @@ const PATHS = {
 export const artifacts = new URL('../artifacts/', import.meta.url).pathname;
 mkdirSync(artifacts, { recursive: true });
 
-/** Starts a browser. `origin` is the page's: cameras are then given to it over plain http. */
-export async function launch(kind, origin) {
+/** Starts a browser. `origin` is the page's: cameras are then given to it over plain http. `prefs` are Firefox's. */
+export async function launch(kind, origin, prefs = {}) {
   const executablePath = PATHS[kind];
   if (!existsSync(executablePath)) {
     throw new Error(`${executablePath} is missing: run scripts/setup.sh, or apt-get install chromium firefox-esr`);
@@ -39,7 +39,7 @@ export async function launch(kind, origin) {
       'media.navigator.streams.fake': true, 'media.navigator.permission.disabled': true, 'media.devices.insecure.enabled': true,
       'media.getusermedia.insecure.enabled': true, 'media.autoplay.default': 0, 'media.autoplay.blocking_policy': 0,
       'network.manage-offline-status': false, 'media.peerconnection.ice.loopback': true, 'media.peerconnection.ice.obfuscate_host_addresses': false,
-      'media.gmp-manager.updateEnabled': false,
+      'media.gmp-manager.updateEnabled': false, ...prefs,
     },
   });
 }

@@ -34,3 +34,13 @@ export async function sentByLayer() {
   });
   return frames;
 }
+
+/** The encodings of the own camera: codec, name and scalability mode of each, as the browser's statistics have them. */
+export async function sentEncodings() {
+  const publication = [...window.chappe.room.localParticipant.videoTrackPublications.values()].find((one) => one.source === 'camera');
+  const report = await publication?.track?.getRTCStatsReport();
+  const entries = [...(report?.values() ?? [])];
+  const codecs = new Map(entries.filter((entry) => entry.type === 'codec').map((entry) => [entry.id, entry.mimeType]));
+  return entries.filter((entry) => entry.type === 'outbound-rtp' && entry.kind === 'video')
+    .map((entry) => ({ codec: codecs.get(entry.codecId) ?? '', rid: entry.rid ?? '', mode: entry.scalabilityMode ?? '', frames: entry.framesSent ?? 0 }));
+}
