@@ -1,6 +1,8 @@
 //! Spatial and temporal layers of one encoding, from the publisher's bytes to the subscriber's: whatever is lost, late,
 //! wanted or left out, no frame passes without those that it needs, and what was left out by choice leaves no trace.
 
+#[path = "svc/simulcast.rs"]
+mod simulcast;
 #[path = "svc/source.rs"]
 mod source;
 

@@ -26,6 +26,8 @@ pub(crate) struct Mode {
 }
 
 impl Mode {
+    pub(crate) const L1T1: Self =
+        Self { name: "L1T1", spatial: 1, temporal: 1, inter: Inter::Always };
     pub(crate) const L1T2: Self =
         Self { name: "L1T2", spatial: 1, temporal: 2, inter: Inter::Always };
     pub(crate) const L1T3: Self =
@@ -100,12 +102,19 @@ pub(crate) enum Carriage {
     Vp9,
     /// VP8 payload descriptor: one spatial layer.
     Vp8,
+    /// Dependency descriptor beside OBUs that are not encrypted.
+    Av1,
+    /// OBUs alone: no layers are told.
+    Av1Bare,
+    /// NAL units: no layers are told.
+    H264,
 }
 
 impl Carriage {
     pub(crate) fn codec(self) -> CodecKind {
         match self {
-            Self::Descriptor => CodecKind::Av1,
+            Self::Descriptor | Self::Av1 | Self::Av1Bare => CodecKind::Av1,
+            Self::H264 => CodecKind::H264,
             Self::Vp9Flexible | Self::Vp9 => CodecKind::Vp9,
             Self::Vp8 => CodecKind::Vp8,
         }
@@ -150,6 +159,8 @@ pub(crate) struct Source {
     since_key: usize,
     /// By spatial and temporal layer: number of the latest frame.
     latest: [[Option<u64>; 3]; 3],
+    /// Added to all numbers on the wire.
+    offset: u64,
 }
 
 const FIRST_SEQ: u64 = 65_000;
@@ -168,7 +179,14 @@ impl Source {
             picture: 0,
             since_key: 0,
             latest: [[None; 3]; 3],
+            offset: 0,
         }
+    }
+
+    /// An encoding of several: all its numbers begin elsewhere.
+    pub(crate) fn encoding(mode: Mode, carriage: Carriage, index: u8) -> Self {
+        let offset = 7_777 * u64::from(index);
+        Self { seq: FIRST_SEQ + offset, offset, ..Self::new(mode, carriage) }
     }
 
     pub(crate) fn frame(&self, number: u64) -> &Frame {
@@ -222,13 +240,15 @@ impl Source {
             let mut payload = self.payload_descriptor(&frame, first, last);
             payload.extend_from_slice(&self.seq.to_be_bytes());
             let descriptor = match self.carriage {
-                Carriage::Descriptor => self.descriptor(&frame, first, last),
+                Carriage::Descriptor | Carriage::Av1 => self.descriptor(&frame, first, last),
                 _ => Vec::new(),
             };
             frame.packets.push(self.seq);
             sent.push(Sent {
                 seq: self.seq,
-                time: (frame.picture as u32).wrapping_mul(3_000).wrapping_add(u32::MAX - 90_000),
+                time: ((frame.picture + self.offset) as u32)
+                    .wrapping_mul(3_000)
+                    .wrapping_add(u32::MAX - 90_000),
                 marker: last && frame.spatial + 1 == self.produced,
                 frame: frame.number,
                 descriptor,
@@ -240,11 +260,27 @@ impl Source {
     }
 
     fn payload_descriptor(&self, frame: &Frame, first: bool, last: bool) -> Vec<u8> {
-        let id = ((FIRST_PICTURE + frame.picture) % 32_768) as u16;
+        let id = ((FIRST_PICTURE + self.offset + frame.picture) % 32_768) as u16;
         let [high, low] = id.to_be_bytes();
         match self.carriage {
             // Reads as no OBU.
             Carriage::Descriptor => vec![0xff; 3],
+            // One OBU element, to which what follows belongs: a frame, with a sequence header before it where a coded video
+            // sequence begins (RTP Payload Format For AV1, section 4.4).
+            Carriage::Av1 | Carriage::Av1Bare => match (frame.key && first, first) {
+                (true, _) => vec![0x28 | u8::from(!last) << 6, 3, 0x08, 0, 0, 0x30, 0x10],
+                (false, true) => vec![0x10 | u8::from(!last) << 6, 0x30, 0x30],
+                (false, false) => vec![0x90 | u8::from(!last) << 6],
+            },
+            // Parameter sets and the first slice in one packet, else a slice for each (RFC 6184 section 5.7.1).
+            Carriage::H264 => match (frame.key, first) {
+                (true, true) => {
+                    vec![0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce, 0, 10, 0x65, 0x88]
+                }
+                (true, false) => vec![0x65, 0x08],
+                (false, true) => vec![0x41, 0x9a],
+                (false, false) => vec![0x41, 0x1a],
+            },
             Carriage::Vp8 => {
                 let tid = frame.temporal << 6 | u8::from(frame.sync) << 5;
                 let tag = u8::from(!(frame.key && first));
@@ -293,7 +329,7 @@ impl Source {
             self.templates().position(|t| t == (frame.spatial, frame.temporal, frame.key)).unwrap()
                 as u32,
         );
-        bits.put(16, (FIRST_FRAME + frame.number) as u32 & 0xffff);
+        bits.put(16, (FIRST_FRAME + self.offset + frame.number) as u32 & 0xffff);
         let structure = frame.key && frame.spatial == 0 && first;
         let fewer = structure && self.produced < self.mode.spatial;
         bits.put(5, u32::from(structure) << 4 | u32::from(fewer) << 3 | 0b00010);
