@@ -53,9 +53,9 @@ impl Patience {
         self.needs = needs;
     }
 
-    /// What is sent on in spite of a lower estimate; zero: nothing is.
+    /// What is sent on in spite of a lower estimate, or of a price that a keyframe has raised; zero: nothing is.
     pub fn kept(&self) -> Bitrate {
-        if self.short_since.is_some() && !self.over { self.needs } else { Bitrate::ZERO }
+        if self.over { Bitrate::ZERO } else { self.needs }
     }
 
     /// It is over, whatever feedback said last.
@@ -79,7 +79,7 @@ mod tests {
         }
         let of = |at_ms, kbps, queue_ms| Feedback { at_ms, kbps, queue_ms, held_down: false };
         let cases = [
-            ("enough", vec![of(0, 1_000, 0)], 0),
+            ("enough", vec![of(0, 1_000, 0)], 1_000),
             ("a probe of others", vec![of(0, 900, 60), of(100, 800, 50)], 1_000),
             ("a long queue", vec![of(0, 900, 60), of(100, 800, 120)], 0),
             ("one that drains", vec![of(0, 900, 140), of(100, 800, 120)], 0),

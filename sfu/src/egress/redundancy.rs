@@ -10,6 +10,8 @@ use crate::cache::{CachedPacket, PacketMeta};
 #[derive(Debug, Default)]
 pub(super) struct Redundancy {
     allowed: bool,
+    /// The path has no room for more than the sound itself.
+    crowded: bool,
     blocks: u8,
     /// Loss of late, 1/4096: half of each report's, half of what was before.
     smoothed: u32,
@@ -54,9 +56,26 @@ impl Redundancy {
         }
     }
 
+    /// What is known of the subscriber's path within a second, where reports come each five: the share of everything that it lost
+    /// lately, and whether it is `crowded`. On a crowded path packets are lost because there are too many, and more of them is no
+    /// help. Loss adds only; to be given up, reports have to be calm.
+    pub(super) fn handle_path(&mut self, lost: f32, crowded: bool) {
+        self.crowded = crowded;
+        if crowded {
+            (self.blocks, self.smoothed, self.calm_since) = (0, 0, None);
+            return;
+        }
+        let lost = (lost * 4_096.0) as u32;
+        let needed = LOSS.iter().filter(|loss| lost >= **loss).count() as u8;
+        if needed > self.blocks {
+            self.blocks = needed;
+            self.calm_since = None;
+        }
+    }
+
     /// Older frames to carry now.
     pub(super) fn blocks(&self) -> usize {
-        if self.allowed { usize::from(self.blocks) } else { 0 }
+        if self.allowed && !self.crowded { usize::from(self.blocks) } else { 0 }
     }
 }
 
@@ -172,5 +191,38 @@ mod tests {
         let newer = meta(0, 3, 100_960, now);
         let newer = CachedPacket { meta: &newer, dependency_descriptor: &[], payload: &[1] };
         assert_eq!(block(&meta(0, 2, 100_000, now), newer), None, "newer");
+    }
+
+    #[test]
+    fn the_path_adds_and_reports_take_away() {
+        let now = start();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut redundancy = Redundancy::default();
+        redundancy.set_allowed(true);
+        let mut after = |lost| {
+            redundancy.handle_path(lost, false);
+            redundancy.blocks()
+        };
+        assert_eq!([0.019, 0.021, 0.0, 0.079, 0.081, 0.021].map(&mut after), [0, 1, 1, 1, 2, 2]);
+        for seconds in 0..10 {
+            redundancy.handle_loss(at(seconds), 0);
+            assert_eq!(redundancy.blocks(), 2, "{seconds} s");
+        }
+        redundancy.handle_loss(at(10), 0);
+        assert_eq!(redundancy.blocks(), 0);
+    }
+
+    #[test]
+    fn a_crowded_path_carries_the_sound_alone() {
+        let mut redundancy = Redundancy::default();
+        redundancy.set_allowed(true);
+        redundancy.handle_path(0.1, false);
+        redundancy.handle_path(0.1, true);
+        assert_eq!(redundancy.blocks(), 0);
+        redundancy.handle_loss(start(), 100);
+        assert_eq!(redundancy.blocks(), 0, "whatever reports say");
+        redundancy.handle_path(0.0, true);
+        redundancy.handle_path(0.0, false);
+        assert_eq!(redundancy.blocks(), 0, "what was lost then is forgotten");
     }
 }

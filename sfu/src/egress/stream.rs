@@ -428,6 +428,11 @@ impl EgressStream {
         })
     }
 
+    /// The subscriber's path lost this share of everything lately; `crowded`: it has no room for redundancy.
+    pub fn handle_path(&mut self, lost: f32, crowded: bool) {
+        self.redundancy.handle_path(lost, crowded);
+    }
+
     /// What the subscriber received; false when the block is about another SSRC.
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> bool {
         if self.rtx_ssrc == Some(block.ssrc) {

@@ -78,6 +78,13 @@ pub(crate) struct Congestion {
 /// Waiting packets at most: a second of 20 Mb/s. What is over is not sent; its subscribers ask for it again.
 const MAX_WAITING: usize = 2_048;
 
+/// Packets that are lost behind such a queue are lost because it is full. Shorter takes redundancy from paths that only waver.
+const CROWDED_QUEUE: Duration = Duration::from_millis(100);
+
+/// The estimate is at least so many times the sounds, where redundancy is added to them: two blocks make it three. Less leaves
+/// pictures without room, more leaves voices without help on narrow paths.
+const REDUNDANT: f64 = 5.0;
+
 /// The estimate is shared out again at the latest after this time: ladders are measured and change.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -356,6 +363,18 @@ impl Congestion {
         self.estimator.loss() > PAUSE_LOSS
             || self.standing.least() > PAUSE_QUEUE
             || self.overrun >= OVERRUNS
+    }
+
+    /// The share of everything that the path lost lately.
+    pub(crate) fn loss(&self) -> f32 {
+        self.estimator.loss()
+    }
+
+    /// No redundancy is added to sounds of this rate: a queue stands, so that losses come of too much, or they would take too large a
+    /// part of the estimate.
+    pub(crate) fn is_crowded(&self, audio: Bitrate) -> bool {
+        let stats = self.estimator.stats();
+        stats.queue >= CROWDED_QUEUE || audio.mul_f64(REDUNDANT) > stats.estimate
     }
 
     /// What feedback says of the path, beside the estimate.

@@ -22,6 +22,8 @@ pub(crate) struct Sharing {
     choices: Vec<Layers>,
     ladder: Vec<LadderStep>,
     audio: Bitrate,
+    /// The same without redundancy.
+    sound: Bitrate,
 }
 
 /// What the estimate has to carry of a track before anything of it was measured: 180p, 360p and 720p as browsers send
@@ -42,6 +44,7 @@ impl Sharing {
         self.claimants.clear();
         self.choices.clear();
         self.audio = Bitrate::ZERO;
+        self.sound = Bitrate::ZERO;
     }
 
     /// Takes the subscription at `slot` into the round; `speaks`: its track's publisher is heard.
@@ -60,6 +63,7 @@ impl Sharing {
                 let unknown = measured == Bitrate::ZERO;
                 // Each block of redundancy that is added is about as large as the sound itself. Some that is wished for
                 // never leaves: what counts is what did.
+                self.sound = self.sound + if unknown { UNMEASURED_AUDIO } else { measured };
                 let with_redundancy = 1.0 + f64::from(subscription.egress.carried());
                 let measured = measured.mul_f64(with_redundancy);
                 self.audio = self.audio + if unknown { UNMEASURED_AUDIO } else { measured };
@@ -81,6 +85,10 @@ impl Sharing {
         subscriptions: &mut Slab<Subscription>,
         mut changed: impl FnMut(&Subscription, Grant),
     ) -> Instant {
+        let (lost, crowded) = (congestion.loss(), congestion.is_crowded(self.sound));
+        for (_, subscription) in subscriptions.iter_mut() {
+            subscription.egress.handle_path(lost, crowded);
+        }
         congestion.reprice(self.claims.iter().map(Claim::keeps).sum::<Bitrate>() + self.audio);
         let mut budget = congestion.budget().saturating_sub(self.audio);
         let before = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
