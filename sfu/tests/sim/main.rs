@@ -2,6 +2,7 @@
 //! between them. Nothing here sleeps or opens a socket.
 
 mod client;
+mod luck;
 mod media;
 mod world;
 

@@ -37,6 +37,8 @@ impl Screen {
     /// A viewer asks for a keyframe after so long, and again.
     const STUCK: Duration = Duration::from_millis(300);
     const STUCK_AGAIN: Duration = Duration::from_secs(1);
+    /// A packet that comes so long after one that follows it is no use any more.
+    const DEADLINE: Duration = Duration::from_millis(500);
 
     /// A packet came.
     pub(crate) fn push(&mut self, start: Instant, packet: &Received) {
@@ -91,19 +93,29 @@ impl Screen {
         stuck
     }
 
-    /// Numbers up to two seconds before the last, and how many of them never came.
+    /// Numbers up to two seconds before the last, and how many of them never came, or so long after one that follows that nobody waits
+    /// for them.
     pub(crate) fn loss(&self) -> (u64, u64) {
         let end = self.numbers.values().max().copied().unwrap_or_default();
-        let settled = self.numbers.iter().filter(|(_, at)| **at + Duration::from_secs(2) < end);
-        let settled: Vec<u64> = settled.map(|(seq, _)| *seq).collect();
-        let (Some(low), Some(high)) = (settled.first(), settled.last()) else { return (0, 0) };
-        let packets = high - low + 1;
-        (packets, packets - self.numbers.range(low..=high).count() as u64)
+        let (mut low, mut packets, mut came) = (None, 0, 0);
+        // The earliest moment at which something that follows came.
+        let mut followed = Duration::MAX;
+        for (seq, at) in self.numbers.iter().rev() {
+            followed = followed.min(*at);
+            if *at + Duration::from_secs(2) >= end && packets == 0 {
+                continue;
+            }
+            packets += low.map_or(1, |low| low - seq);
+            low = Some(*seq);
+            came += u64::from(*at < followed + Self::DEADLINE);
+        }
+        (packets, packets - came)
     }
 
-    /// Times between two pictures: from, to.
-    pub(crate) fn gaps(&self) -> impl Iterator<Item = (Duration, Duration)> + '_ {
-        self.shown.windows(2).map(|pair| (pair[0].at, pair[1].at))
+    /// Times between two pictures, and from the last to the end: from, to.
+    pub(crate) fn gaps(&self, end: Duration) -> impl Iterator<Item = (Duration, Duration)> + '_ {
+        let ends = self.shown.iter().skip(1).map(|shown| shown.at).chain([end]);
+        self.shown.iter().map(|shown| shown.at).zip(ends)
     }
 
     /// The best layer just before `at`; `None`: nothing is seen any more.

@@ -163,6 +163,7 @@ pub(crate) type AtCuts = Box<dyn FnMut(Instant, &mut Shard)>;
 struct Ring(VecDeque<RelayMessage>);
 
 pub(crate) struct World {
+    begin: Instant,
     pub(crate) now: Instant,
     pub(crate) shards: Vec<Shard>,
     pub(crate) clients: Vec<Client>,
@@ -187,6 +188,8 @@ pub(crate) struct World {
     returning: VecDeque<Flight>,
     timeouts: Vec<Instant>,
     dice: Dice,
+    /// Of every datagram since the seed: when, whose, which way, how long.
+    pub(crate) digest: u64,
     /// Publishers stop encodings that nobody takes.
     pub(crate) obey_demand: bool,
     told_demand: usize,
@@ -211,6 +214,7 @@ impl World {
             Shard::new(config, context.clone(), [id as u8 + 1; 32])
         };
         Self {
+            begin: now,
             now,
             shards: (0..shards).map(shard).collect(),
             clients: Vec::new(),
@@ -229,6 +233,7 @@ impl World {
             returning: VecDeque::new(),
             timeouts: Vec::new(),
             dice: Dice(1),
+            digest: 0,
             obey_demand: false,
             told_demand: 0,
             idle: 0,
@@ -238,6 +243,7 @@ impl World {
     /// From now on with this luck. Handshakes before do not count: they are never the same twice.
     pub(crate) fn seed(&mut self, seed: u64) {
         self.dice = Dice(seed);
+        self.digest = 0;
     }
 
     /// A client that is not known to the node yet. Returns its number.
@@ -423,6 +429,7 @@ impl World {
             if self.lost(self.up[client], &bytes) {
                 continue;
             }
+            self.note(client, false, bytes.len());
             let arrivals = self.up[client].carry(now, &bytes, &mut self.dice);
             for at in arrivals.into_iter().flatten().flatten() {
                 self.returning.push_back(Flight { at, client, bytes: bytes.clone() });
@@ -508,10 +515,18 @@ impl World {
             if self.lost(self.down[client], &bytes) {
                 continue;
             }
+            self.note(client, true, bytes.len());
             let arrivals = self.down[client].carry(self.now, &bytes, &mut self.dice);
             for at in arrivals.into_iter().flatten().flatten() {
                 self.flights.push_back(Flight { at, client, bytes: bytes.clone() });
             }
+        }
+    }
+
+    fn note(&mut self, client: usize, down: bool, len: usize) {
+        let at = (self.now - self.begin).as_nanos() as u64;
+        for of in [at, client as u64, u64::from(down), len as u64] {
+            self.digest = (self.digest ^ of).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         }
     }
 
