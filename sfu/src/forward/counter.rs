@@ -35,3 +35,106 @@ impl<const BITS: u32> Counter<BITS> {
         T::try_from(out).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What happens to a counter of five bits, in order.
+    enum Step {
+        Start(Option<u8>),
+        Map { value: u8, expect: u8 },
+    }
+    use Step::{Map, Start};
+
+    #[test]
+    fn counters_go_on_where_streams_change() {
+        struct Case {
+            name: &'static str,
+            first: Option<u8>,
+            steps: &'static [Step],
+        }
+        let cases = [
+            Case {
+                name: "the first stream keeps its own, around the wrap",
+                first: Some(30),
+                steps: &[
+                    Map { value: 30, expect: 30 },
+                    Map { value: 31, expect: 31 },
+                    Map { value: 0, expect: 0 },
+                ],
+            },
+            Case {
+                name: "the next one follows the highest",
+                first: Some(30),
+                steps: &[
+                    Map { value: 30, expect: 30 },
+                    Start(Some(7)),
+                    Map { value: 7, expect: 31 },
+                    Map { value: 8, expect: 0 },
+                    Start(Some(8)),
+                    Map { value: 8, expect: 1 },
+                ],
+            },
+            Case {
+                name: "late values are not the highest",
+                first: Some(10),
+                steps: &[
+                    Map { value: 12, expect: 12 },
+                    Map { value: 11, expect: 11 },
+                    Start(Some(0)),
+                    Map { value: 0, expect: 13 },
+                ],
+            },
+            Case {
+                name: "gaps stay",
+                first: Some(1),
+                steps: &[Map { value: 1, expect: 1 }, Map { value: 5, expect: 5 }],
+            },
+            Case {
+                name: "half way around is still ahead",
+                first: Some(0),
+                steps: &[
+                    Map { value: 15, expect: 15 },
+                    Start(Some(0)),
+                    Map { value: 0, expect: 16 },
+                ],
+            },
+            Case {
+                name: "beyond that it is behind",
+                first: Some(0),
+                steps: &[
+                    Map { value: 16, expect: 16 },
+                    Start(Some(0)),
+                    Map { value: 0, expect: 1 },
+                ],
+            },
+            Case {
+                name: "the first stream had none",
+                first: None,
+                steps: &[Start(Some(9)), Map { value: 9, expect: 9 }],
+            },
+            Case {
+                name: "one in between has none",
+                first: Some(4),
+                steps: &[
+                    Map { value: 4, expect: 4 },
+                    Start(None),
+                    Start(Some(20)),
+                    Map { value: 20, expect: 5 },
+                ],
+            },
+        ];
+        for case in cases {
+            let mut counter = Counter::<5>::new(case.first);
+            for (index, step) in case.steps.iter().enumerate() {
+                match step {
+                    Start(first) => counter.start(*first),
+                    Map { value, expect } => {
+                        assert_eq!(counter.map(*value), *expect, "{}, step {index}", case.name);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -30,7 +30,8 @@ impl DescriptorRewriter {
         self.told = None;
     }
 
-    /// The changes to a packet that passes on `target`; `None` where it has no descriptor.
+    /// The changes to a packet that passes on `target`, or as part of a stream whose layers are not known; `None` where it has
+    /// no descriptor.
     pub fn rewrite(
         &mut self,
         meta: &PacketMeta,
@@ -38,7 +39,8 @@ impl DescriptorRewriter {
         timing: &Timing<'_>,
     ) -> Option<DescriptorPatch> {
         let frame_number = self.numbers.map(meta.frame_number?);
-        Some(DescriptorPatch { frame_number, active: self.active(meta, target?, timing) })
+        let active = target.and_then(|target| self.active(meta, target, timing));
+        Some(DescriptorPatch { frame_number, active })
     }
 
     fn active(
@@ -65,3 +67,6 @@ impl DescriptorRewriter {
         (mask != known).then_some(ActiveTargets { mask, count })
     }
 }
+
+#[cfg(test)]
+mod tests;

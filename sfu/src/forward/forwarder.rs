@@ -113,3 +113,6 @@ impl Forwarder {
         self.numbers.sender_clock(now, timing)
     }
 }
+
+#[cfg(test)]
+mod tests;

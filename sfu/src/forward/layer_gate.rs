@@ -213,3 +213,6 @@ impl LayerGate {
             .find(opens)
     }
 }
+
+#[cfg(test)]
+mod tests;

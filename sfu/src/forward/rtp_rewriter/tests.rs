@@ -115,6 +115,176 @@ fn another_publisher_under_the_same_indices_does_not_tear_timestamps() {
     }
 }
 
+/// A packet, and what becomes of it.
+#[derive(Clone, Copy)]
+struct Packet {
+    what: What,
+    encoding: u8,
+    seq: u64,
+    time: u64,
+    /// When it came, in milliseconds.
+    at: u64,
+    /// Number and timestamp; `None`: too late for one, or left out.
+    expect: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It opens a stream.
+    Start,
+    Pass,
+    /// It is left out by choice.
+    Skip,
+}
+
+const fn opens(encoding: u8, seq: u64, time: u64, at: u64, expect: (u64, u64)) -> Packet {
+    Packet { what: What::Start, encoding, seq, time, at, expect: Some(expect) }
+}
+
+const fn pass(seq: u64, time: u64, at: u64, expect: (u64, u64)) -> Packet {
+    Packet { what: What::Pass, encoding: 0, seq, time, at, expect: Some(expect) }
+}
+
+const fn late(seq: u64, time: u64, at: u64) -> Packet {
+    Packet { what: What::Pass, encoding: 0, seq, time, at, expect: None }
+}
+
+const fn skip(seq: u64) -> Packet {
+    Packet { what: What::Skip, encoding: 0, seq, time: 0, at: 0, expect: None }
+}
+
+#[test]
+fn numbers_and_timestamps_by_case() {
+    struct Case {
+        name: &'static str,
+        /// Timestamps of encodings 0 and 1 at one moment, by their sender's reports.
+        reports: Option<[u64; 2]>,
+        packets: Vec<Packet>,
+    }
+    let cases = [
+        Case {
+            name: "lost ones leave a gap, late ones fill it",
+            reports: None,
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                pass(103, 12_000, 100, (10, 12_000)),
+                pass(101, 6_000, 110, (8, 6_000)),
+            ],
+        },
+        Case {
+            name: "left out by choice: closed up, on both sides of what is lost",
+            reports: None,
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                skip(101),
+                pass(102, 6_000, 33, (8, 6_000)),
+                pass(104, 12_000, 100, (10, 12_000)),
+                skip(105),
+                skip(106),
+                pass(107, 15_000, 133, (11, 15_000)),
+                pass(103, 9_000, 140, (9, 9_000)),
+                late(101, 3_000, 150),
+            ],
+        },
+        Case {
+            name: "too late to close up: it stays a gap",
+            reports: None,
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                pass(102, 6_000, 33, (9, 6_000)),
+                skip(101),
+                pass(103, 9_000, 66, (10, 9_000)),
+            ],
+        },
+        Case {
+            name: "from before the stream",
+            reports: None,
+            packets: vec![opens(0, 100, 3_000, 0, (7, 3_000)), late(99, 0, 5)],
+        },
+        Case {
+            name: "a switch without reports: by arrival",
+            reports: None,
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                opens(1, 9_000, 777, 50, (8, 7_500)),
+                opens(0, 110, 9_000, 80, (9, 10_200)),
+            ],
+        },
+        Case {
+            name: "a switch with reports: by the sender's clock, whatever the network did",
+            reports: Some([0, 90_000]),
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                opens(1, 9_000, 96_000, 450, (8, 6_000)),
+                opens(0, 110, 9_000, 460, (9, 9_000)),
+            ],
+        },
+        Case {
+            name: "captured at the same moment: a millisecond later",
+            reports: Some([0, 90_000]),
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                opens(1, 9_000, 93_000, 10, (8, 3_090)),
+            ],
+        },
+        Case {
+            name: "captured before what passed: a millisecond later too",
+            reports: Some([0, 90_000]),
+            packets: vec![
+                opens(0, 100, 6_000, 0, (7, 6_000)),
+                opens(1, 9_000, 93_000, 10, (8, 6_090)),
+            ],
+        },
+        Case {
+            name: "reports that contradict the arrivals by more than two seconds: by arrival",
+            reports: Some([0, 90_000]),
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                opens(1, 9_000, 93_000 + 90_000 * 60, 100, (8, 12_000)),
+            ],
+        },
+        Case {
+            name: "after a pause the stream's own time goes on",
+            reports: None,
+            packets: vec![
+                opens(0, 100, 3_000, 0, (7, 3_000)),
+                opens(0, 400, 903_000, 10_500, (8, 903_000)),
+            ],
+        },
+        Case {
+            name: "across the wraps of both wire counters",
+            reports: None,
+            packets: vec![
+                opens(0, 65_535, (1 << 32) - 1_000, 0, (7, (1 << 32) - 1_000)),
+                pass(65_536, (1 << 32) + 2_000, 33, (8, (1 << 32) + 2_000)),
+            ],
+        },
+    ];
+    let formats = formats();
+    for case in cases {
+        let now = start();
+        let clocks = match case.reports {
+            Some([first, second]) => [clock(now, 100, first), clock(now, 100, second)],
+            None => [None, None],
+        };
+        let timing = Timing { formats: &formats, clocks: &clocks, decode_targets: &[] };
+        let mut rewriter = RtpRewriter::new(SeqNo(7));
+        for (index, packet) in case.packets.iter().enumerate() {
+            let meta = meta(packet.encoding, packet.seq, packet.time, now + ms(packet.at));
+            match packet.what {
+                What::Start => rewriter.start(&meta, &timing),
+                What::Pass => {}
+                What::Skip => {
+                    rewriter.skip(&meta);
+                    continue;
+                }
+            }
+            let given = rewrite(&mut rewriter, &meta);
+            assert_eq!(given, packet.expect, "{}, packet {index}", case.name);
+        }
+    }
+}
+
 proptest! {
     /// Loss, reordering and drops by choice, over two switches: no number twice, order kept within a stream.
     #[test]
