@@ -79,7 +79,7 @@ impl Incoming {
         let repair = payload == Payload::Repair;
         if let Some(stats) = recorder.window() {
             let bytes = arrival.bytes.len() as u64;
-            stats.tester_delay.record(unix_now().saturating_sub(arrival.at));
+            stats.tester_delay.record(arrival.late);
             stats.count.packets_received += 1;
             stats.count.bytes_received += bytes;
             stats.count.repair_packets += u64::from(repair);

@@ -23,9 +23,16 @@ const MAX_RUN: usize = 48_000;
 /// What a bottleneck keeps before it drops, as time.
 const QUEUE: Duration = Duration::from_millis(300);
 
+/// What the kernel hands over at once: coalesced datagrams of one size.
+const MAX_COALESCED: usize = 65_536;
+/// Of these in one read at most.
+const BATCH: usize = 8;
+/// Between two looks at a socket that nobody waits for. Short enough for its buffer: a keyframe at 720p is some 60 KB.
+const LOOK: Duration = Duration::from_millis(40);
+
 thread_local! {
-    /// One receive buffer per worker: the kernel hands over up to 64 KiB of coalesced datagrams.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 65_536].into());
+    /// The receive buffers of a worker.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BATCH * MAX_COALESCED].into());
 }
 
 /// A datagram that arrived.
@@ -34,6 +41,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) from: SocketAddr,
     /// When the kernel had it, since the Unix epoch; with a delayed network, when it left that.
     pub(crate) at: Duration,
+    /// How late the tester came to it.
+    pub(crate) late: Duration,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -63,8 +72,18 @@ struct Run {
 }
 
 #[derive(Debug)]
+enum Socket {
+    /// Its datagrams wake the client.
+    Driven(UdpSocket),
+    /// The client looks for them, the next time at this one.
+    Looked(std::net::UdpSocket, Instant),
+    /// The kernel did not give it back.
+    Gone,
+}
+
+#[derive(Debug)]
 pub(crate) struct Link {
-    socket: UdpSocket,
+    socket: Socket,
     state: UdpSocketState,
     /// Where the server sees us, as far as we know.
     pub(crate) local: SocketAddr,
@@ -91,8 +110,9 @@ impl Link {
         let _ = reference.set_recv_buffer_size(RECEIVE_BUFFER);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let port = socket.local_addr()?.port();
+        socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: UdpSocket::from_std(socket)?,
+            socket: Socket::Driven(UdpSocket::from_std(socket)?),
             state,
             local: (local, port).into(),
             run: None,
@@ -109,39 +129,93 @@ impl Link {
         })
     }
 
-    /// Waits until datagrams can be read.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    /// From now on the socket is looked at in intervals, several datagrams at a time: neither the kernel nor the event loop
+    /// wakes anybody for each of them. The kernel's timestamps say when they came. A bad network needs its exact moments.
+    pub(crate) fn look_in_intervals(&mut self, now: Instant) {
+        if self.shaper.is_some() {
+            return;
+        }
+        self.socket = match std::mem::replace(&mut self.socket, Socket::Gone) {
+            Socket::Driven(socket) => {
+                socket.into_std().map_or(Socket::Gone, |socket| Socket::Looked(socket, now + LOOK))
+            }
+            other => other,
+        };
     }
 
-    /// Hands over what has arrived, at most about 64 KiB; true when there may be more.
+    /// When to read without having been woken.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        match self.socket {
+            Socket::Looked(_, due) => Some(due),
+            Socket::Driven(_) | Socket::Gone => None,
+        }
+    }
+
+    /// Waits until datagrams can be read; for ever when they are looked for in intervals.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Driven(socket) => socket.readable().await,
+            Socket::Looked(..) | Socket::Gone => std::future::pending().await,
+        }
+    }
+
+    /// Hands over what has arrived, a batch at most; true when there may be more.
     pub(crate) fn receive(&mut self, now: Instant, mut take: impl FnMut(Arrival<'_>)) -> bool {
+        let looked = self.next_look();
+        if let Socket::Looked(_, due) = &mut self.socket
+            && *due <= now
+        {
+            *due = now + LOOK;
+        }
         BUFFER.with_borrow_mut(|buffer| {
-            let mut meta = [RecvMeta::default()];
-            let read = self.socket.try_io(Interest::READABLE, || {
-                let mut slices = [IoSliceMut::new(buffer)];
-                self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut meta)
-            });
-            if !matches!(read, Ok(1..)) {
-                return false;
-            }
-            let [meta] = meta;
-            let at = meta.timestamp.unwrap_or_else(unix_now);
-            let bytes = &buffer[..meta.len];
-            for bytes in bytes.chunks(meta.stride.max(1)) {
-                let Some(shaper) = &mut self.shaper else {
-                    take(Arrival { from: meta.addr, at, bytes });
-                    continue;
+            let mut meta = [RecvMeta::default(); BATCH];
+            let mut parts = buffer.chunks_exact_mut(MAX_COALESCED);
+            let mut slices: [IoSliceMut<'_>; BATCH] =
+                std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
+            let count = self.read(&mut slices, &mut meta);
+            let read_at = unix_now();
+            for (slice, meta) in slices.iter().zip(&meta[..count]) {
+                let at = meta.timestamp.unwrap_or(read_at);
+                let late = match looked {
+                    Some(due) => now.saturating_duration_since(due),
+                    None => read_at.saturating_sub(at),
                 };
-                if shaper.admit_inbound(now, bytes.len()).is_none() {
-                    self.impaired += 1;
-                    continue;
+                for bytes in slice[..meta.len].chunks(meta.stride.max(1)) {
+                    let arrival = Arrival { from: meta.addr, at, late, bytes };
+                    if self.shaper.is_none() {
+                        take(arrival);
+                    } else {
+                        self.shape(now, arrival);
+                    }
                 }
-                let due = shaper.busy_until.unwrap_or(now) + shaper.impairment.delay;
-                shaper.inbound.push_back(Waiting { due, peer: meta.addr, bytes: bytes.into() });
             }
-            true
+            count == BATCH
         })
+    }
+
+    /// Reads a batch; 0 when there is nothing.
+    fn read(&self, slices: &mut [IoSliceMut<'_>; BATCH], meta: &mut [RecvMeta; BATCH]) -> usize {
+        let Some(socket) = self.socket.sock_ref() else { return 0 };
+        let recv = || self.state.recv(socket, slices, meta);
+        let Socket::Driven(driven) = &self.socket else { return recv().unwrap_or(0) };
+        let mut count = 0;
+        let _ = driven.try_io(Interest::READABLE, || {
+            count = recv()?;
+            // There was room for more: the event loop learns that the socket is empty without another call.
+            if count < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        count
+    }
+
+    fn shape(&mut self, now: Instant, arrival: Arrival<'_>) {
+        let Some(shaper) = &mut self.shaper else { return };
+        if shaper.admit_inbound(now, arrival.bytes.len()).is_none() {
+            self.impaired += 1;
+            return;
+        }
+        let due = shaper.busy_until.unwrap_or(now) + shaper.impairment.delay;
+        let bytes = arrival.bytes.into();
+        shaper.inbound.push_back(Waiting { due, peer: arrival.from, bytes });
     }
 
     /// Queues a datagram; [`Self::flush`] sends it.
@@ -189,7 +263,9 @@ impl Link {
             src_ip: None,
         };
         // Past tokio, which calls a socket unwritable that it has not looked at yet.
-        let _ = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+        if let Some(socket) = self.socket.sock_ref() {
+            let _ = self.state.try_send(socket, &transmit);
+        }
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -208,10 +284,20 @@ impl Link {
         while let Some(waiting) = shaper.inbound.pop_front_if(|waiting| waiting.due <= now) {
             let late = now.saturating_duration_since(waiting.due);
             let at = unix_now().saturating_sub(late);
-            take(Arrival { from: waiting.peer, at, bytes: &waiting.bytes });
+            take(Arrival { from: waiting.peer, at, late, bytes: &waiting.bytes });
         }
         self.shaper = Some(shaper);
         self.flush();
+    }
+}
+
+impl Socket {
+    fn sock_ref(&self) -> Option<UdpSockRef<'_>> {
+        match self {
+            Self::Driven(socket) => Some(socket.into()),
+            Self::Looked(socket, _) => Some(socket.into()),
+            Self::Gone => None,
+        }
     }
 }
 

@@ -93,7 +93,9 @@ impl HeaderStream {
         }
         self.received += 1;
         self.total += 1;
-        let ticks = (arrived.as_nanos() * u128::from(self.clock_rate) / 1_000_000_000) as u32;
+        let rate = u64::from(self.clock_rate);
+        let part = u64::from(arrived.subsec_nanos()) * rate / 1_000_000_000;
+        let ticks = arrived.as_secs().wrapping_mul(rate).wrapping_add(part) as u32;
         let transit = i64::from(ticks.wrapping_sub(header.time) as i32);
         if let Some(last) = self.transit.replace(transit) {
             // A jump is a new source on the same SSRC, not jitter.

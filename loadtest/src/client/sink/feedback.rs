@@ -1,7 +1,7 @@
 //! RTCP of a sink: receiver reports (RFC 3550 section 6.4.2) and transport-wide feedback
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::sdp::{CAPTURE_TIME, TRANSPORT_CC};
 use crate::{client::link::Arrival, measure::Reported};
@@ -41,7 +41,8 @@ pub(super) struct Arrivals {
     highest: Option<u64>,
     /// First number that the next feedback tells.
     next: Option<u64>,
-    seen: BTreeMap<u64, Duration>,
+    /// In the order of their arrival.
+    seen: Vec<(u64, Duration)>,
     count: u8,
 }
 
@@ -59,27 +60,28 @@ impl Arrivals {
         let next = *self.next.get_or_insert(extended);
         // A packet that was told to be missing and comes late is not told again.
         if extended >= next {
-            self.seen.insert(extended, arrival.at);
+            self.seen.push((extended, arrival.at));
         }
     }
 
     /// A feedback of what arrived since the last one; nothing when nothing did.
     pub(super) fn feedback(&mut self, own: u32, media: u32) -> Vec<u8> {
-        let (Some(first), Some((last, _))) = (self.next, self.seen.last_key_value()) else {
+        let mut seen = std::mem::take(&mut self.seen);
+        seen.sort_unstable_by_key(|(number, _)| *number);
+        seen.dedup_by_key(|(number, _)| *number);
+        let (Some(first), Some((last, _))) = (self.next, seen.last().copied()) else {
             return Vec::new();
         };
         let first = first.max((last + 1).saturating_sub(MAX_PACKETS));
-        let last = *last;
-        let mut seen = std::mem::take(&mut self.seen);
-        seen.retain(|number, _| *number >= first);
         self.next = Some(last + 1);
-        let Some(start) = seen.values().next().copied() else { return Vec::new() };
+        let mut told = seen.iter().skip_while(|(number, _)| *number < first).peekable();
+        let Some((_, start)) = told.peek().copied().copied() else { return Vec::new() };
         let reference = (start.as_nanos() / REFERENCE.as_nanos()) as u64;
         let mut at = (u128::from(reference) * REFERENCE.as_micros()) as i128;
         let mut symbols = Vec::new();
         let mut deltas = Vec::new();
         for number in first..=last {
-            let Some(arrived) = seen.get(&number) else {
+            let Some((_, arrived)) = told.next_if(|(seen, _)| *seen == number) else {
                 symbols.push(0_u16);
                 continue;
             };
@@ -94,6 +96,8 @@ impl Arrivals {
                 deltas.extend_from_slice(&large.to_be_bytes());
             }
         }
+        seen.clear();
+        self.seen = seen;
         let count = self.count;
         self.count = self.count.wrapping_add(1);
         let mut packet = vec![0x8f, 205, 0, 0];
@@ -185,7 +189,7 @@ mod tests {
 
     fn arrive(arrivals: &mut Arrivals, seq: u16, at: Duration) {
         let from = ([127, 0, 0, 1], 1).into();
-        arrivals.handle(&Arrival { from, at, bytes: &packet(seq) });
+        arrivals.handle(&Arrival { from, at, late: Duration::ZERO, bytes: &packet(seq) });
     }
 
     #[test]

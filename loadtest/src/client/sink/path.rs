@@ -164,7 +164,7 @@ impl Path {
     pub(super) fn receive(
         &mut self,
         now: Instant,
-        mut media: impl FnMut(Option<&mut Keys>, Arrival<'_>, Header),
+        mut media: impl FnMut(Option<&mut Keys>, &Arrival<'_>, Header),
     ) -> bool {
         let Self { link, ice, dtls, fingerprint, verified, .. } = self;
         let local = link.local;
@@ -188,17 +188,29 @@ impl Path {
         more
     }
 
-    /// Timers of the link, of ICE and of DTLS.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// The media path is up: the socket is looked at in intervals from now on.
+    pub(super) fn look_in_intervals(&mut self, now: Instant) {
+        self.link.look_in_intervals(now);
+    }
+
+    /// When to read without having been woken.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.link.next_look()
+    }
+
+    /// Timers of the link, of ICE and of DTLS. `media` gets what a bad network has delayed until now.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        mut media: impl FnMut(Option<&mut Keys>, &Arrival<'_>, Header),
+    ) {
         if now < self.timeout() {
             return;
         }
-        // Delayed datagrams of a bad network: their media is counted when it is let through.
         let Self { link, ice, dtls, fingerprint, verified, .. } = self;
         let local = link.local;
         let mut answers = Vec::new();
         link.handle_timeout(now, |arrival| {
-            let mut no_media = |_: Option<&mut Keys>, _: Arrival<'_>, _: Header| {};
             take(
                 ice,
                 dtls,
@@ -207,7 +219,7 @@ impl Path {
                 now,
                 &arrival,
                 &mut answers,
-                &mut no_media,
+                &mut media,
             );
         });
         for packet in answers {
@@ -293,7 +305,7 @@ fn take(
     now: Instant,
     arrival: &Arrival<'_>,
     answers: &mut Vec<Vec<u8>>,
-    media: &mut impl FnMut(Option<&mut Keys>, Arrival<'_>, Header),
+    media: &mut impl FnMut(Option<&mut Keys>, &Arrival<'_>, Header),
 ) {
     match arrival.bytes.first() {
         Some(0..=3) => {
@@ -320,7 +332,7 @@ fn take(
                     Dtls1::Done(keys) => Some(&mut **keys),
                     _ => None,
                 };
-                media(keys, *arrival, header);
+                media(keys, arrival, header);
             }
         }
     }
