@@ -2,6 +2,7 @@
 
 mod data;
 mod incoming;
+mod kept;
 mod link;
 mod peer;
 mod publish;

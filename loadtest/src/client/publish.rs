@@ -1,30 +1,35 @@
 //! What one client sends: its loops, packet by packet, in the layers that somebody wants.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
 
 use livekit_protocol as proto;
 use rand::Rng;
 use str0m::{
-    Rtc,
     media::{MediaKind, Mid, Rid},
-    rtp::{AbsCaptureTime, ExtensionValues, RtpWrite},
+    rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Vp8Descriptor, Vp8Patch},
 };
 
-use super::peer::{NewTrack, Payload, RIDS};
+use super::{
+    Context,
+    incoming::Incoming,
+    peer::{NewTrack, Payload, Peer, RIDS},
+};
 use crate::{
-    measure::{Recorder, Stats},
-    media::{
-        AUDIO_INTERVAL, CLIPS, Clock, Stamp, Stream, VIDEO_INTERVAL, VideoCodec, stamped_opus,
-    },
+    measure::Stats,
+    media::{AUDIO_INTERVAL, CLIPS, Stamp, Stream, VIDEO_INTERVAL, VideoCodec, stamped_opus},
     scenario::Scenario,
 };
 
 /// A frame that is later than this is left out: the tester does not make up for its own pauses with bursts.
 const MAX_LATE: Duration = Duration::from_millis(200);
 
-/// What is kept to be sent again: most of what a client holds in memory. Half a second is more than a NACK takes.
+/// What is kept to be sent again: a large part of what a client holds in memory. Long enough for three NACKs in a row, to
+/// which the round trip of the scenario's worst network is added.
 const RESEND_PACKETS: usize = 256;
-const RESEND_FOR: Duration = Duration::from_millis(500);
+const RESEND_FOR: Duration = Duration::from_millis(200);
 
 /// One encoding of a track.
 #[derive(Debug)]
@@ -61,11 +66,10 @@ pub(crate) struct Publisher {
     pub(crate) tracks: Vec<Publication>,
     pub(crate) paused: bool,
     client: u32,
-    run: u32,
 }
 
 impl Publisher {
-    pub(crate) fn new(client: u32, run: u32, scenario: &Scenario) -> Self {
+    pub(crate) fn new(client: u32, scenario: &Scenario) -> Self {
         let mut random = rand::rng();
         let mut track = |kind: MediaKind, name: &str, layers: u8| Publication {
             kind,
@@ -96,7 +100,7 @@ impl Publisher {
         if scenario.video {
             tracks.push(track(MediaKind::Video, "camera", scenario.layers));
         }
-        Self { tracks, paused: false, client, run }
+        Self { tracks, paused: false, client }
     }
 
     pub(crate) fn new_tracks(&self) -> Vec<NewTrack> {
@@ -161,10 +165,10 @@ impl Publisher {
     /// Hands frames that are due to str0m. True when there were some.
     pub(crate) fn produce(
         &mut self,
-        rtc: &mut Rtc,
+        peer: &mut Peer,
         now: Instant,
-        clock: &Clock,
-        recorder: &mut Recorder,
+        incoming: &mut Incoming,
+        context: &Context,
     ) -> bool {
         let mut wrote = false;
         for track in &mut self.tracks {
@@ -181,11 +185,11 @@ impl Publisher {
             if self.paused {
                 continue;
             }
-            if let Some(stats) = recorder.window() {
+            if let Some(stats) = context.recorder.borrow_mut().window() {
                 stats.tester_lateness.record(late);
             }
             wrote = true;
-            track.send(rtc, now, (self.run, self.client, clock.now()), recorder);
+            track.send(peer, now, self.client, incoming, context);
         }
         wrote
     }
@@ -240,23 +244,30 @@ impl Publication {
         }
     }
 
-    /// `id` is the run, the client and its time.
     fn send(
         &mut self,
-        rtc: &mut Rtc,
+        peer: &mut Peer,
         now: Instant,
-        id: (u32, u32, Duration),
-        recorder: &mut Recorder,
+        client: u32,
+        incoming: &mut Incoming,
+        context: &Context,
     ) {
         let Some(mid) = self.mid else { return };
         let audio = self.kind == MediaKind::Audio;
         let ticks = if audio { 960 } else { 3_000 };
         let time = self.base_time.wrapping_add(self.number.wrapping_mul(ticks));
-        let number = self.number;
-        let codec = self.codec;
-        let payload_kind = if audio { Payload::Audio } else { Payload::Video(codec) };
+        let (number, codec) = (self.number, self.codec);
+        let sent = context.clock.now();
+        let mut extensions = ExtensionValues::default();
+        if audio {
+            extensions.audio_level = Some(-30);
+            extensions.voice_activity = Some(true);
+        }
+        extensions.abs_capture_time =
+            Some(AbsCaptureTime { capture_time: UNIX_EPOCH + sent, clock_offset: None });
+        let kind = if audio { Payload::Audio } else { Payload::Video(codec) };
         for encoding in self.encodings.iter_mut().filter(|encoding| encoding.active) {
-            let video = &CLIPS.of(self.codec)[usize::from(encoding.layer)];
+            let video = &CLIPS.of(codec)[usize::from(encoding.layer)];
             let clip = if audio { &CLIPS.audio } else { video };
             if std::mem::take(&mut encoding.wants_keyframe) {
                 encoding.position = clip.next_keyframe(encoding.position);
@@ -264,42 +275,46 @@ impl Publication {
             let frame = clip.frame(encoding.position);
             encoding.position += 1;
             let stream = if audio { Stream::Audio } else { Stream::Video(encoding.layer) };
-            let stamp = Stamp { run: id.0, publisher: id.1, stream, number, sent: id.2 };
-            let mut write = |payload: Vec<u8>, last: bool| {
+            let stamp = Stamp { run: context.run, publisher: client, stream, number, sent };
+            let mut write = |payload: Arc<[u8]>, last: bool| {
                 encoding.seq += 1;
-                count(payload.len(), stream, recorder.window());
-                let mut extensions = ExtensionValues::default();
-                if audio {
-                    extensions.audio_level = Some(-30);
-                    extensions.voice_activity = Some(true);
+                count(payload.len(), stream, context.recorder.borrow_mut().window());
+                let patch = (kind == Payload::Video(VideoCodec::Vp8))
+                    .then(|| picture_id(&payload, number))
+                    .flatten();
+                let (payload_type, seq) = (kind.payload_type().into(), encoding.seq.into());
+                let mut rtp = RtpWrite::new(payload_type, seq, time, now, payload)
+                    .marker(last && !audio)
+                    .ext_vals(extensions.clone())
+                    .nackable(!audio);
+                if let Some(patch) = patch {
+                    rtp = rtp.vp8_patch(patch);
                 }
-                extensions.abs_capture_time =
-                    Some(AbsCaptureTime { capture_time: UNIX_EPOCH + id.2, clock_offset: None });
-                let payload_type = payload_kind.payload_type();
-                let rtp =
-                    RtpWrite::new(payload_type.into(), encoding.seq.into(), time, now, payload)
-                        .marker(last && !audio)
-                        .ext_vals(extensions)
-                        .nackable(!audio);
-                if let Some(tx) = rtc.direct_api().stream_tx_by_mid(mid, encoding.rid) {
+                if let Some(tx) = peer.rtc.direct_api().stream_tx_by_mid(mid, encoding.rid) {
                     if !std::mem::replace(&mut encoding.bounded, true) {
-                        tx.set_rtx_cache(RESEND_PACKETS, RESEND_FOR, None);
+                        let resend_for = RESEND_FOR + 2 * context.scenario.longest_delay();
+                        tx.set_rtx_cache(RESEND_PACKETS, resend_for, None);
                     }
                     tx.write_rtp(rtp);
                 }
-                // str0m takes one input at a time.
-                let _ = rtc.handle_input(str0m::Input::Timeout(now));
+                peer.drive(now, |rtc, happened| incoming.handle(rtc, happened, now));
             };
             if audio {
-                write(stamped_opus(frame.bytes, stamp), true);
+                write(stamped_opus(frame.bytes, stamp).into(), true);
             } else {
-                codec.packetize(frame.bytes, stamp, write);
+                codec.packetize(frame, stamp, write);
             }
-            if let Some(stats) = recorder.window() {
+            if let Some(stats) = context.recorder.borrow_mut().window() {
                 stats.count.frames_sent += 1;
             }
         }
     }
+}
+
+/// The picture id of a VP8 payload, which is the frame's number and the same in all layers.
+fn picture_id(payload: &[u8], number: u32) -> Option<Vp8Patch> {
+    let descriptor = Vp8Descriptor::parse(payload).ok()?;
+    descriptor.patch().picture_id((number & 0x7fff) as u16).build().ok()
 }
 
 fn count(payload: usize, stream: Stream, stats: Option<&mut Stats>) {
@@ -323,7 +338,7 @@ mod tests {
     #[test]
     fn layers_nobody_wants_stop_and_come_back_with_a_keyframe() {
         let scenario = load("meeting", &[]).unwrap();
-        let mut publisher = Publisher::new(1, 2, &scenario);
+        let mut publisher = Publisher::new(1, &scenario);
         publisher.tracks[1].sid = "TR_1".to_owned();
         for encoding in &mut publisher.tracks[1].encodings {
             encoding.wants_keyframe = false;

@@ -16,6 +16,7 @@ use super::{
     Command, Context, Report,
     data::Data,
     incoming::Incoming,
+    kept::Kept,
     peer::Peer,
     publish::Publisher,
     signalling,
@@ -90,7 +91,8 @@ pub(crate) struct Session {
     line: Line,
     /// The PeerConnection that sends; with one PeerConnection, the only one.
     pub(super) uplink: Peer,
-    pub(super) downlink: Option<Peer>,
+    /// Boxed: with one PeerConnection it is not there, and it is large.
+    pub(super) downlink: Option<Box<Peer>>,
     pub(super) publisher: Publisher,
     pub(super) view: View,
     pub(super) incoming: Incoming,
@@ -100,8 +102,8 @@ pub(crate) struct Session {
     pub(super) sid: String,
     pub(super) ping_interval: Duration,
     /// Last description of each side, for a resume.
-    pub(super) last_offer: Option<proto::SessionDescription>,
-    pub(super) last_answer: Option<proto::SessionDescription>,
+    pub(super) last_offer: Kept,
+    pub(super) last_answer: Kept,
     pub(super) end: Option<End>,
     joined: bool,
     next_look: Instant,
@@ -113,7 +115,7 @@ impl Session {
     /// Dials, and waits for the first message.
     pub(crate) async fn join(context: Rc<Context>, plan: ClientPlan) -> Result<Self, ConnectError> {
         let since = Instant::now();
-        let mut publisher = Publisher::new(plan.number, context.run, &context.scenario);
+        let mut publisher = Publisher::new(plan.number, &context.scenario);
         if !plan.publishes() {
             publisher.tracks.clear();
         }
@@ -144,7 +146,7 @@ impl Session {
             back_since: None,
             line: Line::Open(ws),
             uplink,
-            downlink: if single || !plan.subscribes { None } else { Some(peer(!seed)?) },
+            downlink: if single || !plan.subscribes { None } else { Some(Box::new(peer(!seed)?)) },
             publisher,
             view: View::new(plan.place, context.scenario.publishers, &context.scenario),
             incoming: Incoming::new(Rc::clone(&context), since),
@@ -152,8 +154,8 @@ impl Session {
             outbox: Vec::new(),
             sid: String::new(),
             ping_interval: Duration::from_secs(5),
-            last_offer: Some(offer.clone()),
-            last_answer: None,
+            last_offer: Kept::Fresh(offer.clone()),
+            last_answer: Kept::default(),
             end: None,
             joined: false,
             next_look: now,
@@ -187,7 +189,7 @@ impl Session {
             let wake = tokio::time::Instant::from_std(self.timeout());
             tokio::select! {
                 () = self.uplink.readable() => self.receive(false),
-                () = readable(self.downlink.as_ref()) => self.receive(true),
+                () = readable(self.downlink.as_deref()) => self.receive(true),
                 heard = self.line.next() => self.handle_line(heard),
                 command = commands.recv() => self.handle_command(command.unwrap_or(Command::Leave)),
                 () = tokio::time::sleep_until(wake) => {}
@@ -197,7 +199,7 @@ impl Session {
 
     fn receive(&mut self, downlink: bool) {
         let Self { uplink, downlink: down, incoming, .. } = self;
-        let peer = if downlink { down.as_mut() } else { Some(uplink) };
+        let peer = if downlink { down.as_deref_mut() } else { Some(uplink) };
         let Some(peer) = peer else { return };
         let now = Instant::now();
         for _ in 0..MAX_READS {
@@ -236,19 +238,16 @@ impl Session {
 
     /// Does what is due.
     fn advance(&mut self, now: Instant) {
-        let mut recorder = self.context.recorder.borrow_mut();
-        if self.uplink.connected
-            && self.publisher.produce(&mut self.uplink.rtc, now, &self.context.clock, &mut recorder)
-        {
-            self.uplink.poke(now);
+        let Self { publisher, uplink, incoming, context, .. } = self;
+        if uplink.connected && publisher.produce(uplink, now, incoming, context) {
+            uplink.poke(now);
         }
-        drop(recorder);
         if self.data.produce(&mut self.uplink.rtc, now) {
             self.uplink.poke(now);
         }
         for downlink in [false, true] {
             let Self { uplink, downlink: down, incoming, .. } = self;
-            let peer = if downlink { down.as_mut() } else { Some(uplink) };
+            let peer = if downlink { down.as_deref_mut() } else { Some(uplink) };
             if let Some(peer) = peer.filter(|peer| peer.timeout() <= now) {
                 peer.handle_timeout(now, |rtc, happened| incoming.handle(rtc, happened, now));
                 self.handle_events(downlink);
@@ -256,7 +255,7 @@ impl Session {
         }
         if let Some((id, sdp)) = self.uplink.poll_offer() {
             let offer = signalling::description("offer", id, sdp);
-            self.last_offer = Some(offer.clone());
+            self.last_offer = Kept::Fresh(offer.clone());
             self.outbox.push(Request::Offer(offer));
         }
         if now >= self.next_look {
@@ -290,8 +289,10 @@ impl Session {
         self.looks += 1;
         if self.looks.is_multiple_of(LOOKS_PER_FLUSH) {
             self.incoming.flush(now, false);
+            self.last_offer.pack();
+            self.last_answer.pack();
             let mut impaired = self.uplink.take_impaired();
-            impaired += self.downlink.as_mut().map_or(0, Peer::take_impaired);
+            impaired += self.downlink.as_deref_mut().map_or(0, Peer::take_impaired);
             if let Some(stats) = self.context.recorder.borrow_mut().window() {
                 stats.count.datagrams_impaired += impaired;
             }

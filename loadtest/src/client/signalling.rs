@@ -9,6 +9,7 @@ use proto::{
 
 use super::{
     Context,
+    kept::Kept,
     publish::Publisher,
     session::{End, Session},
     view::Wishes,
@@ -185,7 +186,7 @@ impl Session {
         match self.uplink.handle_answer(answer.id, &answer.sdp) {
             Ok(true) => {
                 self.view.described(answer.mid_to_track_id.values());
-                self.last_answer = Some(answer);
+                self.last_answer = Kept::Fresh(answer);
             }
             Ok(false) => {}
             Err(error) => {
@@ -201,7 +202,7 @@ impl Session {
             Ok(sdp) => {
                 self.view.described(offer.mid_to_track_id.values());
                 let answer = description("answer", offer.id, sdp);
-                self.last_answer = Some(answer.clone());
+                self.last_answer = Kept::Fresh(answer.clone());
                 self.outbox.push(Request::Answer(answer));
             }
             Err(error) => {
@@ -247,8 +248,8 @@ impl Session {
             track: Some(proto::TrackInfo { sid: track.sid.clone(), ..Default::default() }),
         };
         let state = proto::SyncState {
-            answer: self.last_answer.clone(),
-            offer: self.last_offer.clone(),
+            answer: self.last_answer.open(),
+            offer: self.last_offer.open(),
             subscription: Some(proto::UpdateSubscription {
                 subscribe: self.view.chooses(),
                 track_sids: self.view.taken().to_vec(),
@@ -260,7 +261,7 @@ impl Session {
         self.outbox.push(Request::SyncState(state));
         if let Some((id, sdp)) = self.uplink.restart_ice() {
             let offer = description("offer", id, sdp);
-            self.last_offer = Some(offer.clone());
+            self.last_offer = Kept::Fresh(offer.clone());
             self.outbox.push(Request::Offer(offer));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::Uri;
 use livekit_protocol as proto;
@@ -16,11 +17,23 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest,
+        protocol::{
+            WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
 };
 
 /// Largest signalling message that the protocol allows.
 const MAX_MESSAGE: usize = 2 << 20;
+/// Largest frame that is sent: the connection keeps a buffer as large as the largest one for its whole life.
+const MAX_SENT_FRAME: usize = 4 * 1_024;
 /// Life of a client's token: longer than any run.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -156,6 +169,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// An open signalling connection.
 pub(crate) struct Ws {
     stream: WebSocketStream<Box<dyn Stream>>,
+    /// The last message. While it is held the connection cannot keep the buffer that it came in, and makes a small one for the
+    /// next: descriptions of 30 KiB would be part of each client for its whole life.
+    last_message: Bytes,
 }
 
 impl Ws {
@@ -174,7 +190,7 @@ impl Ws {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         match client_async_with_config(request, stream, Some(config)).await {
-            Ok((stream, _)) => Ok(Self { stream }),
+            Ok((stream, _)) => Ok(Self { stream, last_message: Bytes::new() }),
             Err(tungstenite::Error::Http(response)) => Err(ConnectError::Refused {
                 status: response.status().as_u16(),
                 reason: sentence(response.body().as_deref().unwrap_or_default()),
@@ -189,6 +205,7 @@ impl Ws {
         loop {
             match self.stream.next().await? {
                 Ok(Message::Binary(bytes)) => {
+                    drop(std::mem::replace(&mut self.last_message, bytes.clone()));
                     let response = proto::SignalResponse::decode(bytes).ok()?;
                     if let Some(message) = response.message {
                         return Some(message);
@@ -203,7 +220,16 @@ impl Ws {
     /// Sends a request; errors show in [`Self::next`].
     pub(crate) async fn send(&mut self, message: proto::signal_request::Message) {
         let request = proto::SignalRequest { message: Some(message) };
-        let _ = self.stream.send(Message::Binary(request.encode_to_vec().into())).await;
+        let mut rest = Bytes::from(request.encode_to_vec());
+        let mut kind = Data::Binary;
+        while rest.len() > MAX_SENT_FRAME {
+            let part = rest.split_to(MAX_SENT_FRAME);
+            let frame = Frame::message(part, OpCode::Data(kind), false);
+            let _ = self.stream.feed(Message::Frame(frame)).await;
+            kind = Data::Continue;
+        }
+        let frame = Frame::message(rest, OpCode::Data(kind), true);
+        let _ = self.stream.send(Message::Frame(frame)).await;
     }
 
     pub(crate) async fn close(mut self) {

@@ -1,5 +1,7 @@
 //! H.264 in RTP (RFC 6184, packetization mode 1): enough to send whole pictures and to see where keyframes begin.
 
+use std::sync::Arc;
+
 use super::{STAMP_LEN, Stamp, VideoPacket};
 
 /// Payload bytes of a packet at most: leaves room for headers and SRTP in 1,200 bytes.
@@ -52,30 +54,38 @@ pub(super) fn is_keyframe(picture: &[u8]) -> bool {
     units(picture).iter().any(|unit| unit[0] & 31 == SLICE_IDR)
 }
 
-/// Cuts a picture into packets, the stamp in the last one: a unit of filler data, which decoders discard. Its bytes all have
-/// the highest bit set, so that none of them is taken for a start code.
-pub(crate) fn packetize(picture: &[u8], stamp: Stamp, mut emit: impl FnMut(Vec<u8>, bool)) {
-    let filler = filler(stamp);
-    let units = units(picture);
-    let small = |unit: &[u8]| unit.len() + filler.len() + 5 <= MAX_PAYLOAD;
-    let last = units.len().saturating_sub(1);
-    let mut parameters: Vec<&[u8]> = Vec::new();
-    for (index, unit) in units.iter().enumerate() {
-        if index < last {
-            parameters.push(unit);
-            continue;
-        }
-        if !parameters.is_empty() {
-            emit(aggregate(&parameters), false);
-        }
-        if small(unit) {
-            emit(aggregate(&[*unit, &filler]), true);
-            return;
-        }
-        fragment(unit, |payload| emit(payload, false));
-    }
-    emit(filler, true);
+/// Whether a unit has room beside it in one packet for a stamp.
+fn small(unit: &[u8]) -> bool {
+    unit.len() + FILLER_LEN + 5 <= MAX_PAYLOAD
 }
+
+/// The payloads of a picture that are the same whoever sends it, and whenever: its parameters, and its slice unless that
+/// travels with the stamp.
+pub(super) fn shared(picture: &[u8]) -> Vec<Arc<[u8]>> {
+    let units = units(picture);
+    let Some((slice, parameters)) = units.split_last() else { return Vec::new() };
+    let mut payloads = Vec::new();
+    if !parameters.is_empty() {
+        payloads.push(aggregate(parameters).into());
+    }
+    if !small(slice) {
+        fragment(slice, |payload| payloads.push(payload.into()));
+    }
+    payloads
+}
+
+/// The last payload: the stamp as a unit of filler data, which decoders discard, behind a small slice. Its bytes all have
+/// the highest bit set, so that none of them is taken for a start code.
+pub(super) fn stamped(picture: &[u8], stamp: Stamp) -> Arc<[u8]> {
+    let filler = filler(stamp);
+    match units(picture).last() {
+        Some(slice) if small(slice) => aggregate(&[*slice, &filler]).into(),
+        _ => filler.into(),
+    }
+}
+
+/// Type, stamp, stop bit.
+const FILLER_LEN: usize = SPREAD + 2;
 
 fn filler(stamp: Stamp) -> Vec<u8> {
     let mut unit = vec![FILLER];
@@ -150,7 +160,7 @@ mod tests {
     }
 
     /// What a receiver hands to its decoder.
-    fn depacketize(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn depacketize(packets: &[Arc<[u8]>]) -> Vec<Vec<u8>> {
         let mut units: Vec<Vec<u8>> = Vec::new();
         for packet in packets {
             match packet[0] & 31 {
@@ -168,7 +178,7 @@ mod tests {
                     }
                     units.last_mut().unwrap().extend_from_slice(&packet[2..]);
                 }
-                _ => units.push(packet.clone()),
+                _ => units.push(packet.to_vec()),
             }
         }
         units
@@ -179,10 +189,10 @@ mod tests {
         for layer in 0..3 {
             let clip = &CLIPS.of(VideoCodec::H264)[layer];
             for at in 0..clip.len() {
-                let picture = clip.frame(at).bytes;
+                let frame = clip.frame(at);
                 let mut packets = Vec::new();
                 let mut marked = Vec::new();
-                packetize(picture, stamp(), |payload, last| {
+                VideoCodec::H264.packetize(frame, stamp(), |payload, last| {
                     assert!(payload.len() <= MAX_PAYLOAD, "{} bytes", payload.len());
                     marked.push(last);
                     packets.push(payload);
@@ -195,7 +205,7 @@ mod tests {
                 let mut received = depacketize(&packets);
                 let filler = received.pop().unwrap();
                 assert!(filler[0] == FILLER && filler[1..].iter().all(|byte| byte & 0x80 != 0));
-                assert_eq!(received, units(picture));
+                assert_eq!(received, units(frame.bytes));
             }
         }
     }

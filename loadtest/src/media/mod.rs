@@ -8,7 +8,10 @@ mod opus;
 mod stamp;
 mod vp8;
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock, OnceLock},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,10 +43,28 @@ impl VideoCodec {
     }
 
     /// Cuts a frame into payloads, the stamp at the end of the last one. `emit` gets each payload, and whether it is the last.
-    pub(crate) fn packetize(self, frame: &[u8], stamp: Stamp, emit: impl FnMut(Vec<u8>, bool)) {
+    /// All but the last ones are shared by everybody who sends the frame. VP8 has the picture id 0 everywhere.
+    pub(crate) fn packetize(
+        self,
+        frame: &Frame,
+        stamp: Stamp,
+        mut emit: impl FnMut(Arc<[u8]>, bool),
+    ) {
+        let cut = match self {
+            Self::Vp8 => vp8::shared,
+            Self::H264 => h264::shared,
+        };
+        for payload in frame.shared.get_or_init(|| cut(frame.bytes)) {
+            emit(Arc::clone(payload), false);
+        }
         match self {
-            Self::Vp8 => vp8::packetize(frame, stamp, (stamp.number & 0x7fff) as u16, emit),
-            Self::H264 => h264::packetize(frame, stamp, emit),
+            Self::Vp8 => {
+                let mut rest = vp8::stamped(frame.bytes, stamp).peekable();
+                while let Some(payload) = rest.next() {
+                    emit(payload, rest.peek().is_none());
+                }
+            }
+            Self::H264 => emit(h264::stamped(frame.bytes, stamp), true),
         }
     }
 
@@ -66,10 +87,18 @@ pub(crate) struct VideoPacket {
 }
 
 /// One frame of a loop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) bytes: &'static [u8],
     pub(crate) keyframe: bool,
+    /// Its payloads without a stamp, cut when it is sent first.
+    shared: OnceLock<Vec<Arc<[u8]>>>,
+}
+
+impl Frame {
+    fn new(bytes: &'static [u8], keyframe: bool) -> Self {
+        Self { bytes, keyframe, shared: OnceLock::new() }
+    }
 }
 
 /// An encoded loop.
@@ -80,8 +109,8 @@ pub(crate) struct Clip {
 
 impl Clip {
     /// The frame at a position that only grows: the loop goes on for ever.
-    pub(crate) fn frame(&self, position: usize) -> Frame {
-        self.frames[position % self.frames.len()]
+    pub(crate) fn frame(&self, position: usize) -> &Frame {
+        &self.frames[position % self.frames.len()]
     }
 
     /// The first position from this one on that holds a keyframe.
@@ -118,10 +147,7 @@ impl Clips {
 /// Parsed once; the files are part of the binary and covered by a test.
 pub(crate) static CLIPS: LazyLock<Clips> = LazyLock::new(|| {
     let clip = |frames: Vec<&'static [u8]>, keyframe: fn(&[u8]) -> bool| Clip {
-        frames: frames
-            .into_iter()
-            .map(|bytes| Frame { bytes, keyframe: keyframe(bytes) })
-            .collect(),
+        frames: frames.into_iter().map(|bytes| Frame::new(bytes, keyframe(bytes))).collect(),
     };
     let vp8 = |file: &'static [u8]| clip(container::ivf(file), vp8::is_keyframe);
     let h264 = |file: &'static [u8]| clip(h264::pictures(file), h264::is_keyframe);
@@ -140,7 +166,7 @@ pub(crate) static CLIPS: LazyLock<Clips> = LazyLock::new(|| {
             frames: container::ogg_packets(include_bytes!("../../media/tone.ogg"))
                 .into_iter()
                 .skip(2) // OpusHead and OpusTags
-                .map(|bytes| Frame { bytes, keyframe: true })
+                .map(|bytes| Frame::new(bytes, true))
                 .collect(),
         },
     }

@@ -1,39 +1,57 @@
 //! VP8 in RTP (RFC 7741): enough to send whole frames and to see where received ones begin, end and how large they are.
 
+use std::sync::Arc;
+
 use super::{STAMP_LEN, Stamp, VideoPacket};
 
 /// Payload bytes of a packet at most: leaves room for headers and SRTP in 1,200 bytes.
 const MAX_PAYLOAD: usize = 1_100;
 
-/// Cuts a frame into payloads of equal size (as browsers do), the stamp at the end of the last one. The decoder reads what
-/// follows the last partition's data as part of it and needs none of it. `emit` gets each payload, and whether it is the last.
-pub(super) fn packetize(
-    frame: &[u8],
-    stamp: Stamp,
-    picture_id: u16,
-    mut emit: impl FnMut(Vec<u8>, bool),
-) {
-    let stamp = stamp.to_bytes();
-    let total = frame.len() + STAMP_LEN;
-    let count = total.div_ceil(MAX_PAYLOAD);
-    let size = total.div_ceil(count);
-    let id = picture_id.to_be_bytes();
-    for index in 0..count {
-        let (from, to) = (index * size, ((index + 1) * size).min(total));
-        let mut payload = Vec::with_capacity(to - from + 4);
-        // X, S on the first; I; a picture id of 15 bits.
-        payload.extend_from_slice(&[
-            if index == 0 { 0x90 } else { 0x80 },
-            0x80,
-            id[0] | 0x80,
-            id[1],
-        ]);
-        payload.extend_from_slice(&frame[from.min(frame.len())..to.min(frame.len())]);
-        payload.extend_from_slice(
-            &stamp[from.saturating_sub(frame.len())..to.saturating_sub(frame.len())],
-        );
-        emit(payload, index + 1 == count);
+/// A frame with its stamp, cut into payloads of equal size (as browsers do). The decoder reads what follows the last
+/// partition's data as part of it and needs none of it.
+struct Cut<'a> {
+    frame: &'a [u8],
+    count: usize,
+    size: usize,
+}
+
+impl<'a> Cut<'a> {
+    fn of(frame: &'a [u8]) -> Self {
+        let total = frame.len() + STAMP_LEN;
+        let count = total.div_ceil(MAX_PAYLOAD);
+        Self { frame, count, size: total.div_ceil(count) }
     }
+
+    /// Payloads in front of the first one with a part of the stamp.
+    fn whole(&self) -> usize {
+        self.frame.len() / self.size
+    }
+
+    fn payload(&self, index: usize, stamp: &[u8; STAMP_LEN]) -> Arc<[u8]> {
+        let end = self.frame.len();
+        let (from, to) = (index * self.size, ((index + 1) * self.size).min(end + STAMP_LEN));
+        // X, S on the first; I; a picture id of 15 bits, written where it is sent.
+        let descriptor = [if index == 0 { 0x90 } else { 0x80 }, 0x80, 0x80, 0];
+        let parts = [
+            &descriptor[..],
+            &self.frame[from.min(end)..to.min(end)],
+            &stamp[from.saturating_sub(end)..to.saturating_sub(end)],
+        ];
+        parts.concat().into()
+    }
+}
+
+/// The payloads that are the same whoever sends the frame, and whenever.
+pub(super) fn shared(frame: &[u8]) -> Vec<Arc<[u8]>> {
+    let cut = Cut::of(frame);
+    (0..cut.whole()).map(|index| cut.payload(index, &[0; STAMP_LEN])).collect()
+}
+
+/// The others: one, or two when the stamp lies in both.
+pub(super) fn stamped(frame: &[u8], stamp: Stamp) -> impl Iterator<Item = Arc<[u8]>> {
+    let cut = Cut::of(frame);
+    let stamp = stamp.to_bytes();
+    (cut.whole()..cut.count).map(move |index| cut.payload(index, &stamp))
 }
 
 /// Reads the descriptor of a payload (section 4.2).
@@ -76,7 +94,7 @@ mod tests {
             Stamp { run: 1, publisher: 2, stream: Stream::Video(2), number: 3, sent: unix_now() };
         let frame = CLIPS.of(VideoCodec::Vp8)[2].frame(0);
         let mut packets = Vec::new();
-        packetize(frame.bytes, stamp, 0x7abc, |payload, last| packets.push((payload, last)));
+        VideoCodec::Vp8.packetize(frame, stamp, |payload, last| packets.push((payload, last)));
         assert!(packets.len() > 50);
         let sizes: Vec<_> = packets.iter().map(|(payload, _)| payload.len()).collect();
         assert!(sizes[..sizes.len() - 1].windows(2).all(|pair| pair[0] == pair[1]));

@@ -9,8 +9,8 @@ fn packets(layer: u8, frames: std::ops::Range<usize>, first: u64) -> Vec<(u64, b
         let stream = Stream::Video(layer);
         let stamp = Stamp { run: 7, publisher: 1, stream, number: at as u32, sent };
         let frame = CLIPS.of(VideoCodec::Vp8)[usize::from(layer)].frame(at);
-        VideoCodec::Vp8.packetize(frame.bytes, stamp, |payload, last| {
-            out.push((first + out.len() as u64, last, payload));
+        VideoCodec::Vp8.packetize(frame, stamp, |payload, last| {
+            out.push((first + out.len() as u64, last, payload.to_vec()));
         });
     }
     out
