@@ -19,7 +19,12 @@ impl Clock {
 
     /// The run's time, since the Unix epoch.
     pub(crate) fn now(&self) -> Duration {
-        shifted(unix_now(), self.ahead.get())
+        self.at(unix_now())
+    }
+
+    /// The run's time when this machine's clock shows `local`.
+    fn at(&self, local: Duration) -> Duration {
+        shifted(local, self.ahead.get())
     }
 
     /// A time of the run as this machine's clock shows it.
@@ -47,5 +52,19 @@ mod tests {
             assert!(read >= before && read <= unix_now(), "{ahead}");
         }
         assert_eq!(shifted(Duration::from_secs(1), i64::MIN), Duration::ZERO);
+    }
+
+    #[test]
+    fn latency_between_machines_whose_clocks_are_off_is_that_of_the_path() {
+        // Ahead of true time: the coordinator by 1 s, the publisher's machine by 5 s, the subscriber's by -3 s.
+        let nanos = |seconds: i64| seconds * 1_000_000_000;
+        let (publisher, subscriber) = (Clock::default(), Clock::default());
+        publisher.set(nanos(1 - 5));
+        subscriber.set(nanos(1 + 3));
+        let sent_at = Duration::from_secs(1_000);
+        let path = Duration::from_millis(40);
+        let stamp = publisher.at(sent_at + Duration::from_secs(5));
+        let kernel = sent_at + path - Duration::from_secs(3);
+        assert_eq!(kernel.saturating_sub(subscriber.local(stamp)), path);
     }
 }

@@ -36,6 +36,9 @@ const CLOCK: Duration = Duration::from_secs(1);
 /// Questions before the run starts, and that an offset is chosen from.
 const QUESTIONS: usize = 16;
 
+/// Of one clock against another, at most: PHI of RFC 5905 section 7.2, for each of the two.
+const DRIFT: f64 = 30e-6;
+
 /// What a run is made of, as each agent is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
@@ -52,13 +55,35 @@ pub(crate) struct Setting {
 pub(crate) struct ClockState {
     /// Nanoseconds that the agent is ahead.
     pub(crate) ahead: i64,
-    /// The error is at most this: half of the time that question and answer took.
+    /// The error is at most this: half of the time that question and answer took, and what clocks may have drifted since.
     pub(crate) error: Duration,
+}
+
+/// What one exchange says, and when its answer was heard, in nanoseconds by our clock.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    state: ClockState,
+    heard: u64,
+}
+
+impl Exchange {
+    /// What it still says at `now`: clocks may drift apart by [`DRIFT`].
+    fn at(&self, now: u64) -> ClockState {
+        let age = Duration::from_nanos(now.saturating_sub(self.heard));
+        ClockState { error: self.state.error + age.mul_f64(DRIFT), ..self.state }
+    }
+
+    /// Whether one offset lies within what both say.
+    fn agrees(&self, later: &Self) -> bool {
+        let (old, new) = (self.at(later.heard), later.state);
+        let apart = Duration::from_nanos(old.ahead.abs_diff(new.ahead));
+        apart <= old.error + new.error
+    }
 }
 
 /// Exchanges of the last while; the quickest one says most (RFC 5905 section 10).
 #[derive(Debug, Default)]
-struct Exchanges(VecDeque<ClockState>);
+struct Exchanges(VecDeque<Exchange>);
 
 impl Exchanges {
     /// `asked` and `heard` by our clock, `came` and `left` by the agent's, in nanoseconds.
@@ -68,14 +93,20 @@ impl Exchanges {
         let taken = (i128::from(heard) - i128::from(asked)) - (i128::from(left) - i128::from(came));
         let ahead = (forth + back) / 2;
         let (Ok(ahead), Ok(taken)) = (i64::try_from(ahead), u64::try_from(taken)) else { return };
+        let state = ClockState { ahead, error: Duration::from_nanos(taken / 2) };
+        let new = Exchange { state, heard };
+        // Somebody set a clock: what was said before is void.
+        self.0.retain(|old| old.agrees(&new));
         if self.0.len() == QUESTIONS {
             self.0.pop_front();
         }
-        self.0.push_back(ClockState { ahead, error: Duration::from_nanos(taken / 2) });
+        self.0.push_back(new);
     }
 
     fn best(&self) -> ClockState {
-        self.0.iter().min_by_key(|state| state.error).copied().unwrap_or_default()
+        let now = self.0.back().map_or(0, |last| last.heard);
+        let states = self.0.iter().map(|exchange| exchange.at(now));
+        states.min_by_key(|state| state.error).unwrap_or_default()
     }
 }
 
@@ -273,6 +304,8 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng, rngs::SmallRng};
+
     use super::*;
 
     #[test]
@@ -283,7 +316,8 @@ mod tests {
         exchanges.add(20_000_000, 25_200_000, 25_300_000, 20_500_000);
         exchanges.add(40_000_000, 48_000_000, 48_000_000, 43_000_000);
         let best = exchanges.best();
-        assert_eq!((best.ahead, best.error), (5_000_000, Duration::from_micros(200)));
+        let drift = Duration::from_nanos(22_500_000).mul_f64(DRIFT);
+        assert_eq!((best.ahead, best.error), (5_000_000, Duration::from_micros(200) + drift));
         // Behind as well.
         let mut exchanges = Exchanges::default();
         exchanges.add(20_000_000, 15_200_000, 15_300_000, 20_500_000);
@@ -295,5 +329,100 @@ mod tests {
             exchanges.add(0, 2_000_000, 2_000_000, 2_000_000);
         }
         assert_eq!(exchanges.best().ahead, 1_000_000, "old ones are forgotten");
+    }
+
+    /// An agent whose clock is off and drifts, behind a path that takes longer one way than the other.
+    struct Simulated {
+        /// Nanoseconds that its clock is ahead at the start, and gains a second.
+        ahead: i64,
+        gains: i64,
+        /// Shortest ways there and back, and what queues add at most to each.
+        ways: (u64, u64),
+        queues: u64,
+    }
+
+    /// Our clock at the start of each simulation.
+    const START: u64 = 1_800_000_000_000_000_000;
+
+    impl Simulated {
+        fn ahead_at(&self, time: u64) -> i64 {
+            self.ahead + (time - START) as i64 / 1_000_000_000 * self.gains
+        }
+
+        /// One exchange that begins `second` seconds after the start.
+        fn exchange(&self, second: u64, random: &mut SmallRng, exchanges: &mut Exchanges) {
+            let asked = START + second * 1_000_000_000;
+            let clock = |time: u64| time.saturating_add_signed(self.ahead_at(time));
+            let came = asked + self.ways.0 + random.random_range(0..=self.queues);
+            let left = came + random.random_range(10_000..=200_000);
+            let heard = left + self.ways.1 + random.random_range(0..=self.queues);
+            exchanges.add(asked, clock(came), clock(left), heard);
+        }
+    }
+
+    #[test]
+    fn the_offset_of_a_clock_is_known_within_what_is_said() {
+        let minute = 60_000_000_000;
+        let cases = [
+            ("one machine", Simulated { ahead: 0, gains: 0, ways: (20_000, 20_000), queues: 0 }),
+            (
+                "a minute behind, a symmetric path",
+                Simulated { ahead: -minute, gains: 0, ways: (400_000, 400_000), queues: 3_000_000 },
+            ),
+            (
+                "an hour ahead, ten times longer there than back",
+                Simulated {
+                    ahead: 60 * minute,
+                    gains: 0,
+                    ways: (10_000_000, 1_000_000),
+                    queues: 5_000_000,
+                },
+            ),
+            (
+                "a poor crystal, ten times longer back than there",
+                Simulated {
+                    ahead: minute,
+                    gains: 25_000,
+                    ways: (1_000_000, 10_000_000),
+                    queues: 20_000_000,
+                },
+            ),
+        ];
+        for (name, agent) in cases {
+            for seed in 0..20 {
+                let mut random = SmallRng::seed_from_u64(seed);
+                let mut exchanges = Exchanges::default();
+                for second in 0..120 {
+                    agent.exchange(second, &mut random, &mut exchanges);
+                    let best = exchanges.best();
+                    let now = exchanges.0.back().unwrap().heard;
+                    let wrong = best.ahead.abs_diff(agent.ahead_at(now));
+                    let said = best.error.as_nanos() as u64 + agent.gains.unsigned_abs();
+                    assert!(
+                        wrong <= said,
+                        "{name}, seed {seed}, second {second}: {wrong} ns of {said}"
+                    );
+                }
+                // Half of the difference of the ways is what no exchange can tell; the rest is found out.
+                let best = exchanges.best();
+                let ways = (agent.ways.0 + agent.ways.1) / 2;
+                let rest = Duration::from_nanos(ways + agent.queues / 2 + 700_000);
+                assert!(best.error <= rest, "{name}, seed {seed}: {:?}", best.error);
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_during_a_run_is_believed_at_once() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut exchanges = Exchanges::default();
+        let agent = |ahead| Simulated { ahead, gains: 0, ways: (300_000, 300_000), queues: 50_000 };
+        for second in 0..20 {
+            agent(0).exchange(second, &mut random, &mut exchanges);
+        }
+        agent(-80_000_000).exchange(20, &mut random, &mut exchanges);
+        let best = exchanges.best();
+        assert!(best.ahead.abs_diff(-80_000_000) <= 400_000, "{best:?}");
+        assert_eq!(exchanges.0.len(), 1, "what was said before is void");
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{KEY, SECRET, Server, figure, interrupt, loadtest, report, until};
+use crate::{
+    harness::{KEY, SECRET, Server, figure, interrupt, loadtest, report, until},
+    machines::{Machine, two_machines},
+};
 
 const SWARM_SECRET: &str = "a-secret-for-tests-of-the-swarm";
 
@@ -19,7 +22,12 @@ struct Agent {
 
 impl Agent {
     fn start(more: &[&str]) -> Self {
-        let mut command = loadtest(&["agent", "--listen", "127.0.0.1:0", "--workers", "1"]);
+        Self::on(&Machine::this(), more)
+    }
+
+    fn on(machine: &Machine, more: &[&str]) -> Self {
+        let listen = format!("{}:0", machine.address);
+        let mut command = machine.run(loadtest(&["agent", "--listen", &listen, "--workers", "1"]));
         command.args(more).env("CHAPPE_SWARM_SECRET", SWARM_SECRET);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -86,28 +94,54 @@ fn two_agents_make_one_report() {
         let set = [&set[..], &["subscribers=2", subscribers]].concat();
         let run = coordinator(&server, &[&one, &other], "meeting", &set).output().unwrap();
         let report = report(&run);
-        assert_eq!(report["clients"]["joined"], 6, "{}", report["clients"]);
-        let agents = report["agents"].as_array().unwrap();
-        assert_eq!(agents.len(), 2);
-        for agent in agents {
-            assert_eq!(agent["clients"], 3);
-            // One machine has one clock.
-            let ahead = agent["clock_ahead_ms"].as_f64().unwrap().abs();
-            assert!(ahead <= agent["clock_error_ms"].as_f64().unwrap() + 0.1, "{agent}");
-        }
-        assert_eq!(report["tester"]["workers"], 2);
-        assert!(figure(&report, "p50_video_latency_ms") > 0.0);
-        assert!(figure(&report, "p50_audio_latency_ms") > 0.0);
-        // What comes from the other agent is timed by the capture time that the server passes on.
-        let timed = figure(&report, "frames_timed_by_capture_time");
-        let all = ["latency_video", "latency_audio"]
-            .map(|name| report["times"][name]["count"].as_f64().unwrap_or_default());
-        let share = timed / all.iter().sum::<f64>();
-        assert!((0.3..0.9).contains(&share), "{share} of the frames");
-        let method = report["latency_method"].as_str().unwrap();
-        assert!(method.contains("abs-capture-time") && method.contains("agree within"), "{method}");
+        assert_seen_whole(&report);
         assert!(figure(&report, "p50_data_round_trip_ms") > 0.0);
     }
+}
+
+/// Six clients on two agents, with latencies of their own machine and of the other one.
+fn assert_seen_whole(report: &Value) {
+    assert_eq!(report["clients"]["joined"], 6, "{}", report["clients"]);
+    let agents = report["agents"].as_array().unwrap();
+    assert_eq!(agents.len(), 2);
+    for agent in agents {
+        assert_eq!(agent["clients"], 3);
+        // The clocks are those of one machine.
+        let ahead = agent["clock_ahead_ms"].as_f64().unwrap().abs();
+        assert!(ahead <= agent["clock_error_ms"].as_f64().unwrap() + 0.1, "{agent}");
+    }
+    assert_eq!(report["tester"]["workers"], 2);
+    assert!(figure(report, "p50_video_latency_ms") > 0.0);
+    assert!(figure(report, "p50_audio_latency_ms") > 0.0);
+    // What comes from the other agent is timed by the capture time that the server passes on.
+    let timed = figure(report, "frames_timed_by_capture_time");
+    let all = ["latency_video", "latency_audio"]
+        .map(|name| report["times"][name]["count"].as_f64().unwrap_or_default());
+    let share = timed / all.iter().sum::<f64>();
+    assert!((0.3..0.9).contains(&share), "{share} of the frames");
+    let method = report["latency_method"].as_str().unwrap();
+    assert!(method.contains("abs-capture-time") && method.contains("agree within"), "{method}");
+}
+
+#[test]
+fn agents_on_two_machines_make_one_report() {
+    let test = "agents::agents_on_two_machines_make_one_report";
+    let Some((here, machines)) = two_machines(test) else { return };
+    let server = Server::at(here, 0);
+    let [one, other] = machines.each_ref().map(|machine| Agent::on(machine, &[]));
+    assert_ne!(one.address.split(':').next(), other.address.split(':').next());
+    // Half of the clients sit behind 30 ms: sound from one half to the other takes as long, from machine to machine too.
+    let networks = r#"networks=[{"percent": 50, "delay": "30ms"}]"#;
+    let set =
+        ["publishers=6", "grid=5", "view=180p", "duration=3s", "impaired_percent=0", networks];
+    let run = coordinator(&server, &[&one, &other], "meeting", &set).output().unwrap();
+    let report = report(&run);
+    assert_seen_whole(&report);
+    let audio = &report["times"]["latency_audio"];
+    let [p50, p90] = ["p50", "p90"].map(|name| audio[name].as_f64().unwrap());
+    assert!(p50 >= 29.0 && p90 >= 59.0, "{p50} ms, {p90} ms");
+    let first = audio["steps"][0][0].as_f64().unwrap();
+    assert!(first < 29.0, "{first} ms at least");
 }
 
 #[test]

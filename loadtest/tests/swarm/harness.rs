@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     process::{Child, Command, Output, Stdio},
     sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -21,6 +21,11 @@ pub(crate) const SECRET: &str = "a-secret-for-tests-of-thirty-two-bytes-and-more
 /// One run at a time: figures of two at once would be those of neither.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// Keeps other tests from running beside one that runs in a process of its own.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 pub(crate) struct Server {
     runtime: Option<Runtime>,
     _app: Option<App>,
@@ -36,10 +41,15 @@ impl Server {
 
     /// Rooms take so many people at most; 0 is no limit.
     pub(crate) fn with_room_for(people: u32) -> Self {
-        let machine = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self::at(Ipv4Addr::LOCALHOST, people)
+    }
+
+    /// Clients reach it at this address.
+    pub(crate) fn at(address: Ipv4Addr, people: u32) -> Self {
+        let machine = alone();
         let admin = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let args = RunArgs {
-            bind: Some("127.0.0.1".parse().unwrap()),
+            bind: Some(address.into()),
             port: Some(0),
             admin: Some(format!("127.0.0.1:{admin}")),
             keys: vec![format!("{KEY}:{SECRET}")],
@@ -57,7 +67,7 @@ impl Server {
             .build()
             .unwrap();
         let app = runtime.block_on(App::start(&config)).unwrap();
-        let url = app.page.trim_end_matches('/').replace("localhost", "127.0.0.1");
+        let url = app.page.trim_end_matches('/').replace("localhost", &address.to_string());
         let server =
             Self { runtime: Some(runtime), _app: Some(app), url, admin, _machine: machine };
         until("a server that is ready", || server.get("/readyz").starts_with("HTTP/1.1 200"));

@@ -4,6 +4,7 @@
 
 mod agents;
 mod harness;
+mod machines;
 mod runs;
 mod schema;
 mod usage;
