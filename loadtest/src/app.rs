@@ -1,6 +1,6 @@
 //! What the commands do.
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,8 +129,30 @@ fn workers(given: Option<u16>) -> usize {
     given.map_or(cores, usize::from)
 }
 
+/// Mistakes in what comes after a run, told before it.
 fn conditions(out: &OutputArgs) -> Result<Vec<Condition>, Usage> {
-    Ok(out.fail_if.iter().map(|text| text.parse()).collect::<Result<_, String>>()?)
+    for (option, path) in [("--output", &out.output), ("--html", &out.html)] {
+        let Some(path) = path else { continue };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            let text = format!("{option} {}: no file can be there", path.display());
+            return Err(Usage(text));
+        }
+    }
+    let conditions = out.fail_if.iter().map(|text| text.parse());
+    known(conditions.collect::<Result<_, String>>()?)
+}
+
+/// Conditions that speak of figures that there are.
+fn known(conditions: Vec<Condition>) -> Result<Vec<Condition>, Usage> {
+    let names = report::figure_names();
+    match conditions.iter().find(|condition| !names.contains(condition.figure())) {
+        Some(condition) => {
+            let text = "there is no such figure: a report (--json) names them in its figures";
+            Err(Usage(format!("{condition}: {text}")))
+        }
+        None => Ok(conditions),
+    }
 }
 
 /// Shows a report, and judges it.
@@ -167,19 +189,20 @@ fn publish(report: &Report, args: &OutputArgs) -> Result<(), Usage> {
     let write = |path: &Path, text: String| {
         std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
     };
+    let text = if args.json { json(report)? + "\n" } else { report::table(report) };
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.map_err(|error| Usage(error.to_string()))?;
     if let Some(path) = &args.output {
         write(path, json(report)?)?;
     }
     if let Some(path) = &args.html {
         write(path, report::html(report))?;
     }
-    let text = if args.json { json(report)? + "\n" } else { report::table(report) };
-    let written = std::io::stdout().lock().write_all(text.as_bytes());
-    written.map_err(|error| Usage(error.to_string()))
+    Ok(())
 }
 
 async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
-    let objectives = Condition::list(&args.objective)?;
+    let objectives = known(Condition::list(&args.objective)?)?;
     // Shows mistakes before anything is started.
     let base = load(&args.scenario, &args.tuning)?;
     let loaded = |value: u64| {
@@ -201,8 +224,16 @@ async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
         steps: Vec::new(),
     };
     while let Some(value) = search.poll() {
-        let (report, _) =
-            measure(&loaded(value)?, &server, &players, args.tuning.quiet, &stop).await?;
+        let scenario = loaded(value)?;
+        if let Err(reason) = scenario.fits(scenario.clients()) {
+            eprintln!("chappe-loadtest: {reason}");
+            let (broke, figures) = (vec![reason], BTreeMap::new());
+            capacity.tester_was_bottleneck = true;
+            capacity.steps.push(Step { load: value, held: false, broke, figures });
+            search.handle(value, false);
+            continue;
+        }
+        let (report, _) = measure(&scenario, &server, &players, args.tuning.quiet, &stop).await?;
         if report.interrupted {
             break;
         }
@@ -280,8 +311,11 @@ async fn measure(
     };
     let plans = plan(scenario, &prefix);
     let crew = match players {
-        Players::Threads(count) => Crew::threads(*count, &server.target, scenario, number)
-            .map_err(|error| error.to_string())?,
+        Players::Threads(count) => {
+            scenario.fits(scenario.clients())?;
+            Crew::threads(*count, &server.target, scenario, number)
+                .map_err(|error| error.to_string())?
+        }
         Players::Agents(names, secret) => {
             let setting = Setting {
                 url: server.target.url.to_string(),

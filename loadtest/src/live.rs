@@ -65,11 +65,11 @@ fn lines(progress: &Progress<'_>) -> Vec<String> {
             share(count.lost_before_repair)
         ));
     }
-    if let Some((p50, p99)) = point.latency_ms {
-        media.push_str(&format!(" · latency p50 {p50:.1} ms, p99 {p99:.1} ms"));
-    }
     if progress.phase == Phase::Measuring {
         lines.push(media);
+        if let Some((p50, p99)) = point.latency_ms {
+            lines.push(format!("  latency     p50 {p50:.1} ms, p99 {p99:.1} ms"));
+        }
     }
     if let Some(delay) = point.tester_delay_ms.filter(|ms| *ms > LATE_MS) {
         lines.push(format!(
@@ -107,11 +107,18 @@ mod tests {
             lines(&progress)
         };
         let calm = show(&stats);
-        assert_eq!(calm.len(), 2, "{calm:?}");
+        assert_eq!(calm.len(), 3, "{calm:?}");
         assert!(calm[0].contains("measuring   9 of 10 joined · 1 failed"), "{calm:?}");
         assert!(calm[1].contains("10.0 Mb/s · loss 0.00 % (2.00 % before repair)"), "{calm:?}");
+        assert!(calm[2].contains("latency     p50 7.0 ms, p99 7.0 ms"), "{calm:?}");
         stats.tester_delay.record(Duration::from_millis(60));
+        stats.count.bytes_received = 1_250_000_000;
+        stats.latency_video.record(Duration::from_secs(20));
         let late = show(&stats);
-        assert!(late[2].contains("the tester itself is the bottleneck"), "{late:?}");
+        for line in &late {
+            let shown = line.replace("\u{1b}[1;31m", "").replace("\u{1b}[0m", "");
+            assert!(shown.chars().count() <= 80, "{shown}");
+        }
+        assert!(late[3].contains("the tester itself is the bottleneck"), "{late:?}");
     }
 }

@@ -153,7 +153,8 @@ impl LocalServer {
             .env("CHAPPE_ADMIN", format!("127.0.0.1:{admin}"))
             .env("CHAPPE_RTC_UDP_PORT", media.to_string())
             .env("CHAPPE_RTC_TCP_PORT", "0")
-            .env("CHAPPE_LOG", "warn")
+            // What it warns of when clients go would stand in the middle of the report.
+            .env("CHAPPE_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

@@ -42,6 +42,50 @@ impl Process {
     }
 }
 
+/// What all cores together have done since the machine started, in ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cores {
+    /// All ticks, idle ones included.
+    pub(crate) all: u64,
+    pub(crate) idle: u64,
+    /// Of packets, for the most part.
+    pub(crate) softirq: u64,
+    /// Taken by other guests of the host.
+    pub(crate) steal: u64,
+}
+
+impl Cores {
+    pub(crate) fn now() -> Option<Self> {
+        Self::read(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user time.
+    fn read(stat: &str) -> Option<Self> {
+        let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+        let ticks: Vec<u64> = fields.take(8).map_while(|text| text.parse().ok()).collect();
+        let [.., idle, waiting, _, softirq, steal] = ticks[..] else { return None };
+        Some(Self { all: ticks.iter().sum(), idle: idle + waiting, softirq, steal })
+    }
+
+    /// Shares since an earlier reading, in percent of all cores: busy, softirq, steal.
+    pub(crate) fn since(self, earlier: Self) -> Option<[f64; 3]> {
+        let all = self.all.checked_sub(earlier.all).filter(|all| *all > 0)? as f64;
+        let share = |now: u64, before: u64| now.saturating_sub(before) as f64 * 100.0 / all;
+        Some([
+            100.0 - share(self.idle, earlier.idle),
+            share(self.softirq, earlier.softirq),
+            share(self.steal, earlier.steal),
+        ])
+    }
+}
+
+/// Files that this process may have open at a time; `None` when nobody says.
+pub(crate) fn open_files_limit() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +100,17 @@ mod tests {
         }
         assert!(sum > 0);
         assert_eq!(Process(u32::MAX).usage(), None);
+    }
+
+    #[test]
+    fn what_the_cores_did_is_read() {
+        let before = Cores::read("cpu  100 5 50 800 20 1 24 0 0 0\ncpu0 1 2 3\n").unwrap();
+        assert_eq!(before, Cores { all: 1_000, idle: 820, softirq: 24, steal: 0 });
+        let after = Cores::read("cpu  150 5 80 850 20 1 74 20 0 0").unwrap();
+        assert_eq!(after.since(before), Some([75.0, 25.0, 10.0]));
+        assert_eq!(before.since(before), None, "no time has passed");
+        assert_eq!(Cores::read("intr 1 2 3"), None);
+        assert!(Cores::now().unwrap().all > 0);
+        assert!(open_files_limit().is_some_and(|files| files > 16));
     }
 }

@@ -4,11 +4,11 @@ mod host;
 mod stream;
 mod times;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use host::{Process, Usage};
+pub(crate) use host::{Cores, Process, Usage, open_files_limit};
 pub(crate) use stream::{Header, HeaderStream, Reported};
 pub(crate) use times::Times;
 
@@ -46,6 +46,7 @@ macro_rules! counters {
         pub(crate) struct Counters { $($(#[$doc])* pub(crate) $name: u64),* }
         impl Counters {
             fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+            fn one_of_each() -> Self { Self { $($name: 1),* } }
         }
     };
 }
@@ -80,6 +81,30 @@ counters! {
 }
 
 impl Stats {
+    /// Everything was seen once.
+    pub(crate) fn one_of_each() -> Self {
+        let mut once = Times::default();
+        once.record(Duration::from_millis(1));
+        Self {
+            join: once.clone(),
+            first_packet: once.clone(),
+            first_frame: once.clone(),
+            reconnect: once.clone(),
+            failures: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            latency_video: once.clone(),
+            latency_audio: once.clone(),
+            latency_data: once.clone(),
+            data_round_trip: once.clone(),
+            jitter: once.clone(),
+            freezes: once.clone(),
+            switch: once.clone(),
+            tester_delay: once.clone(),
+            tester_lateness: once,
+            count: Counters::one_of_each(),
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         for (own, other) in [
             (&mut self.join, &other.join),

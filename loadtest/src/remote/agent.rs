@@ -96,6 +96,7 @@ async fn crew(
         ));
     }
     setup.scenario.check()?;
+    setup.scenario.fits(setup.clients)?;
     let certificates = setup.certificates.as_deref();
     let target =
         reach(&setup.url, &setup.key, &setup.secret.0, certificates, &setup.scenario).await?;

@@ -1,13 +1,13 @@
 //! From measurements to a report.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::{AgentShare, Clients, Report, SCHEMA, Second, Server, Summary, Tester, round};
 use crate::{
-    measure::{Process, Stats, Usage},
+    measure::{Cores, Process, Stats, Usage},
     scenario::Scenario,
     swarm::{Point, Run, TesterRun},
 };
@@ -69,6 +69,22 @@ pub(crate) fn build(scenario: Scenario, run: Run, server: Option<Process>) -> Re
         series: run.series.iter().scan(Duration::ZERO, second).collect(),
         warnings,
     }
+}
+
+/// Names of all figures that a run can bring: those of a run in which everything was measured.
+pub(crate) fn figure_names() -> BTreeSet<String> {
+    let second = Duration::from_secs(1);
+    let server = Server {
+        pid: None,
+        cpu_percent: Some(1.0),
+        system_cpu_percent: Some(1.0),
+        memory_bytes: Some(1),
+        metrics: BTreeMap::new(),
+        metrics_seconds: 1.0,
+    };
+    let cores = Some((Cores::default(), Cores { all: 1, ..Cores::default() }));
+    let run = Run { stats: Stats::one_of_each(), window: second, cores, ..Run::default() };
+    figures(&run, Some(&server), &Tester::default()).into_keys().collect()
 }
 
 fn times(stats: &Stats) -> BTreeMap<String, Summary> {
@@ -180,15 +196,20 @@ fn figures(run: &Run, server: Option<&Server>, tester: &Tester) -> BTreeMap<Stri
         put(&format!("received_{name}_layer_kbps"), kbps(received));
     }
     put("tester_cpu_percent", Some(tester.cpu_percent));
+    let micros_per_packet = |cpu: f64| {
+        let packets = per_second(count.packets_received).filter(|packets| *packets > 0.0)?;
+        Some(cpu / 100.0 * 1e6 / packets)
+    };
+    put("tester_cpu_us_per_packet", micros_per_packet(tester.cpu_percent));
+    let cores = run.cores.and_then(|(before, after)| after.since(before));
+    for (at, name) in ["busy", "softirq", "steal"].into_iter().enumerate() {
+        put(&format!("machine_{name}_percent"), cores.map(|shares| shares[at]));
+    }
     put("tester_memory_bytes_per_client", Some(tester.memory_bytes_per_client as f64));
     if let Some(server) = server {
         put("server_cpu_percent", server.cpu_percent);
         put("server_memory_bytes", server.memory_bytes.map(|bytes| bytes as f64));
-        if let (Some(cpu), Some(packets)) = (server.cpu_percent, per_second(count.packets_received))
-        {
-            let per_packet = (packets > 0.0).then(|| cpu / 100.0 * 1e6 / packets);
-            put("server_cpu_us_per_packet", per_packet);
-        }
+        put("server_cpu_us_per_packet", server.cpu_percent.and_then(micros_per_packet));
         let people = run.in_room.max(1) as f64;
         put("server_cpu_percent_per_participant", server.cpu_percent.map(|cpu| cpu / people));
     }

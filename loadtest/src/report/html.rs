@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Report, Second, table::values_of};
+use super::{
+    Report, Second,
+    table::{TIMES, values_of},
+};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -247,8 +250,10 @@ fn times(page: &mut String, report: &Report) {
         "<section><h2>Times in milliseconds</h2><div class=\"wide\"><table><thead><tr><th></th>\
          <th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>samples</th></tr></thead><tbody>",
     );
-    for (name, summary) in &report.times {
-        let _ = write!(page, "<tr><th>{}</th>", escape(&name.replace('_', " ")));
+    let own = [("tester_delay", "tester's own delay"), ("tester_lateness", "frames sent late by")];
+    for (name, label) in TIMES.into_iter().chain(own) {
+        let Some(summary) = report.times.get(name) else { continue };
+        let _ = write!(page, "<tr><th>{label}</th>");
         for value in [summary.p50, summary.p90, summary.p99, summary.p999, summary.max] {
             let _ = write!(page, "<td>{}</td>", grouped(value, 1));
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{measure::Times, scenario::Scenario};
 
-pub(crate) use build::{LATE_MS, build};
+pub(crate) use build::{LATE_MS, build, figure_names};
 pub(crate) use compare::compare;
 pub(crate) use condition::Condition;
 pub(crate) use html::html;

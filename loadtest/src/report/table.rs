@@ -4,6 +4,21 @@ use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{Report, Summary};
 
+/// Distributions in the order of reading, with what they are called.
+pub(super) const TIMES: [(&str, &str); 11] = [
+    ("join", "join"),
+    ("first_packet", "first packet"),
+    ("first_frame", "first whole frame"),
+    ("latency_video", "video latency"),
+    ("latency_audio", "audio latency"),
+    ("data_latency", "data latency"),
+    ("data_round_trip", "data round trip"),
+    ("reconnect", "reconnect"),
+    ("view_switch", "view switch"),
+    ("jitter", "jitter"),
+    ("freeze", "freezes"),
+];
+
 /// What people read first.
 pub(crate) fn table(report: &Report) -> String {
     let mut text = String::new();
@@ -27,26 +42,14 @@ pub(crate) fn table(report: &Report) -> String {
         }
     }
     let mut times = new_table(&["milliseconds", "p50", "p90", "p99", "p99.9", "max", "samples"]);
-    for (name, label) in [
-        ("join", "join"),
-        ("first_packet", "first packet"),
-        ("first_frame", "first decodable frame"),
-        ("latency_video", "video latency, whole frames"),
-        ("latency_audio", "audio latency"),
-        ("data_latency", "data latency"),
-        ("data_round_trip", "data round trip"),
-        ("reconnect", "reconnect"),
-        ("view_switch", "view switch"),
-        ("jitter", "jitter"),
-        ("freeze", "freezes"),
-    ] {
+    for (name, label) in TIMES {
         if let Some(summary) = report.times.get(name) {
             times.add_row(row(label, summary));
         }
     }
     text.push_str(&times.to_string());
     text.push('\n');
-    let mut values = new_table(&["", "value"]);
+    let mut values = new_table(&["figure", "value"]);
     for (label, value) in values_of(report) {
         values.add_row(vec![Cell::new(label), right(value)]);
     }
@@ -130,7 +133,7 @@ pub(super) fn values_of(report: &Report) -> Vec<(&'static str, String)> {
         ),
         ("layer switches", number("layer_switches").to_string()),
         (
-            "keyframe requests to publishers, by subscribers",
+            "keyframe requests: to publishers, sent",
             format!(
                 "{}, {}",
                 number("keyframe_requests_received"),
@@ -143,18 +146,27 @@ pub(super) fn values_of(report: &Report) -> Vec<(&'static str, String)> {
             values.push(("server CPU (100 % is one core)", format!("{cpu:.1} %")));
         }
         if let Some(cost) = figure("server_cpu_us_per_packet") {
-            values.push(("server CPU per forwarded packet", format!("{cost:.2} us")));
+            values.push(("server CPU per forwarded packet", format!("{cost:.2} µs")));
         }
         if let Some(memory) = server.memory_bytes {
             values.push(("server memory", format!("{:.1} MiB", memory as f64 / 1_048_576.0)));
         }
     }
+    if let (Some(busy), Some(softirq)) =
+        (figure("machine_busy_percent"), figure("machine_softirq_percent"))
+    {
+        let text = format!("{busy:.1} %, {softirq:.1} %");
+        values.push(("this machine: cores busy, with softirqs", text));
+    }
     let tester = &report.tester;
     values.push((
-        "tester: CPU, memory per client, own delay p99",
+        "tester CPU, per packet received",
+        format!("{:.1} %, {:.2} µs", tester.cpu_percent, number("tester_cpu_us_per_packet")),
+    ));
+    values.push((
+        "tester memory per client, own delay p99",
         format!(
-            "{:.1} %, {} KiB, {:.2} ms",
-            tester.cpu_percent,
+            "{} KiB, {:.2} ms",
             tester.memory_bytes_per_client / 1_024,
             number("p99_tester_delay_ms")
         ),

@@ -60,3 +60,38 @@ fn the_table_names_failures_and_figures() {
         assert!(text.contains(expected), "{expected} in {text}");
     }
 }
+
+#[test]
+fn every_figure_of_a_report_has_a_known_name() {
+    let names = figure_names();
+    assert!(sample().figures.keys().all(|name| names.contains(name)));
+    for name in ["p999_data_round_trip_ms", "server_cpu_us_per_packet", "loss_percent"] {
+        assert!(names.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn tables_fit_a_terminal_of_80_columns() {
+    let mut report = sample();
+    for summary in report.times.values_mut() {
+        (summary.p50, summary.p90, summary.p99) = (1234.5, 1234.5, 1234.5);
+        (summary.p999, summary.max, summary.count) = (12345.6, 12345.6, 12_345_678);
+    }
+    let first = report.times["latency_video"].clone();
+    for name in ["first_frame", "data_round_trip"] {
+        report.times.insert(name.to_owned(), first.clone());
+    }
+    for (name, value) in [
+        ("packets_per_second", 433_340.0),
+        ("received_kbps", 4_000_000.0),
+        ("received_high_layer_kbps", 4_000_000.0),
+        ("tester_cpu_us_per_packet", 123.45),
+        ("machine_busy_percent", 100.0),
+        ("machine_softirq_percent", 100.0),
+    ] {
+        report.figures.insert(name.to_owned(), value);
+    }
+    for line in table(&report).lines().filter(|line| !line.starts_with("warning")) {
+        assert!(line.chars().count() <= 80 || line.starts_with("meeting"), "{line}");
+    }
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Network, ScenarioError, Span};
-use crate::media::VideoCodec;
+use crate::{measure::open_files_limit, media::VideoCodec};
+
+/// Open files beside those of the clients: the threads' event loops, standard streams, the server's pipes.
+const OTHER_FILES: u64 = 64;
 
 /// What is run. Numbers of people are per room.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -21,6 +24,8 @@ pub(crate) struct Scenario {
     pub(crate) warmup: Span,
     /// Joins started in a second.
     pub(crate) join_rate: f64,
+    /// Until joins come at that rate, which grows from nothing.
+    pub(crate) join_ramp: Span,
     /// A client that is not connected after this long has failed.
     pub(crate) join_timeout: Span,
     /// Rooms of the same make.
@@ -145,6 +150,7 @@ impl Default for Scenario {
             duration: Span(Duration::from_secs(20)),
             warmup: Span(Duration::from_secs(2)),
             join_rate: 20.0,
+            join_ramp: Span::default(),
             join_timeout: Span(Duration::from_secs(15)),
             rooms: 1,
             room_prefix: String::new(),
@@ -183,6 +189,39 @@ impl Scenario {
     /// Clients of the whole run.
     pub(crate) fn clients(&self) -> u64 {
         u64::from(self.rooms) * (u64::from(self.publishers) + u64::from(self.subscribers))
+    }
+
+    /// Joins that are due so long after the start: half of them while the rate grows.
+    pub(crate) fn joins_due(&self, elapsed: Duration) -> u64 {
+        let (at, ramp) = (elapsed.as_secs_f64(), self.join_ramp.0.as_secs_f64());
+        let whole = if at < ramp { at * at / (2.0 * ramp) } else { at - ramp / 2.0 };
+        (self.join_rate * whole) as u64 + 1
+    }
+
+    /// How long it takes until all joins are due.
+    pub(crate) fn joining(&self) -> Duration {
+        let (count, ramp) =
+            (self.clients() as f64 / self.join_rate, self.join_ramp.0.as_secs_f64());
+        let in_ramp = ramp / 2.0;
+        let seconds = if count < in_ramp { (2.0 * count * ramp).sqrt() } else { count + in_ramp };
+        Duration::from_secs_f64(seconds.min(1e6))
+    }
+
+    /// Whether this process may open as many files as so many clients need. Errors are sentences.
+    pub(crate) fn fits(&self, clients: u64) -> Result<(), String> {
+        let needed = clients * (1 + u64::from(self.peer_connections)) + OTHER_FILES;
+        match open_files_limit() {
+            Some(limit) if limit < needed => Err(format!(
+                "{clients} clients need {needed} open files, and the limit is {limit}: ulimit -n {needed}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of its networks, each way.
+    pub(crate) fn longest_delay(&self) -> Duration {
+        let listed = self.networks.iter().map(|network| network.delay.0);
+        listed.fold(self.delay.0, Duration::max)
     }
 
     /// `source` names the text in errors.

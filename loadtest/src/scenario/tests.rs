@@ -90,3 +90,15 @@ fn networks_are_dealt_by_their_shares() {
     let error = with(&["loss_percent=5", networks]).unwrap_err().to_string();
     assert!(error.contains("shares of 135 % of the clients are more than all"), "{error}");
 }
+
+#[test]
+fn joins_come_faster_until_the_ramp_is_over() {
+    let set = ["join_rate=100", "join_ramp=10s", "publishers=0", "subscribers=1500"];
+    let scenario = load("livestream", &set.map(str::to_owned)).unwrap();
+    let due = |seconds| scenario.joins_due(Duration::from_secs(seconds));
+    assert_eq!([0, 1, 5, 10, 11, 20].map(due), [1, 6, 126, 501, 601, 1_501]);
+    assert_eq!(scenario.joining(), Duration::from_secs(20));
+    let plain = load("livestream", &["join_rate=50".to_owned()]).unwrap();
+    assert_eq!(plain.joins_due(Duration::from_millis(100)), 6);
+    assert_eq!(plain.joining(), Duration::from_millis(2_020));
+}

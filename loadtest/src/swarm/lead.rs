@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Crew, Order, crew::Player};
 use crate::{
     client::{Command, Report, ws::ConnectError},
-    measure::{Counters, Process, Stats, Usage},
+    measure::{Cores, Counters, Process, Stats, Usage},
     scenario::{ClientPlan, Mode, Scenario},
 };
 
@@ -94,6 +94,8 @@ pub(crate) struct Run {
     pub(crate) testers: Vec<TesterRun>,
     /// Before and after the window.
     pub(crate) server: Option<(Usage, Usage)>,
+    /// Of this machine, before and after the window.
+    pub(crate) cores: Option<(Cores, Cores)>,
     /// Counters of the server's metrics, over the window.
     pub(crate) metrics: BTreeMap<String, f64>,
     /// Between the two readings of the metrics: a little more than the window.
@@ -147,6 +149,7 @@ pub(crate) struct Lead {
     metrics_at: Option<Instant>,
     players_before: Vec<Player>,
     server_before: Option<Usage>,
+    cores_before: Option<Cores>,
 }
 
 impl Lead {
@@ -189,6 +192,7 @@ impl Lead {
             metrics_at: None,
             players_before: Vec::new(),
             server_before: None,
+            cores_before: None,
         }
     }
 
@@ -255,12 +259,19 @@ impl Lead {
     }
 
     fn progress(&self, now: Instant) -> Progress<'_> {
-        let total = self.scenario.duration.0.as_secs_f64();
-        let done = match self.phase {
-            Phase::Measuring => (now - self.phase_since).as_secs_f64() / total,
-            Phase::Leaving => 1.0,
-            _ => 0.0,
+        let [joining, warmup, window] = [
+            self.scenario.joining().as_secs_f64(),
+            self.scenario.warmup.0.as_secs_f64(),
+            self.scenario.duration.0.as_secs_f64(),
+        ];
+        let here = (now - self.phase_since).as_secs_f64();
+        let over = match self.phase {
+            Phase::Joining => here.min(joining),
+            Phase::WarmingUp => joining + here.min(warmup),
+            Phase::Measuring => joining + warmup + here.min(window),
+            Phase::Leaving => joining + warmup + window,
         };
+        let done = over / (joining + warmup + window);
         Progress {
             phase: self.phase,
             planned: self.run.planned,
@@ -273,8 +284,7 @@ impl Lead {
     }
 
     fn start_clients(&mut self, now: Instant) {
-        let elapsed = (now - self.started).as_secs_f64();
-        let due = (elapsed * self.scenario.join_rate) as usize + 1;
+        let due = self.scenario.joins_due(now - self.started) as usize;
         while self.next_plan < self.plans.len().min(due) {
             let plan = self.plans[self.next_plan].clone();
             self.next_plan += 1;
@@ -398,6 +408,7 @@ impl Lead {
         self.metrics_at = Some(Instant::now());
         self.players_before = self.sample().await;
         self.server_before = self.server.and_then(Process::usage);
+        self.cores_before = Cores::now();
         self.crew.order_all(&Order::Measure(true));
         let now = Instant::now();
         self.opened = Some(now);
@@ -417,6 +428,7 @@ impl Lead {
             self.run.window = self.opened.map(|at| at.elapsed()).unwrap_or_default();
             self.crew.order_all(&Order::Measure(false));
             self.run.server = self.server_before.zip(self.server.and_then(Process::usage));
+            self.run.cores = self.cores_before.zip(Cores::now());
             let after = self.scrape().await;
             self.run.metrics_span = self.metrics_at.map(|at| at.elapsed()).unwrap_or_default();
             for (name, value) in after {

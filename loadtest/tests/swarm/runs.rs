@@ -178,6 +178,51 @@ fn sinks_count_what_whole_clients_see() {
 }
 
 #[test]
+fn sinks_behind_a_bad_network_show_it() {
+    let server = Server::start();
+    let set = [
+        "subscribers=3",
+        "subscriber_mode=sink",
+        "duration=4s",
+        "view=180p",
+        "loss_percent=10",
+        "delay=20ms",
+    ];
+    let report = server.run("livestream", &set);
+    assert_eq!(report["clients"]["joined"], 4, "{}", report["clients"]);
+    // Three times 4 s of 80 packets a second: 0.1 of them within some standard deviations.
+    let loss = figure(&report, "loss_percent");
+    assert!((5.0..16.0).contains(&loss), "{loss} %");
+    assert!(figure(&report, "p50_audio_latency_ms") >= 39.0, "there and back again");
+}
+
+#[test]
+fn a_few_speak_to_many() {
+    let server = Server::start();
+    let set = ["publishers=2", "subscribers=3", "duration=2s"];
+    let report = server.run("audio-room", &set);
+    assert_eq!(report["clients"]["joined"], 5, "{}", report["clients"]);
+    assert_packets_agree(&report);
+    assert!(figure(&report, "p50_audio_latency_ms") > 0.0);
+    assert_eq!(figure(&report, "frames_received"), 0.0, "no pictures");
+    // Two sounds with each listener and one with each speaker, 50 packets a second each.
+    let packets = figure(&report, "packets_per_second");
+    assert!((340.0..460.0).contains(&packets), "{packets} packets a second");
+}
+
+#[test]
+fn many_rooms_keep_to_themselves() {
+    let server = Server::start();
+    let set = ["rooms=3", "publishers=2", "duration=3s", "view=180p", "join_ramp=1s"];
+    let report = server.run("many-rooms", &set);
+    assert_eq!(report["clients"]["joined"], 6, "{}", report["clients"]);
+    // Each sees one camera of 30 pictures a second: the other one of its room.
+    let window = report["window_seconds"].as_f64().unwrap();
+    let frames = figure(&report, "frames_received") / window;
+    assert!((100.0..210.0).contains(&frames), "{frames} pictures a second");
+}
+
+#[test]
 fn h264_is_seen_as_vp8_is() {
     let server = Server::start();
     let set = [
