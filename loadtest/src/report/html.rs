@@ -16,8 +16,8 @@ const COLOURS: [&str; 4] = ["var(--a)", "var(--b)", "var(--c)", "var(--d)"];
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 52.0;
-const BOTTOM: f64 = 26.0;
-const TOP: f64 = 10.0;
+const BOTTOM: f64 = 32.0;
+const TOP: f64 = 18.0;
 
 /// The page.
 pub(crate) fn html(report: &Report) -> String {

@@ -24,7 +24,7 @@ pub(crate) fn table(report: &Report) -> String {
     let mut text = String::new();
     let clients = &report.clients;
     text.push_str(&format!(
-        "\n{}: {} of {} clients joined ({} whole, {} sinks), {} failed, {} lost; measured for {} s\n",
+        "\n{}: {} of {} clients joined ({} whole, {} sinks)\n{} failed, {} lost; measured for {} s\n",
         report.scenario.name,
         clients.joined,
         clients.planned,
