@@ -22,7 +22,8 @@ for source in fuzz_targets/*.rs; do
   seeds=()
   [ "$name" != sdp ] || seeds=(../control-plane/tests/fixtures/sdp)
   # 64 KiB is the largest input that a parser is given: one datagram, or one data packet.
-  if ! "target/$host/debug/$name" "corpus/$name" "${seeds[@]}" -max_total_time="$seconds" -max_len=65536 -timeout=5 \
+  # Some targets write inputs to begin with, see fuzz_targets/shared/seeds.rs.
+  if ! CHAPPE_FUZZ_SEEDS="corpus/$name" "target/$host/debug/$name" "corpus/$name" "${seeds[@]}" -max_total_time="$seconds" -max_len=65536 -timeout=5 \
     -rss_limit_mb=1024 -artifact_prefix="artifacts/$name/" -print_final_stats=1 >"$log" 2>&1; then
     tail -40 "$log"
     echo "fuzz $name: FAILED, its input is in fuzz/artifacts/$name/"

@@ -1,31 +1,50 @@
 //! Two shards driven by operations: joins, leaves, checks, media, feedback, data, time, relay messages, garbage.
 //!
+//! An input begins with a byte that says what is there at the start: nothing, or a meeting of up to six peers that are connected,
+//! publish and subscribe. Then come steps.
+//!
 //! DTLS and SCTP are stood in for (their crates draw randomness of their own): peers are given SRTP keys, and what their
 //! channels would say is said. Everything behind that is the shard's own.
 #![no_main]
 
+#[path = "shared/captures.rs"]
+mod captures;
+#[path = "shard/media.rs"]
+mod media;
+#[path = "shard/seeds.rs"]
+mod scenes;
+#[path = "shared/seeds.rs"]
+mod seeds;
+#[path = "shard/spec.rs"]
+mod spec;
+
 use std::{
     cell::OnceCell,
+    collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use chappe_sfu::{
-    rtp::{
-        Bitrate, Codec, CodecKind, CodecMap, Extension, ExtensionMap, MediaKind, Mid, Pt, Rid,
-        SeqNo, Ssrc, TrackId,
-    },
+    rtp::{Bitrate, ExtensionMap, MediaKind, RtpTs32, Seq16, SeqNo, Ssrc, TrackId},
     shard::{
-        Command, DataSpec, DefaultLimits, EncodingSpec, FiveTuple, IceCredentials, Limits,
-        LocalTransport, PeerId, PeerSpec, Protocol, RelayMessage, Reply, RoomId, Shard,
-        ShardConfig, ShardId, SubscriptionSpec, TrackSpec, TransportContext, TransportParams,
+        Command, DefaultLimits, FiveTuple, LocalTransport, PeerId, Protocol, RelayMessage, Reply,
+        RoomId, Shard, ShardConfig, ShardId, TransportContext,
     },
     transport::{
         ChannelId, DtlsVersions, SrtpEgress, SrtpKeys, SrtpProfile, TransportEvent, fuzz_check,
     },
-    wire::RtpPacket,
+    wire::{
+        NtpTime, RtpPacket,
+        rtcp::{
+            ArrivalTick, CcfbBlock, CompoundWriter, FirEntry, Pli, ReportBlock, SenderInfo,
+            TransportFeedbackFields,
+        },
+    },
 };
 use libfuzzer_sys::fuzz_target;
+use media::{Sources, Wish};
+use spec::{extensions, spec};
 
 const PEERS: usize = 6;
 const TRACKS_EACH: u32 = 3;
@@ -40,6 +59,7 @@ struct World {
     shards: Vec<Shard>,
     keys: SrtpKeys,
     clients: Vec<Client>,
+    extensions: ExtensionMap,
 }
 
 struct Client {
@@ -48,7 +68,43 @@ struct Client {
     shard: usize,
     local: Option<LocalTransport>,
     egress: SrtpEgress,
+    sources: Sources,
+    /// What it got since it connected: numbers of a stream are never used twice, since SRTP would use a nonce twice.
+    numbers: HashSet<(Ssrc, u16)>,
+    /// The last of it.
+    got: VecDeque<Got>,
+    reported: u8,
+}
+
+/// A packet that a client got.
+#[derive(Clone, Copy)]
+struct Got {
+    ssrc: Ssrc,
     seq: u16,
+    transport_cc: Option<u16>,
+}
+
+impl Client {
+    const REMEMBERED: usize = 48;
+
+    fn get(&mut self, datagram: &[u8], extensions: &ExtensionMap) {
+        let Ok(packet) = RtpPacket::parse(datagram) else { return };
+        // RTCP on the same port (RFC 5761 section 4).
+        if (192..=223).contains(&datagram[1]) {
+            return;
+        }
+        let (ssrc, seq) = (packet.header.ssrc, packet.header.seq.0);
+        assert!(self.numbers.insert((ssrc, seq)), "{ssrc:?}, {seq} twice");
+        // Long before numbers wrap.
+        if self.numbers.len() > 20_000 {
+            self.numbers.clear();
+        }
+        if self.got.len() == Self::REMEMBERED {
+            self.got.pop_front();
+        }
+        let transport_cc = packet.extension_values(extensions).transport_cc;
+        self.got.push_back(Got { ssrc, seq, transport_cc });
+    }
 }
 
 /// One step: what, two arguments, a body.
@@ -96,20 +152,40 @@ impl World {
             shard: number % 2,
             local: None,
             egress: SrtpEgress::new(&keys).expect("keys of the profile"),
-            seq: 0,
+            sources: Sources::default(),
+            numbers: HashSet::new(),
+            got: VecDeque::new(),
+            reported: 0,
         };
         let clients = (0..PEERS).map(client).collect();
-        Self { now, shards: (0..2).map(shard).collect(), clients, keys }
+        let extensions = extensions();
+        Self { now, shards: (0..2).map(shard).collect(), clients, keys, extensions }
+    }
+
+    /// A meeting: the low three bits say of how many, the others what they agreed on.
+    fn begin(&mut self, bits: u8) {
+        let step = |op, a, b, body| Step { op, a, b, body };
+        // Feedback of RFC 8888, FlexFEC, REMB; wishes of subscribers.
+        let features = [bits >> 3 & 0x1e, 0, if bits & 0x80 != 0 { 0x2b } else { 0 }];
+        for number in 0..bits & 7 {
+            // All tracks and data.
+            self.run(&step(0, number, 0x0f, &features));
+            self.run(&step(3, number, 0, &[]));
+            self.run(&step(4, number, 0, &[]));
+        }
+        self.drain();
     }
 
     fn run(&mut self, step: &Step<'_>) {
         let number = usize::from(step.a) % PEERS;
         match step.op & 0x0f {
-            0 | 1 => self.apply(number, step),
+            0 => self.apply(number, step),
+            1 => self.report(number, step),
             2 => self.remove(number, step.b),
             3 => self.check(number, step),
             4 => self.connect(number),
-            5 | 6 => self.media(number, step),
+            5 => self.noise(number, step),
+            6 => self.media(number, step),
             7 => self.feedback(number, step),
             8 => {
                 let path = path(number, step.b);
@@ -168,35 +244,154 @@ impl World {
     }
 
     fn connect(&mut self, number: usize) {
-        let client = &self.clients[number];
+        let client = &mut self.clients[number];
+        client.numbers.clear();
         let shard = &mut self.shards[client.shard];
         shard.fuzz_connect(self.now, &client.room, &client.peer, &self.keys);
     }
 
+    /// A burst of packets as encoders make them. The body: format, where a byte is changed and how, level (see [`Wish`]).
     fn media(&mut self, number: usize, step: &Step<'_>) {
-        let client = &mut self.clients[number];
-        client.seq = client.seq.wrapping_add(1 + u16::from(step.b >> 6));
-        let pt = [96, 97, 111, 98][usize::from(step.b & 3)] | (step.b << 4 & 0x80);
-        let ssrc = 1_000 * number as u32 + u32::from(step.b >> 2 & 7);
+        let of = |at: usize| step.body.get(at).copied().unwrap_or(0);
+        let first = 1_000 * number as u32;
+        for index in 0..1 + (step.b >> 5) {
+            let wish = Wish {
+                stream: step.b & 3,
+                key: step.b & 8 != 0 && index == 0,
+                format: of(0),
+                at: of(1),
+                xor: if index == 0 { of(2) } else { 0 },
+                level: of(3),
+            };
+            let packet = self.clients[number].sources.packet(first, wish, &self.extensions);
+            let is_lost = step.b & 4 != 0 && index == 0;
+            if !is_lost {
+                self.send(number, packet);
+            }
+        }
+        let sources = &mut self.clients[number].sources;
+        // What was lost, or not, comes again, or is repaired.
+        let repair = match step.b & 0x10 {
+            0 => None,
+            _ if of(4) & 1 == 0 => sources.again(first, (step.b >> 5).into()),
+            _ => sources.repair(first, 1 + usize::from(step.b >> 5)),
+        };
+        if let Some(packet) = repair {
+            self.send(number, packet);
+        }
+    }
+
+    /// A packet with any bytes behind the fixed header.
+    fn noise(&mut self, number: usize, step: &Step<'_>) {
+        let ssrc = Ssrc(1_000 * number as u32 + u32::from(step.b >> 2 & 7));
+        let seq = self.clients[number].sources.next_seq(ssrc, 1 + u16::from(step.b >> 6));
+        let (_, pt) = media::PTS[usize::from(step.b) % media::PTS.len()];
         let extended = step.body.first().map_or(0, |first| first & 0x3f);
-        let mut packet = vec![0x80 | extended, pt];
-        packet.extend(client.seq.to_be_bytes());
-        packet.extend(u32::from(client.seq).wrapping_mul(960).to_be_bytes());
-        packet.extend(ssrc.to_be_bytes());
+        let mut packet = vec![0x80 | extended, pt + (step.b >> 5 & 1) | (step.b << 4 & 0x80)];
+        packet.extend(seq.to_be_bytes());
+        packet.extend(u32::from(seq).wrapping_mul(960).to_be_bytes());
+        packet.extend(ssrc.0.to_be_bytes());
         packet.extend(step.body.get(1..).unwrap_or_default());
+        self.send(number, packet);
+    }
+
+    fn send(&mut self, number: usize, mut packet: Vec<u8>) {
+        let client = &mut self.clients[number];
         let header_len = RtpPacket::parse(&packet).map_or(12, |packet| packet.header.header_len);
+        let seq = SeqNo(u16::from_be_bytes([packet[2], packet[3]]).into());
         packet.resize(packet.len() + PROFILE.rtp_overhead(), 0);
-        let seq = SeqNo(client.seq.into());
         if client.egress.seal_rtp(seq, header_len, &mut packet).is_ok() {
             self.shards[client.shard].handle_datagram(self.now, path(number, 0), &mut packet);
         }
     }
 
-    fn feedback(&mut self, number: usize, step: &Step<'_>) {
+    /// What a browser reports of the packets that it got; bits of the body say which were lost, bytes how late they were.
+    fn report(&mut self, number: usize, step: &Step<'_>) {
+        let of = |at: usize| step.body.get(at).copied().unwrap_or(0);
         let client = &mut self.clients[number];
+        let sender = Ssrc(1_000 * number as u32 + 1);
+        let Some(last) = client.got.back().copied() else { return };
+        // The last stream but so many.
+        let back = usize::from(step.b >> 4);
+        let media = client.got.iter().rev().nth(back).map_or(last.ssrc, |got| got.ssrc);
+        let lost = |index: usize| of(index / 8) >> (index % 8) & 1 != 0;
+        let same: Vec<_> = client.got.iter().filter(|got| got.ssrc == media).collect();
+        let mut buf = [0; 1_200];
+        let mut writer = CompoundWriter::new(&mut buf);
+        let written = match step.b & 7 {
+            0 => {
+                let lost = same.iter().enumerate().filter(|(index, _)| lost(*index));
+                writer.nack(sender, media, lost.map(|(_, got)| Seq16(got.seq)))
+            }
+            1 => {
+                let numbered: Vec<_> =
+                    client.got.iter().filter_map(|got| got.transport_cc).collect();
+                let Some(base_seq) = numbered.first().copied() else { return };
+                let count = usize::from(numbered[numbered.len() - 1].wrapping_sub(base_seq)) + 1;
+                let mut at = 0;
+                let arrivals: Vec<_> = (0..count.min(1_000))
+                    .map(|index| {
+                        at += i64::from(of(6 + index)) * 4;
+                        (!lost(index)).then_some(ArrivalTick(at))
+                    })
+                    .collect();
+                client.reported = client.reported.wrapping_add(1);
+                let feedback_count = client.reported;
+                let fields = TransportFeedbackFields { sender, media, base_seq, feedback_count };
+                writer.transport_cc(&fields, &arrivals).map(|_| ())
+            }
+            2 => {
+                let Some(begin) = same.first().map(|got| Seq16(got.seq)) else { return };
+                let now = self.now;
+                let late = |index: usize| Duration::from_millis(of(6 + index).into());
+                let arrivals: Vec<_> = (0..same.len())
+                    .map(|index| (!lost(index)).then(|| now + late(index)))
+                    .collect();
+                let block = CcfbBlock { ssrc: media, begin, arrivals: &arrivals };
+                writer.ccfb(sender, 77, &block, |at| at - now).map(|_| ())
+            }
+            3 => {
+                let block = ReportBlock {
+                    ssrc: media,
+                    fraction_lost: of(0),
+                    cumulative_lost: of(1).into(),
+                    highest_seq: last.seq.into(),
+                    jitter: of(2).into(),
+                    last_sr: u32::from(of(3)) << 16,
+                    delay_since_last_sr: u32::from(of(4)) << 8,
+                };
+                writer.receiver_report(sender, &[block])
+            }
+            4 => writer.pli(&Pli { sender, media }),
+            5 => writer.fir(sender, &[FirEntry { ssrc: media, seq: of(0) }]),
+            6 => writer.remb(sender, Bitrate::from_bps(1 << (of(0) % 48)), &[media]),
+            _ => {
+                let info = SenderInfo {
+                    ssrc: Ssrc(sender.0 - 1 + u32::from(of(0) & 1)),
+                    ntp: NtpTime(u64::from(of(1)) << 32),
+                    rtp_timestamp: RtpTs32(u32::from(of(2)) << 10),
+                    packet_count: 1,
+                    octet_count: 1,
+                };
+                writer.sender_report(&info, &[])
+            }
+        };
+        let len = writer.len();
+        if written.is_ok() && len > 0 {
+            self.send_rtcp(number, buf[..len].to_vec());
+        }
+    }
+
+    fn feedback(&mut self, number: usize, step: &Step<'_>) {
         let mut packet = vec![0x80 | step.b & 0x1f, 200 + (step.b >> 5)];
         packet.extend(step.body);
-        packet.resize(packet.len().max(8) + PROFILE.rtcp_overhead(), 0);
+        packet.resize(packet.len().max(8), 0);
+        self.send_rtcp(number, packet);
+    }
+
+    fn send_rtcp(&mut self, number: usize, mut packet: Vec<u8>) {
+        let client = &mut self.clients[number];
+        packet.resize(packet.len() + PROFILE.rtcp_overhead(), 0);
         if client.egress.seal_rtcp(&mut packet).is_ok() {
             self.shards[client.shard].handle_datagram(self.now, path(number, 0), &mut packet);
         }
@@ -276,6 +471,17 @@ impl World {
             loop {
                 while let Some(transmit) = shard.poll_transmit() {
                     assert!(!transmit.bytes.is_empty() && transmit.bytes.len() <= 65_535);
+                    let size = transmit.segment.unwrap_or(transmit.bytes.len());
+                    for datagram in transmit.bytes.chunks(size) {
+                        // The stream says whose it is: a path may have been another's before.
+                        let ssrc = datagram
+                            .get(8..12)
+                            .map_or([0; 4], |ssrc| [ssrc[0], ssrc[1], ssrc[2], ssrc[3]]);
+                        let number = u32::from_be_bytes(ssrc).wrapping_sub(50_000) / 1_000;
+                        if let Some(client) = self.clients.get_mut(number as usize) {
+                            client.get(datagram, &self.extensions);
+                        }
+                    }
                 }
                 if !shard.step() {
                     break;
@@ -300,105 +506,10 @@ fn path(number: usize, other: u8) -> FiveTuple {
     }
 }
 
-fn spec(number: usize, bits: u8, body: &[u8]) -> PeerSpec {
-    let codec = |pt: u8, rtx: Option<u8>, kind, clock_rate, channels| Codec {
-        pt: Pt::new(pt).expect("seven bits"),
-        rtx: rtx.and_then(Pt::new),
-        kind,
-        clock_rate,
-        channels,
-        profile: "".into(),
-        red_block: None,
-        nack: rtx.is_some(),
-        pli: rtx.is_some(),
-        fir: rtx.is_some(),
-        transport_cc: true,
-        remb: false,
-    };
-    let mut extensions = ExtensionMap::default();
-    for (extension, id) in [
-        (Extension::AudioLevel, 1),
-        (Extension::AbsSendTime, 2),
-        (Extension::TransportCc, 3),
-        (Extension::Mid, 4),
-        (Extension::Rid, 10),
-        (Extension::RepairedRid, 11),
-    ] {
-        extensions.set(extension, id);
-    }
-    let mut codecs = vec![
-        codec(111, None, CodecKind::Opus, 48_000, 2),
-        codec(96, Some(97), CodecKind::Vp8, 90_000, 0),
-    ];
-    if body.first().is_some_and(|byte| byte & 1 == 1) {
-        codecs.push(codec(98, None, CodecKind::Vp9, 90_000, 0));
-    }
-    let first = 1_000 * number as u32;
-    let track = |index: u32| {
-        let kind = if index == 0 { MediaKind::Audio } else { MediaKind::Video };
-        let simulcast = index == 2;
-        let encodings = (0..if simulcast { 2 } else { 1 }).map(|layer| EncodingSpec {
-            rid: simulcast.then(|| Rid::new(&b"qh"[layer..=layer]).expect("a letter")),
-            ssrc: (!simulcast).then_some(Ssrc(first + index)),
-            rtx_ssrc: (index == 1).then_some(Ssrc(first + 4)),
-        });
-        TrackSpec {
-            id: TrackId::new(&format!("t{}", number as u32 * TRACKS_EACH + index)),
-            kind,
-            mid: Mid::new(format!("{index}").as_bytes()).expect("a digit"),
-            encodings: encodings.collect(),
-            muted: bits & 0x40 != 0 && index == 0,
-        }
-    };
-    let subscriptions = (0..PEERS as u32 * TRACKS_EACH).filter(|index| {
-        let wanted = body.get(1 + *index as usize / 8).copied().unwrap_or(0xff);
-        index / TRACKS_EACH != number as u32 && wanted >> (index % 8) & 1 == 1
-    });
-    let subscription = |index: u32| SubscriptionSpec {
-        track: TrackId::new(&format!("t{index}")),
-        mid: Mid::new(format!("s{index}").as_bytes()).expect("short"),
-        ssrc: Ssrc(50_000 + 2 * index),
-        rtx_ssrc: (index % 3 != 0).then_some(Ssrc(50_001 + 2 * index)),
-        paused: bits & 0x20 != 0 && index % 2 == 0,
-        max_spatial: (bits & 0x10 != 0).then_some(0),
-        max_temporal: None,
-        max_fps: None,
-        suppress_silence: false,
-        add_redundancy: false,
-        maintain_resolution: false,
-        priority: 0,
-    };
-    let address = format!("PA_{number}");
-    let mut stamp = vec![0x22, address.len() as u8];
-    stamp.extend(address.as_bytes());
-    PeerSpec {
-        transport: TransportParams {
-            remote_ice: Some(IceCredentials { ufrag: "remote".into(), pwd: "p".repeat(24) }),
-            ice_generation: u32::from(body.first().copied().unwrap_or(0) >> 1 & 1),
-            ..TransportParams::default()
-        },
-        fec: None,
-        ccfb: false,
-        codecs: CodecMap::new(codecs),
-        send_extensions: extensions.clone(),
-        receive_extensions: extensions,
-        tracks: (0..TRACKS_EACH).filter(|index| bits >> index & 1 == 1).map(track).collect(),
-        subscriptions: subscriptions.map(subscription).collect(),
-        data: (bits & 8 != 0).then(|| DataSpec {
-            address: address.as_str().into(),
-            stamp: stamp.into(),
-            may_send: true,
-            may_receive: true,
-            node_opens: false,
-        }),
-        limits: Limits::default(),
-        max_egress_bitrate: (bits & 0x80 != 0).then(|| Bitrate::from_bps(300_000)),
-    }
-}
-
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: seeds::write(scenes::all), |data: &[u8]| {
     let mut world = World::new();
-    let mut rest = data;
+    let Some((beginning, mut rest)) = data.split_first() else { return };
+    world.begin(*beginning);
     while let Some(step) = Step::next(&mut rest) {
         world.run(&step);
         // Slices are cut: not every step is followed by a drain.
