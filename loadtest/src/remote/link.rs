@@ -387,6 +387,10 @@ mod tests {
                     queues: 20_000_000,
                 },
             ),
+            (
+                "a poor crystal, a path that takes its time one way only",
+                Simulated { ahead: 0, gains: 25_000, ways: (0, 10_000_000), queues: 100_000 },
+            ),
         ];
         for (name, agent) in cases {
             for seed in 0..20 {
