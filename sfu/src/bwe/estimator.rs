@@ -28,6 +28,9 @@ pub struct EstimatorConfig {
     pub start: Bitrate,
     /// It never grows above.
     pub max: Bitrate,
+    /// Fixed for one transport, another one for each that may share a path: those whose estimates are equal do not probe at
+    /// the same moments.
+    pub salt: u32,
 }
 
 impl Default for EstimatorConfig {
@@ -36,6 +39,7 @@ impl Default for EstimatorConfig {
             min: Bitrate::from_kbps(50),
             start: Bitrate::from_kbps(800),
             max: Bitrate::from_kbps(30_000),
+            salt: 0,
         }
     }
 }
@@ -183,7 +187,7 @@ impl SendSideEstimator {
             trendline: Trendline::new(),
             rate: RateControl::new(config.start),
             loss: LossBound::new(),
-            prober: Prober::new(),
+            prober: Prober::new(config.salt),
             arrived: Throughput::new(),
             sent: Throughput::new(),
             path: PathDelay::default(),

@@ -41,6 +41,7 @@ pub(super) struct Prober {
     wanted_rose: bool,
     /// Of the latest probe's estimate: see [`Self::interval`].
     stagger: f64,
+    salt: u32,
 }
 
 /// What came of a probe.
@@ -106,7 +107,8 @@ impl Prober {
     /// Arrival faster than this times the departure is an artefact of jitter.
     const SQUEEZED: f64 = 3.0;
 
-    pub(super) fn new() -> Self {
+    /// `salt`: see [`Bitrate::stagger`].
+    pub(super) fn new(salt: u32) -> Self {
         Self {
             last_id: ProbeId(0),
             cluster: None,
@@ -116,6 +118,7 @@ impl Prober {
             asked: 0,
             wanted_rose: false,
             stagger: 1.0,
+            salt,
         }
     }
 
@@ -178,7 +181,7 @@ impl Prober {
         let probe = Probe { id: self.last_id, rate, size: rate.over(span), packets: Self::PACKETS };
         self.cluster = Some(Cluster::new(probe, now));
         self.probed_at = Some(now);
-        self.stagger = Bitrate::from_bps(situation.estimate_bps as u64).stagger();
+        self.stagger = Bitrate::from_bps(situation.estimate_bps as u64).stagger(self.salt);
         self.eager = None;
         self.wanted_rose = false;
         self.asked += 1;

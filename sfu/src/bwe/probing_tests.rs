@@ -52,7 +52,7 @@ fn a_probe_measures_the_path_or_its_own_rate() {
         Case { name: "narrow", path_bps: 1.5e6, jitter_ms: 0, passed: false, mbps: 1.4..=1.5 },
     ];
     for case in cases {
-        let mut prober = Prober::new();
+        let mut prober = Prober::new(0);
         let probe = prober.poll(SITUATION).expect("the first");
         assert_eq!(prober.poll(SITUATION), None, "one at a time");
         send(&mut prober, probe, MS * 5, case.path_bps, case.jitter_ms);
@@ -118,7 +118,7 @@ fn probes_come_for_a_reason() {
         },
     ];
     for case in cases {
-        let mut prober = Prober::new();
+        let mut prober = Prober::new(0);
         let first = prober.poll(SITUATION).expect("the first");
         send(&mut prober, first, MS * 5, 1e6, 0);
         prober.poll_outcome(MS * 200).expect("measured");
@@ -132,7 +132,7 @@ fn probes_come_for_a_reason() {
 
 #[test]
 fn a_probe_that_nobody_answers_is_given_up() {
-    let mut prober = Prober::new();
+    let mut prober = Prober::new(0);
     let first = prober.poll(SITUATION).expect("the first");
     assert_eq!(prober.poll_timeout(false, true), Some(MS * 1_000));
     let next = Situation { now: MS * 6_000, app_limited: true, ..SITUATION };

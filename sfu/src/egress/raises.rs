@@ -9,6 +9,8 @@ use crate::rtp::Bitrate;
 /// lose; what is kept is kept, also where its rate rises by itself; and an estimate far above, which a probe has shown, ends it.
 #[derive(Debug, Default)]
 pub struct Raises {
+    /// See [`Bitrate::stagger`].
+    salt: u32,
     raised_at: Option<Instant>,
     failures: u32,
     barred: Option<Barred>,
@@ -33,6 +35,11 @@ impl Raises {
     /// Steps that are worth less than this of everything are neither rise nor fall.
     const CHANGE: f64 = 1.1;
 
+    /// Waits are staggered by `salt`, which others behind the same link do not have.
+    pub fn new(salt: u32) -> Self {
+        Self { salt, ..Self::default() }
+    }
+
     /// This estimate was shared out: what went out cost `before`, what goes out now costs `after`, at the same prices. Who
     /// mutes or leaves, and rates that waver, are in neither.
     pub fn note(&mut self, now: Instant, estimate: Bitrate, before: Bitrate, after: Bitrate) {
@@ -45,7 +52,7 @@ impl Raises {
             self.raised_at = Some(now);
         } else if after.mul_f64(Self::CHANGE) < before && self.raised_at.take().is_some() {
             let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
-            let wait = wait.mul_f64(estimate.stagger());
+            let wait = wait.mul_f64(estimate.stagger(self.salt));
             self.failures += 1;
             self.barred = Some(Barred { until: now + wait, failed: before, kept: after });
         }
@@ -98,13 +105,15 @@ mod tests {
     fn two_who_failed_together_do_not_try_together() {
         let start = Instant::now();
         let kbps = Bitrate::from_kbps;
-        let wait = |estimate: u64| {
-            let mut raises = Raises::default();
+        let wait = |estimate: u64, salt: u32| {
+            let mut raises = Raises::new(salt);
             raises.note(start, Bitrate::from_bps(estimate), kbps(500), kbps(1_000));
             raises.note(start, Bitrate::from_bps(estimate), kbps(1_000), kbps(500));
             let at = |ms: &u64| start + Duration::from_millis(*ms);
             (0..5_000).find(|ms| raises.ceiling(at(ms), kbps(1_100), kbps(500)).is_none())
         };
-        assert_eq!((wait(997_000), wait(997_996)), (Some(2_250), Some(3_749)));
+        assert_eq!((wait(997_000, 0), wait(997_996, 0)), (Some(2_250), Some(3_749)));
+        // Nor do they where their estimates are equal.
+        assert_eq!((wait(997_000, 996), wait(997_000, 498)), (Some(3_749), Some(3_000)));
     }
 }

@@ -141,8 +141,9 @@ const HELD: f64 = 1.1;
 const AMPLE: f64 = 1.4;
 
 impl Congestion {
-    pub(crate) fn new(now: Instant) -> Self {
-        let config = EstimatorConfig::default();
+    /// `salt` is the peer's own: see [`Bitrate::stagger`].
+    pub(crate) fn new(now: Instant, salt: u32) -> Self {
+        let config = EstimatorConfig { salt, ..EstimatorConfig::default() };
         let estimator = SendSideEstimator::new(now, config);
         Self {
             pacer: Pacer::new(now, estimator.estimate()),
@@ -157,7 +158,7 @@ impl Congestion {
             least: Bitrate::ZERO,
             standing: StandingQueue::new(now),
             overrun: 0,
-            raises: Raises::default(),
+            raises: Raises::new(salt),
             patience: Patience::default(),
             trying_until: None,
             sent: DataSize::from_bytes(0),
@@ -544,7 +545,7 @@ mod tests {
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
     fn feedback_by_stream_and_number_is_translated() {
         let start = Instant::now();
-        let mut congestion = Congestion::new(start);
+        let mut congestion = Congestion::new(start, 0);
         let ms = |ms| start + Duration::from_millis(ms);
         let report = |begin: u16, arrivals: &[Option<Instant>], now: Instant| {
             let mut bytes = [0; 1_200];
@@ -590,7 +591,7 @@ mod tests {
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
     fn feedback_on_more_than_was_sent_is_ignored() {
         let now = Instant::now();
-        let mut congestion = Congestion::new(now);
+        let mut congestion = Congestion::new(now, 0);
         congestion.configure(now, true, false, None);
         for number in 0..10 {
             congestion.handle_sent(

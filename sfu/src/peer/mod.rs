@@ -183,7 +183,7 @@ impl Peer {
             pending: VecDeque::new(),
             resending: false,
             releasing: false,
-            congestion: Congestion::new(now),
+            congestion: Congestion::new(now, birth.feedback_ssrc.0),
             next_number: 0,
             next_report: 0,
             feedback_ssrc: birth.feedback_ssrc,

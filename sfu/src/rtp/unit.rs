@@ -40,9 +40,9 @@ impl Bitrate {
     }
 
     /// 0.75 to 1.25, for times that must not be the same for all who share a path: the last digits of an estimate are as good as
-    /// dice, and repeat themselves in a simulation.
-    pub fn stagger(self) -> f64 {
-        0.75 + (self.bps() % 997) as f64 / 997.0 / 2.0
+    /// dice, and repeat themselves in a simulation. `salt` is one's own, for those whose estimates are equal.
+    pub fn stagger(self, salt: u32) -> f64 {
+        0.75 + ((self.bps() % 997 + u64::from(salt)) % 997) as f64 / 997.0 / 2.0
     }
 
     /// This rate times `factor`; a factor below zero, or none at all, gives zero.
