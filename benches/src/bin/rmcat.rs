@@ -10,11 +10,12 @@ use chappe_benches::rmcat::{
 };
 use clap::Parser;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use serde_json::{Map, Value};
 
 /// RFC 8867 in virtual time.
 #[derive(Parser)]
 struct Args {
-    /// An object with one entry per case, of our estimator, instead of tables of ours and str0m's.
+    /// An object with one entry per case, instead of tables.
     #[arg(long)]
     json: bool,
     /// The axes of RFC 8868, one at a time, instead of the cases.
@@ -44,10 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&args.plots)?;
     let mut cases = if args.sweep { cases::sweep() } else { cases::all() };
     cases.retain(|case| case.name.starts_with(&args.only));
-    let stacks = if args.json { &[Stack::Chappe][..] } else { &[Stack::Chappe, Stack::Str0m] };
+    let stacks = [Stack::Chappe, Stack::Str0m];
     let (mut rows, mut layer_rows) = (Vec::new(), Vec::new());
     for case in &cases {
-        for stack in stacks {
+        for stack in &stacks {
             rows.push((*stack, args.worst(case, *stack)?));
             if !args.sweep && LAYER_CASES.contains(&case.name) {
                 layer_rows.push((*stack, args.worst_layers(case, *stack)?));
@@ -55,12 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     if args.json {
-        let flows = rows.iter().map(|(_, row)| row);
-        let object: serde_json::Map<_, _> = flows
-            .chain(layer_rows.iter().map(|(_, row)| &row.flows))
-            .map(|row| Ok((row.case.clone(), serde_json::to_value(row)?)))
-            .collect::<Result<_, serde_json::Error>>()?;
-        println!("{}", serde_json::to_string_pretty(&object)?);
+        let flows = rows.iter().map(|(stack, row)| (*stack, &row.case, serde_json::to_value(row)));
+        let layers = layer_rows
+            .iter()
+            .map(|(stack, row)| (*stack, &row.flows.case, serde_json::to_value(row)));
+        println!("{}", serde_json::to_string_pretty(&object(flows.chain(layers))?)?);
     } else {
         println!("{}", table(&rows));
         if !layer_rows.is_empty() {
@@ -69,6 +69,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// One entry per case of ours; what str0m's estimator reaches is within, under its name.
+fn object<'a>(
+    rows: impl Iterator<Item = (Stack, &'a String, serde_json::Result<Value>)>,
+) -> serde_json::Result<Map<String, Value>> {
+    let mut object = Map::new();
+    for (stack, case, row) in rows {
+        let row = row?;
+        match object.get_mut(case) {
+            None => object.insert(case.clone(), row),
+            Some(ours) => {
+                ours.as_object_mut().and_then(|ours| ours.insert(stack.name().into(), row))
+            }
+        };
+    }
+    Ok(object)
 }
 
 impl Args {

@@ -267,7 +267,7 @@ impl Case {
                     match stack {
                         Stack::Chappe => (
                             format!("media {index}"),
-                            Box::new(MediaSender::new(start + schedule.start, frames)),
+                            Box::new(MediaSender::new(seed, start + schedule.start, frames)),
                             Box::new(MediaReceiver::new(start)),
                         ),
                         Stack::Str0m => {

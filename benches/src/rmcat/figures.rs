@@ -37,7 +37,6 @@ pub struct Figures {
     #[serde(skip)]
     pub lowest_kbps: f64,
     /// Padding over media.
-    #[serde(skip)]
     pub probing: f64,
     /// Every goal is reached.
     pub pass: bool,
@@ -74,14 +73,16 @@ impl Figures {
 }
 
 /// One row of the table of layers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LayerFigures {
     /// All that the other table has; whether it passes is decided by `chosen`.
+    #[serde(flatten)]
     pub flows: Figures,
-    /// The sum of the layers sent over the best sum that fits the capacity, averaged over time. Without the first 10 s and
-    /// the 5 s after each change.
+    /// The sum of the layers sent over the best sum that fits the capacity, averaged over time; what is too much counts
+    /// like what is missing. Without the first 10 s and the 5 s after each change.
     pub chosen: f64,
     /// Changes of layer in a minute, of all flows.
+    #[serde(rename = "switches_per_min")]
     pub switches: f64,
 }
 
@@ -111,8 +112,7 @@ pub fn measure_layers(case: &Case, records: &[Record], layers: &[u64]) -> LayerF
             .iter()
             .filter_map(|record| record.bins.get(index).and_then(|bin| bin.chosen))
             .sum();
-        // More than fits is no better than what fits.
-        sum += (chosen as f64 / best as f64).min(1.0) * (to - from).as_secs_f64();
+        sum += score(chosen, best) * (to - from).as_secs_f64();
         count += 1;
     }
     let switches: usize = records
@@ -127,6 +127,11 @@ pub fn measure_layers(case: &Case, records: &[Record], layers: &[u64]) -> LayerF
     flows.pass = chosen >= CHOSEN_GOAL;
     let switches = switches as f64 * 60.0 / case.length.as_secs_f64();
     LayerFigures { flows, chosen, switches }
+}
+
+/// Of a sum of layers against the best one: one at most, and as much less above it as below it.
+fn score(chosen: u64, best: u64) -> f64 {
+    1.0 - (chosen.abs_diff(best) as f64 / best as f64).min(1.0)
 }
 
 /// The largest sum of one layer per flow that a capacity takes, headers included.
@@ -353,4 +358,21 @@ fn first(
 fn percentile(sorted: &[f64], part: f64) -> f64 {
     let index = ((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1));
     sorted.get(index).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_sum_that_fits_scores_best() {
+        const LAYERS: [u64; 3] = [150, 450, 1_300];
+        let best = best_sum(&LAYERS, 2_000, 2);
+        assert_eq!(best, 1_750);
+        assert_eq!(best_sum(&LAYERS, 100, 2), 300, "nothing fits");
+        assert_eq!(score(1_750, best), 1.0);
+        assert!((score(1_450, best) - 0.829).abs() < 0.001, "too little");
+        assert!((score(2_600, best) - 0.514).abs() < 0.001, "too much");
+        assert_eq!(score(9_000, best), 0.0);
+    }
 }

@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
 use chappe_sfu::{
     bwe::{EstimatorConfig, EstimatorStats, Limit, SendSideEstimator},
-    egress::{BitrateAllocator, Claim, Pacer, Patience, Raises},
+    egress::{BitrateAllocator, Claim, Evidence, Pacer, Patience, Raises, Seen},
     ingress::TwccRecorder,
     rtp::{Bitrate, DataSize, Ssrc},
     wire::rtcp::{CompoundWriter, Message, messages},
@@ -41,6 +43,8 @@ pub enum Source {
     Encoder,
     /// One of these rates is chosen, in bits per second, the lowest first.
     Layers(Vec<u64>),
+    /// The same, and all of them wander by [`FrameSource::WANDER`] around that, up and down in [`FrameSource::WAVE`].
+    Wandering(Vec<u64>),
 }
 
 /// Frames by an estimate: shared with the flows of other stacks.
@@ -50,31 +54,42 @@ pub struct FrameSource {
     start: Instant,
     schedule: Schedule,
     layers: Vec<u64>,
+    /// Where its wave begins, where rates wander.
+    wave: Option<f64>,
     allocator: BitrateAllocator,
     claims: Vec<Claim>,
+    evidence: Evidence,
     patience: Patience,
     raises: Raises,
     chosen: Option<u64>,
 }
 
 impl FrameSource {
+    /// Encoders follow their target, not more exactly than this.
+    pub const WANDER: f64 = 0.2;
+    /// About as long as somebody moves, and then does not.
+    pub const WAVE: Duration = Duration::from_secs(9);
+
     /// `start` is where time begins.
     pub fn new(seed: u64, start: Instant, schedule: Schedule, source: &Source) -> Self {
         let first = start + schedule.start;
         let rate = EstimatorConfig::default().start.bps() as f64;
         let layers = match source {
             Source::Encoder => Vec::new(),
-            Source::Layers(layers) => layers.clone(),
+            Source::Layers(layers) | Source::Wandering(layers) => layers.clone(),
         };
+        let wanders = matches!(source, Source::Wandering(_));
         Self {
             encoder: Encoder::new(seed, first, layers.first().map_or(rate, |rate| *rate as f64)),
             start,
             schedule,
             layers,
+            wave: wanders.then(|| f64::from(salt(seed))),
             allocator: BitrateAllocator::default(),
             claims: vec![Claim::default()],
+            evidence: Evidence::new(start),
             patience: Patience::default(),
-            raises: Raises::default(),
+            raises: Raises::new(salt(seed)),
             chosen: None,
         }
     }
@@ -100,7 +115,10 @@ impl FrameSource {
 
     /// Feedback came.
     pub fn observe(&mut self, now: Instant, stats: &EstimatorStats) {
-        let held_down = stats.loss > LOSSY || stats.limit != Limit::Delay;
+        let (queue, loss) = (stats.queue, stats.loss);
+        let seen = Seen { queue, loss, sent: stats.sent, arrived: stats.acknowledged };
+        self.evidence.note(now, seen);
+        let held_down = self.evidence.is_there() || stats.limit != Limit::Delay;
         self.patience.observe(now, stats.estimate, stats.queue, held_down);
     }
 
@@ -128,8 +146,11 @@ impl FrameSource {
             return self.encoder.poll_frame(now, estimate as f64 * share);
         }
         let kept = self.claims[0].granted();
-        let steps = self.layers.iter().map(|bps| Bitrate::from_bps(*bps));
+        let factor = self.factor(now);
+        let steps = self.layers.iter().map(|bps| Bitrate::from_bps(*bps).mul_f64(factor));
         self.claims[0].set_steps(steps, kept);
+        // As the peer does it: what is kept has its price of now.
+        self.patience.note(self.claims[0].keeps());
         let estimate = Bitrate::from_bps(estimate);
         let before = self.claims[0].cost();
         let mut budget = estimate.max(self.patience.kept());
@@ -144,7 +165,14 @@ impl FrameSource {
         let rate = self.chosen.unwrap_or(self.layers[0]);
         // A layer's rate is that of its packets.
         let share = f64::from(PAYLOAD) / f64::from(PAYLOAD + RTP_OVERHEAD + UDP_OVERHEAD);
-        self.encoder.poll_frame(now, rate as f64 * share)
+        self.encoder.poll_frame(now, rate as f64 * factor * share)
+    }
+
+    /// Of the rates that layers have in the mean.
+    fn factor(&self, now: Instant) -> f64 {
+        let Some(begin) = self.wave else { return 1.0 };
+        let at = now.saturating_duration_since(self.start).as_secs_f64() / Self::WAVE.as_secs_f64();
+        1.0 + Self::WANDER * (begin + at * std::f64::consts::TAU).sin()
     }
 
     fn paused_until(&self, now: Instant) -> Option<Instant> {
@@ -154,14 +182,16 @@ impl FrameSource {
     }
 }
 
+/// A flow's own number, as a node draws one for each peer.
+fn salt(seed: u64) -> u32 {
+    SmallRng::seed_from_u64(seed).random()
+}
+
 /// Cuts a frame into packets: their payloads' bytes.
 pub fn packetize(frame: u32) -> impl Iterator<Item = u32> {
     let count = frame.div_ceil(PAYLOAD).max(1);
     (0..count).map(move |n| frame / count + u32::from(n < frame % count))
 }
-
-/// The peer's `PAUSE_LOSS`.
-const LOSSY: f32 = 0.02;
 
 /// Sends media with the shipped estimator and pacer.
 #[derive(Debug)]
@@ -180,9 +210,9 @@ impl MediaSender {
     /// The sender's own queue is not filled beyond this: frames are skipped instead.
     const MAX_WAIT: Duration = Duration::from_millis(500);
 
-    /// With the estimator's default configuration.
-    pub fn new(start: Instant, source: FrameSource) -> Self {
-        let config = EstimatorConfig::default();
+    /// With the estimator's default configuration; `seed` is the flow's own.
+    pub fn new(seed: u64, start: Instant, source: FrameSource) -> Self {
+        let config = EstimatorConfig { salt: salt(seed), ..EstimatorConfig::default() };
         Self {
             source,
             estimator: SendSideEstimator::new(start, config),

@@ -297,3 +297,109 @@ impl Endpoint for TcpReceiver {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const RTT: Duration = Duration::from_millis(100);
+
+    /// Rounds of a window's acknowledgements each, from `from` on; the window after each.
+    fn rounds(cubic: &mut Cubic, from: Instant, count: u32) -> Vec<f64> {
+        (0..count)
+            .map(|n| {
+                for _ in 0..cubic.window as u32 {
+                    cubic.handle_ack(from + RTT * n, RTT);
+                }
+                cubic.window
+            })
+            .collect()
+    }
+
+    /// RFC 9438 section 4.2: concave up to the old maximum, which is there after K = cbrt(Wmax (1 - beta) / C), convex after.
+    #[test]
+    fn the_window_grows_by_the_cubic_function() {
+        let mut cubic = Cubic::new();
+        cubic.window = 100.0;
+        cubic.reduce();
+        assert_eq!((cubic.window, cubic.threshold, cubic.max), (70.0, 70.0, 100.0));
+        let windows = rounds(&mut cubic, Instant::now(), 90);
+        let k = (30.0f64 / 0.4).cbrt();
+        assert!((cubic.k - k).abs() < 1e-9);
+        for (n, window) in windows.iter().enumerate() {
+            let t = n as f64 * 0.1 + 0.1;
+            let target = 0.4 * (t - k).powi(3) + 100.0;
+            assert!((window - target).abs() < target * 0.02, "{window} at {t} s, not {target}");
+        }
+    }
+
+    /// Section 4.3: where that is slow, as fast as Reno with the same reduction.
+    #[test]
+    fn small_windows_grow_as_fast_as_renos() {
+        let mut cubic = Cubic::new();
+        cubic.window = 10.0;
+        cubic.reduce();
+        let windows = rounds(&mut cubic, Instant::now(), 10);
+        let alpha = 3.0 * 0.3 / 1.7;
+        let reno = 7.0 + alpha * 10.0;
+        assert!((windows[9] - reno).abs() < 1.0, "{windows:?}, not {reno}");
+        let cubic_only = 0.4 * (1.0 - cubic.k).powi(3) + 10.0;
+        assert!(windows[9] > cubic_only + 1.0, "{windows:?}, {cubic_only}");
+    }
+
+    /// Section 4.7: who loses below the old maximum makes room.
+    #[test]
+    fn a_second_loss_below_the_maximum_converges_fast() {
+        let mut cubic = Cubic::new();
+        cubic.window = 100.0;
+        cubic.reduce();
+        cubic.window = 80.0;
+        cubic.reduce();
+        assert_eq!(cubic.max, 80.0 * 0.85);
+        assert_eq!(cubic.window, 80.0 * 0.7);
+        cubic.collapse();
+        assert_eq!((cubic.window, cubic.threshold), (1.0, 80.0 * 0.7 * 0.7));
+    }
+
+    fn segments(sender: &mut TcpSender, now: Instant) -> Vec<u64> {
+        let sent = std::iter::from_fn(|| sender.poll_transmit(now));
+        sent.filter_map(|packet| match packet.payload {
+            Payload::Tcp(seq) => Some(seq),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn acknowledge(sender: &mut TcpSender, now: Instant, seq: u64) {
+        let payload = Payload::Tcp(seq);
+        sender.handle_packet(now, Packet { size: ACKNOWLEDGEMENT, media: false, payload });
+    }
+
+    #[test]
+    fn losses_of_one_round_trip_reduce_the_window_once_and_are_repaired() {
+        let start = Instant::now();
+        let mut sender = TcpSender::new(1, start, Load::Long(Duration::ZERO));
+        sender.handle_timeout(start);
+        assert_eq!(segments(&mut sender, start), (0..10).collect::<Vec<_>>());
+        let now = start + RTT;
+        for seq in (0..10).filter(|seq| *seq != 2 && *seq != 4) {
+            acknowledge(&mut sender, now, seq);
+        }
+        // Slow start up to there; a segment is lost when three that were sent after it have come.
+        assert_eq!(sender.cubic.threshold, 13.0 * Cubic::BETA, "once");
+        assert!(sender.cubic.window < 10.0);
+        let again: Vec<_> =
+            segments(&mut sender, now).into_iter().filter(|seq| *seq < 10).collect();
+        assert_eq!(again, [2, 4]);
+        acknowledge(&mut sender, now + RTT, 2);
+        acknowledge(&mut sender, now + RTT, 4);
+        assert!(sender.lost.is_empty() && segments(&mut sender, now + RTT).iter().all(|n| *n > 9));
+        // Silence is a timeout: everything again, from one segment on.
+        let end = now + Duration::from_secs(5);
+        sender.handle_timeout(end);
+        assert_eq!(sender.cubic.window, 1.0);
+        assert_eq!(segments(&mut sender, end).len(), 1);
+        assert!(sender.rto() > MS * 200, "backed off");
+    }
+}

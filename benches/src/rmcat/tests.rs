@@ -6,14 +6,23 @@ use super::{
     media::Source,
 };
 
+const LAYERS: [u64; 3] = [150_000, 450_000, 1_300_000];
+
+/// Padding over media, at most, that probes take (docs/bwe.md).
+const PROBING: f64 = 0.03;
+
+fn case(name: &str) -> cases::Case {
+    cases::all().into_iter().find(|case| case.name == name).expect("it is there")
+}
+
 #[test]
 fn the_targets_of_rfc_8867_are_reached() {
     let mut missed = Vec::new();
-    // 5.5 and 5.7 last 300 s with many flows: too long for here.
-    for case in cases::all().iter().filter(|case| !["5.5", "5.7"].contains(&case.name)) {
+    // 5.7 lasts 300 s with many flows of TCP: too long for here.
+    for case in cases::all().iter().filter(|case| case.name != "5.7") {
         let records = case.run(Stack::Chappe, &Source::Encoder, 1);
         let figures = measure(case, &records);
-        if !figures.pass {
+        if !figures.pass || figures.probing > PROBING {
             missed.push(figures);
         }
     }
@@ -46,23 +55,35 @@ fn a_run_repeats_itself() {
 
 #[test]
 fn the_best_layer_that_fits_is_sent() {
-    let layers = [150_000, 450_000, 1_300_000];
-    let cases = cases::all();
-    let case = cases.iter().find(|case| case.name == "5.1").expect("it is there");
-    let records = case.run(Stack::Chappe, &Source::Layers(layers.to_vec()), 1);
-    let figures = measure_layers(case, &records, &layers);
-    assert!(figures.flows.pass, "{figures:#?}");
+    let case = case("5.1");
+    let records = case.run(Stack::Chappe, &Source::Layers(LAYERS.to_vec()), 1);
+    let figures = measure_layers(&case, &records, &LAYERS);
+    assert!(figures.flows.pass && figures.flows.probing <= PROBING, "{figures:#?}");
 }
 
 #[test]
 fn two_on_one_link_do_not_take_turns_at_the_top_layer() {
-    let layers = [150_000, 450_000, 1_300_000];
-    let cases = cases::all();
-    let case = cases.iter().find(|case| case.name == "5.2").expect("it is there");
-    let chosen = [1, 2, 3].map(|seed| {
-        let records = case.run(Stack::Chappe, &Source::Layers(layers.to_vec()), seed);
-        measure_layers(case, &records, &layers).chosen
+    let case = case("5.2");
+    let runs = [1, 2, 3].map(|seed| {
+        let records = case.run(Stack::Chappe, &Source::Layers(LAYERS.to_vec()), seed);
+        measure_layers(&case, &records, &LAYERS)
     });
     // 0.84 without patience, 0.97 with it.
-    assert!(chosen.iter().sum::<f64>() / 3.0 >= 0.95, "{chosen:?}");
+    assert!(runs.iter().map(|run| run.chosen).sum::<f64>() / 3.0 >= 0.95, "{runs:#?}");
+    assert!(runs.iter().all(|run| run.flows.probing <= PROBING), "{runs:#?}");
+}
+
+/// What patience keeps has its price of the moment: it neither ends because layers grew, nor holds on to what they were.
+#[test]
+fn layers_whose_rates_wander_are_kept_and_fill_no_queue() {
+    let case = case("5.2");
+    let runs = [1, 2, 3].map(|seed| {
+        let records = case.run(Stack::Chappe, &Source::Wandering(LAYERS.to_vec()), seed);
+        measure_layers(&case, &records, &LAYERS)
+    });
+    assert!(runs.iter().map(|run| run.chosen).sum::<f64>() / 3.0 >= 0.85, "{runs:#?}");
+    for run in &runs {
+        assert!(run.flows.p95_queue_ms <= 80.0 && run.flows.loss <= 0.005, "{runs:#?}");
+        assert!(run.switches <= 20.0, "{runs:#?}");
+    }
 }

@@ -5,6 +5,7 @@
 //! sends them. Nothing is allocated per packet.
 
 mod allocator;
+mod evidence;
 mod format_table;
 mod header_template;
 mod pacer;
@@ -15,6 +16,7 @@ mod redundancy;
 mod stream;
 
 pub use allocator::{BitrateAllocator, Claim};
+pub use evidence::{Evidence, Seen};
 pub use pacer::Pacer;
 pub use patience::Patience;
 pub use raises::Raises;

@@ -11,7 +11,7 @@ use std::{
 use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
-    egress::{Pacer, Patience, Raises},
+    egress::{Evidence, Pacer, Patience, Raises, Seen},
     rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -61,9 +61,7 @@ pub(crate) struct Congestion {
     starved_since: Option<Instant>,
     /// What voices and the lowest layers of what is not paused take, with some room.
     least: Bitrate,
-    standing: StandingQueue,
-    /// Feedbacks in a row that showed far less arriving than was sent.
-    overrun: u32,
+    evidence: Evidence,
     raises: Raises,
     patience: Patience,
     trying_until: Option<Instant>,
@@ -111,16 +109,6 @@ const UNCONTROLLED: Bitrate = Bitrate::from_kbps(8_000);
 const STARVED: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_secs(2);
 
-/// Loss above this share, or a queue that was never shorter than this for a second, is evidence that even the lowest
-/// layers are too much.
-const PAUSE_LOSS: f32 = 0.02;
-const PAUSE_QUEUE: Duration = Duration::from_millis(100);
-
-/// So do this many feedbacks in a row under such a queue, if less than this share of what was sent arrived: a receiver that
-/// was busy for a moment tells of everything at once.
-const OVERRUNS: u32 = 2;
-const OVERRUN: f64 = 0.7;
-
 /// Pictures that wait longer for the pacer are late.
 const BEHIND: Duration = Duration::from_millis(300);
 
@@ -156,8 +144,7 @@ impl Congestion {
             unable: false,
             starved_since: None,
             least: Bitrate::ZERO,
-            standing: StandingQueue::new(now),
-            overrun: 0,
+            evidence: Evidence::new(now),
             raises: Raises::new(salt),
             patience: Patience::default(),
             trying_until: None,
@@ -361,9 +348,7 @@ impl Congestion {
     }
 
     fn is_congested(&self) -> bool {
-        self.estimator.loss() > PAUSE_LOSS
-            || self.standing.least() > PAUSE_QUEUE
-            || self.overrun >= OVERRUNS
+        self.evidence.is_there()
     }
 
     /// The share of everything that the path lost lately.
@@ -381,11 +366,9 @@ impl Congestion {
     /// What feedback says of the path, beside the estimate.
     fn judge(&mut self, now: Instant) {
         let stats = self.estimator.stats();
-        self.standing.note(now, stats.queue);
-        let arrives = stats.acknowledged.zip(stats.sent);
-        let short = arrives.is_some_and(|(arrived, sent)| arrived < sent.mul_f64(OVERRUN));
-        let overrun = short && stats.queue >= PAUSE_QUEUE;
-        self.overrun = if overrun { self.overrun + 1 } else { 0 };
+        let (queue, loss) = (stats.queue, stats.loss);
+        let seen = Seen { queue, loss, sent: stats.sent, arrived: stats.acknowledged };
+        self.evidence.note(now, seen);
         let held_down = self.is_congested() || stats.limit != Limit::Delay;
         self.patience.observe(now, stats.estimate, stats.queue, held_down);
     }
@@ -497,37 +480,6 @@ impl Congestion {
     /// For statistics.
     pub(crate) fn estimator(&self) -> &SendSideEstimator {
         &self.estimator
-    }
-}
-
-/// The shortest queue of the last one to two seconds.
-#[derive(Debug)]
-struct StandingQueue {
-    since: Instant,
-    /// Of this interval and of the one before.
-    least: [Option<Duration>; 2],
-}
-
-impl StandingQueue {
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    fn new(now: Instant) -> Self {
-        Self { since: now, least: [None; 2] }
-    }
-
-    fn note(&mut self, now: Instant, queue: Duration) {
-        if now.saturating_duration_since(self.since) >= Self::INTERVAL {
-            self.since = now;
-            self.least = [None, self.least[0]];
-        }
-        let [current, _] = &mut self.least;
-        *current = Some(current.map_or(queue, |least| least.min(queue)));
-    }
-
-    /// Zero before a whole interval is known.
-    fn least(&self) -> Duration {
-        let [current, before] = self.least;
-        before.map_or(Duration::ZERO, |before| current.map_or(before, |now| now.min(before)))
     }
 }
 
