@@ -7,6 +7,7 @@ use super::{
     aimd::{Observed, RateControl, Step},
     arrival_group::{Arrival, ArrivalGroups},
     competition::Competition,
+    fallback::Fallback,
     feedback_clock::FeedbackClock,
     history::History,
     loss::LossBound,
@@ -94,6 +95,10 @@ pub struct SendSideEstimator {
     origin: Instant,
     history: History,
     clock: FeedbackClock,
+    /// Of RFC 8888 reports that are not complete: number, and arrival in microseconds.
+    collected: Vec<(u16, Option<i64>)>,
+    /// The last that left.
+    latest_number: u16,
     groups: ArrivalGroups,
     trendline: Trendline,
     rate: RateControl,
@@ -106,8 +111,8 @@ pub struct SendSideEstimator {
     wanted: Bitrate,
     /// See [`Self::set_held`].
     held: bool,
-    /// The receiver's own estimate, until it sends anything better.
-    remb: Option<Bitrate>,
+    /// What counts until feedback by packet comes.
+    fallback: Fallback,
     feedback_at: Option<Duration>,
     /// When the rate was last cut because the receiver is silent.
     silent_at: Option<Duration>,
@@ -173,6 +178,8 @@ impl SendSideEstimator {
     const SILENCE_STEP: Duration = Duration::from_millis(500);
     /// Between two looks at a probe that is due and held back, when nothing else happens.
     const POLL: Duration = Duration::from_millis(250);
+    /// Fates that are collected at most: twice as many as a datagram has room for.
+    const MAX_COLLECTED: usize = 1_500;
     /// Round-trip time until one is measured.
     const FIRST_RTT: Duration = Duration::from_millis(200);
 
@@ -183,6 +190,8 @@ impl SendSideEstimator {
             origin: now,
             history: History::new(),
             clock: FeedbackClock::default(),
+            collected: Vec::new(),
+            latest_number: 0,
             groups: ArrivalGroups::default(),
             trendline: Trendline::new(),
             rate: RateControl::new(config.start),
@@ -194,7 +203,7 @@ impl SendSideEstimator {
             competition: Competition::default(),
             wanted: Bitrate::ZERO,
             held: false,
-            remb: None,
+            fallback: Fallback::new(config.salt),
             feedback_at: None,
             silent_at: None,
             sent_at: None,
@@ -222,7 +231,14 @@ impl SendSideEstimator {
 
     /// Fraction of packets lost lately, 0 to 1.
     pub fn loss(&self) -> f32 {
-        self.loss.recent() as f32
+        let by_packet = self.feedback_at.is_some();
+        let loss = if by_packet { self.loss.recent() } else { self.fallback.loss() };
+        loss as f32
+    }
+
+    /// There is no feedback by packet, and what there is bounds the estimate.
+    pub fn is_fallback(&self) -> bool {
+        self.fallback_bound().is_some()
     }
 
     /// A look inside.
@@ -251,12 +267,23 @@ impl SendSideEstimator {
         let now = self.since_origin(now);
         let size = u16::try_from(size.bytes()).unwrap_or(u16::MAX);
         self.history.insert(now, number, size, probe);
-        self.sent.add(now.as_micros() as i64, size);
-        self.sent_at = Some(now);
-        self.unanswered_since.get_or_insert(now);
+        self.latest_number = number;
+        self.count_sent(now, size);
         if let Some(id) = probe {
             self.prober.handle_sent(now, id, size);
         }
+    }
+
+    /// A packet left of which no feedback tells.
+    pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
+        let now = self.since_origin(now);
+        self.count_sent(now, u16::try_from(size.bytes()).unwrap_or(u16::MAX));
+    }
+
+    fn count_sent(&mut self, now: Duration, size: u16) {
+        self.sent.add(now.as_micros() as i64, size);
+        self.sent_at = Some(now);
+        self.unanswered_since.get_or_insert(now);
     }
 
     /// Transport-wide feedback came.
@@ -270,17 +297,25 @@ impl SendSideEstimator {
         self.conclude(now, &digest);
     }
 
-    /// Feedback as of RFC 8888 came. It names packets by stream and number: `number_of` gives the transport-wide number
-    /// under which [`Self::handle_sent`] knew them. Its times have a resolution of a millisecond, and ECN marks are not
-    /// used.
+    /// Feedback as of RFC 8888 came, in one message: see [`Self::collect_congestion_feedback`].
     pub fn handle_congestion_feedback(
         &mut self,
         now: Instant,
         feedback: &CongestionFeedback<'_>,
+        number_of: impl FnMut(Ssrc, Seq16) -> Option<u16>,
+    ) {
+        self.collect_congestion_feedback(feedback, number_of);
+        self.conclude_congestion_feedback(now);
+    }
+
+    /// Takes a message of feedback as of RFC 8888, which counts with [`Self::conclude_congestion_feedback`]. It names packets
+    /// by stream and number: `number_of` gives the transport-wide number under which [`Self::handle_sent`] knew them. Its
+    /// times have a resolution of a millisecond, and ECN marks are not used.
+    pub fn collect_congestion_feedback(
+        &mut self,
+        feedback: &CongestionFeedback<'_>,
         mut number_of: impl FnMut(Ssrc, Seq16) -> Option<u16>,
     ) {
-        let now = self.since_origin(now);
-        let mut digest = Digest::default();
         for report in feedback.reports() {
             let Some(number) = number_of(report.ssrc, report.seq) else { continue };
             let arrived_us = match report.arrival {
@@ -291,8 +326,24 @@ impl SendSideEstimator {
                     None => continue,
                 },
             };
+            if self.collected.len() < Self::MAX_COLLECTED {
+                self.collected.push((number, arrived_us));
+            }
+        }
+    }
+
+    /// All messages of one report have been taken. They go stream by stream, what the delay says goes by departure: streams one
+    /// after the other would hide all but the first.
+    pub fn conclude_congestion_feedback(&mut self, now: Instant) {
+        let now = self.since_origin(now);
+        let mut digest = Digest::default();
+        let mut collected = std::mem::take(&mut self.collected);
+        let oldest = self.latest_number.wrapping_add(1);
+        collected.sort_unstable_by_key(|(number, _)| number.wrapping_sub(oldest));
+        for (number, arrived_us) in collected.drain(..) {
             self.handle_fate(now, number, arrived_us, &mut digest);
         }
+        self.collected = collected;
         self.conclude(now, &digest);
     }
 
@@ -301,10 +352,39 @@ impl SendSideEstimator {
         if self.feedback_at.is_some() {
             return;
         }
-        self.rate.set_rate(self.since_origin(now), bitrate.bps() as f64);
-        self.remb = Some(bitrate);
+        let now = self.since_origin(now);
+        self.hear(now);
+        let (min, max) = (self.config.min.bps() as f64, self.config.max.bps() as f64);
+        let bps = (bitrate.bps() as f64).clamp(min, max);
+        self.fallback.handle_remb(now, bps);
+        // Feedback by packet would go on from here.
+        self.rate.set_rate(now, bps);
         self.limit = Limit::Remb;
-        self.clamp();
+    }
+
+    /// Receiver reports told of so many `packets`, and how many of them were `lost`; it counts until the first feedback by
+    /// packet.
+    pub fn handle_report(&mut self, now: Instant, packets: f64, lost: f64) {
+        if self.feedback_at.is_some() {
+            return;
+        }
+        let now = self.since_origin(now);
+        self.hear(now);
+        let sent = self.sent.rate(Self::SENT_WINDOW).map(|sent| sent.bps() as f64);
+        self.fallback.handle_report(now, (packets, lost), sent, self.config.max.bps() as f64);
+    }
+
+    /// Feedback by packet ends; what came so far says nothing about what comes.
+    pub fn end_feedback(&mut self) {
+        self.feedback_at = None;
+        self.fallback = Fallback::new(self.config.salt);
+    }
+
+    /// Something came that is no feedback by packet.
+    fn hear(&mut self, now: Duration) {
+        self.silent_at = None;
+        self.unanswered_since = None;
+        self.sent.advance(now.as_micros() as i64);
     }
 
     /// The most that could be used, with everything wanted sent at its best. Nothing is probed for beyond it; zero stops
@@ -326,9 +406,12 @@ impl SendSideEstimator {
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         let now = self.since_origin(now);
         self.polled_at = now;
-        // Before anything was sent there is nobody to answer; REMB cannot measure a probe.
-        if self.sent_at.is_none() || self.remb.is_some() || self.silent_at.is_some() {
+        // Before anything was sent there is nobody to answer.
+        if self.sent_at.is_none() || self.silent_at.is_some() {
             return None;
+        }
+        if self.is_fallback() {
+            return self.fallback.poll_climb(now, self.wanted.bps() as f64);
         }
         let starting = self.prober.is_starting();
         let calm = self.trendline.usage() != Usage::Overuse
@@ -359,12 +442,18 @@ impl SendSideEstimator {
     /// When to call [`Self::handle_timeout`], then [`Self::poll_probe`], if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let silence = self.silence_deadline();
-        let probe = (self.wanted > self.estimate() && self.sent_at.is_some())
+        let climb = self
+            .is_fallback()
+            .then(|| self.fallback.poll_timeout(self.wanted.bps() as f64))
+            .flatten()
+            .filter(|_| self.silent_at.is_none());
+        let measured = !self.is_fallback();
+        let probe = (measured && self.wanted > self.estimate() && self.sent_at.is_some())
             .then(|| self.prober.poll_timeout(self.is_app_limited(), self.rate.knows_capacity()))
             .flatten()
             // One that is held back is looked at again with the next feedback, or if there is none, now and then.
             .map(|due| due.max(self.polled_at + Self::POLL));
-        let due = [silence, probe].into_iter().flatten().min()?;
+        let due = [silence, climb, probe].into_iter().flatten().min()?;
         Some(self.origin + due)
     }
 
@@ -374,6 +463,7 @@ impl SendSideEstimator {
         self.sent.advance(now.as_micros() as i64);
         if self.silence_deadline().is_some_and(|due| now >= due) {
             self.silent_at = Some(now);
+            self.fallback.cut(Self::SILENCE_CUT);
             self.rate.set_rate(now, self.rate.rate_bps() * Self::SILENCE_CUT);
             self.limit = Limit::Silence;
             self.clamp();
@@ -382,8 +472,11 @@ impl SendSideEstimator {
 
     /// Only a receiver that has answered before can be missed, and only while it has something to answer to.
     fn silence_deadline(&self) -> Option<Duration> {
-        let since = self.feedback_at?.max(self.unanswered_since?);
-        let patience = Self::SILENCE + self.path.rtt.unwrap_or(Self::FIRST_RTT);
+        let (heard_at, patience) = match self.feedback_at {
+            Some(at) => (at, Self::SILENCE + self.path.rtt.unwrap_or(Self::FIRST_RTT)),
+            None => (self.fallback.heard_at()?, self.fallback.patience()),
+        };
+        let since = heard_at.max(self.unanswered_since?);
         Some(match self.silent_at {
             None => since + patience,
             Some(at) => (at + Self::SILENCE_STEP).max(since + patience),
@@ -437,7 +530,6 @@ impl SendSideEstimator {
             self.trendline.reset();
             self.groups.reset();
         }
-        self.remb = None;
         self.feedback_at = Some(now);
         self.silent_at = None;
         self.unanswered_since = None;
@@ -511,12 +603,19 @@ impl SendSideEstimator {
 
     fn bounded(&self) -> (f64, Limit) {
         let (min, max) = (self.config.min.bps() as f64, self.config.max.bps() as f64);
+        if let Some((bps, limit)) = self.fallback_bound() {
+            return (bps.clamp(min, max), limit);
+        }
         let rate = self.rate.rate_bps();
         match self.loss.bound_bps() {
             Some(bound) if bound < rate => (bound.max(min), Limit::Loss),
             _ if rate >= max => (max, Limit::Max),
             _ => (rate, self.limit),
         }
+    }
+
+    fn fallback_bound(&self) -> Option<(f64, Limit)> {
+        self.feedback_at.is_none().then(|| self.fallback.bound()).flatten()
     }
 
     fn steady(&self) -> Option<Bitrate> {

@@ -8,6 +8,7 @@ mod aimd;
 mod arrival_group;
 mod competition;
 mod estimator;
+mod fallback;
 mod feedback_clock;
 mod history;
 mod loss;

@@ -68,6 +68,8 @@ pub struct EgressStream {
     jitter: u32,
     /// Highest number that the subscriber reported; before that, the one below the first.
     reported: Option<SeqNo>,
+    /// How many numbers that report was about.
+    span: u32,
     redundancy: Redundancy,
     /// Blocks of redundancy that were added to the last packet.
     carried: u8,
@@ -172,6 +174,7 @@ impl EgressStream {
             fraction_lost: 0,
             jitter: 0,
             reported: None,
+            span: 0,
             redundancy: Redundancy::default(),
             carried: 0,
         }
@@ -442,6 +445,7 @@ impl EgressStream {
             return false;
         }
         self.acknowledged = true;
+        self.span = 0;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
         self.redundancy.handle_loss(now, self.fraction_lost);
         self.jitter = block.jitter;
@@ -466,6 +470,7 @@ impl EgressStream {
         }
         let Some(before) = self.reported.replace(SeqNo(to)) else { return 0 };
         let from = (before.0 + 1).max((highest.0 + 1).saturating_sub(SeqWindow::LEN));
+        self.span = u32::try_from((to + 1).saturating_sub(from)).unwrap_or(u32::MAX);
         let missing = (from..=to).filter(|seq| self.sent.check(SeqNo(*seq)) == Seen::No).count();
         let share = (missing as u64 * 256).checked_div((to + 1).saturating_sub(from)).unwrap_or(0);
         u8::try_from(share).unwrap_or(u8::MAX)
@@ -514,6 +519,11 @@ impl EgressStream {
     /// What its path lost between the subscriber's last two reports, in 1/256; what the publisher lost is not in it.
     pub fn fraction_lost(&self) -> u8 {
         self.fraction_lost
+    }
+
+    /// How many packets the subscriber's last report was about.
+    pub fn reported(&self) -> u32 {
+        self.span
     }
 
     /// Jitter at the subscriber, in units of the codec's clock.

@@ -51,8 +51,6 @@ pub(crate) struct Congestion {
     transport_cc: bool,
     /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
     by_stream: Option<SentNumbers>,
-    /// It sent its own estimate.
-    remb: bool,
     /// Packets that feedback may still tell of: what is over was made up.
     reportable: u32,
     /// Nothing that is sent can fill a probe: no stream has retransmissions.
@@ -139,7 +137,6 @@ impl Congestion {
             waiting: VecDeque::new(),
             transport_cc: false,
             by_stream: None,
-            remb: false,
             reportable: 0,
             unable: false,
             starved_since: None,
@@ -169,14 +166,23 @@ impl Congestion {
         self.transport_cc = transport_cc;
         self.by_stream =
             self.by_stream.take().or_else(|| Some(SentNumbers::default())).filter(|_| ccfb);
+        if (before.0 || before.1) && !self.is_told() {
+            self.estimator.end_feedback();
+            (self.patience, self.evidence) = (Patience::default(), Evidence::new(now));
+        }
         self.cap = cap;
         self.follow(now);
     }
 
-    /// Whether there is an estimate to keep to: the peer says how its packets fare. Without that nothing is held back and
-    /// nothing shared out.
+    /// Whether there is an estimate to keep to: the peer says how its packets fare, or which rate it takes, or reports
+    /// much loss. Without that nothing is held back and nothing shared out.
     pub(crate) fn is_controlled(&self) -> bool {
-        self.transport_cc || self.by_stream.is_some() || self.remb
+        self.is_told() || self.estimator.is_fallback()
+    }
+
+    /// The peer negotiated feedback by packet.
+    fn is_told(&self) -> bool {
+        self.transport_cc || self.by_stream.is_some()
     }
 
     /// Whether packets need a transport-wide number, also where no extension carries it.
@@ -209,9 +215,10 @@ impl Congestion {
         true
     }
 
-    /// Feedback by stream and number. `false`: it was not negotiated, or tells of more than was ever sent, and is ignored.
+    /// A message of feedback by stream and number, which counts with [`Self::conclude_ccfb`]. `false`: it was not
+    /// negotiated, or tells of more than was ever sent, and is ignored.
     #[must_use]
-    pub(crate) fn handle_ccfb(&mut self, now: Instant, feedback: &CongestionFeedback<'_>) -> bool {
+    pub(crate) fn handle_ccfb(&mut self, feedback: &CongestionFeedback<'_>) -> bool {
         let Some(sent) = &self.by_stream else { return false };
         let known = |ssrc, seq| sent.number_of(ssrc, seq);
         // Reports may overlap, and tell of what is not known any more.
@@ -219,20 +226,37 @@ impl Congestion {
         let left = u32::try_from(told).ok().and_then(|told| self.reportable.checked_sub(told));
         let Some(left) = left else { return false };
         self.reportable = left;
-        self.estimator.handle_congestion_feedback(now, feedback, known);
+        self.estimator.collect_congestion_feedback(feedback, known);
+        true
+    }
+
+    /// All of it that came together has been taken.
+    pub(crate) fn conclude_ccfb(&mut self, now: Instant) {
+        self.estimator.conclude_congestion_feedback(now);
         self.judge(now);
         self.follow(now);
-        true
     }
 
     /// The receiver's own estimate. Counts while there is no other feedback.
     pub(crate) fn handle_remb(&mut self, now: Instant, rate: Bitrate) {
-        self.remb = true;
         self.estimator.handle_remb(now, rate);
-        if self.estimator.stats().limit == Limit::Remb {
+        if self.estimator.is_fallback() {
             self.patience.end();
         }
         self.follow(now);
+    }
+
+    /// Receiver reports told of so many packets, and how many of them were lost. Counts while there is no other feedback;
+    /// whether it does.
+    #[must_use]
+    pub(crate) fn handle_report(&mut self, now: Instant, packets: f64, lost: f64) -> bool {
+        let before = self.estimator.is_fallback();
+        self.estimator.handle_report(now, packets, lost);
+        let counts = before || self.estimator.is_fallback();
+        if counts {
+            self.follow(now);
+        }
+        counts
     }
 
     /// The estimator's deadline.
@@ -269,6 +293,10 @@ impl Congestion {
         size: DataSize,
     ) {
         self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
+        if !self.is_told() {
+            // What a report says is lost, is lost of this.
+            self.estimator.handle_sent_unnumbered(now, size);
+        }
         if !self.is_controlled() {
             return;
         }
@@ -348,7 +376,8 @@ impl Congestion {
     }
 
     fn is_congested(&self) -> bool {
-        self.evidence.is_there()
+        // Without feedback by packet there is no other evidence than what bounds the estimate.
+        self.estimator.is_fallback() || self.evidence.is_there()
     }
 
     /// The share of everything that the path lost lately.
@@ -512,7 +541,11 @@ mod tests {
             let Some(Ok(Message::Ccfb(feedback))) = messages(bytes).next() else {
                 panic!("not written");
             };
-            congestion.handle_ccfb(now, &feedback)
+            let taken = congestion.handle_ccfb(&feedback);
+            if taken {
+                congestion.conclude_ccfb(now);
+            }
+            taken
         };
         let early = report(65_530, &[Some(ms(40)); 3], ms(50));
         assert!(!give(&mut congestion, ms(50), &early), "not negotiated");

@@ -26,14 +26,26 @@ impl Shard {
         self.estimate_changed(key);
     }
 
-    pub(super) fn congestion_feedback(&mut self, key: PeerKey, feedback: &CongestionFeedback<'_>) {
-        let now = self.now;
+    /// One message of feedback by stream and number. Whether [`Self::congestion_feedback_ends`] has to follow.
+    pub(super) fn congestion_feedback(
+        &mut self,
+        key: PeerKey,
+        feedback: &CongestionFeedback<'_>,
+    ) -> bool {
         self.counters.transport_feedback += 1;
-        let Some(peer) = self.peer_mut(key) else { return };
-        if !peer.congestion.handle_ccfb(now, feedback) {
+        let Some(peer) = self.peer_mut(key) else { return false };
+        let taken = peer.congestion.handle_ccfb(feedback);
+        if !taken {
             self.counters.drop(DropReason::Malformed);
-            return;
         }
+        taken
+    }
+
+    /// A datagram with feedback by stream and number has been read: it may have a message for each stream.
+    pub(super) fn congestion_feedback_ends(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.congestion.conclude_ccfb(now);
         peer.rtt = peer.congestion.estimator().rtt().or(peer.rtt);
         self.estimate_changed(key);
     }
@@ -53,7 +65,7 @@ impl Shard {
     }
 
     /// The estimate may be another one, a probe may have begun, the pacer may have more room.
-    fn estimate_changed(&mut self, key: PeerKey) {
+    pub(super) fn estimate_changed(&mut self, key: PeerKey) {
         let now = self.now;
         let Some(peer) = self.peer_mut(key) else { return };
         let deadline = peer.congestion.poll_timeout();

@@ -52,13 +52,19 @@ impl Shard {
             return Err(DropReason::OverIngressBitrate);
         }
         let compound = datagram.get(..len).ok_or(DropReason::Malformed)?;
-        let mut outcome = Ok(());
+        let (mut outcome, mut concludes) = (Ok(()), false);
         for message in messages(compound) {
             let Ok(message) = message else {
                 outcome = Err(DropReason::Malformed);
                 break;
             };
-            self.handle_message(key, &message);
+            match message {
+                Message::Ccfb(feedback) => concludes |= self.congestion_feedback(key, &feedback),
+                message => self.handle_message(key, &message),
+            }
+        }
+        if concludes {
+            self.congestion_feedback_ends(key);
         }
         // Whatever came behind them: the messages so far count.
         self.follow_up();
@@ -81,8 +87,7 @@ impl Shard {
             }
             Message::TransportCc(feedback) => self.transport_feedback(key, feedback),
             Message::Remb(remb) => self.receiver_estimate(key, remb.bitrate),
-            Message::Ccfb(feedback) => self.congestion_feedback(key, feedback),
-            // SDES, BYE, XR: nothing depends on them.
+            // CCFB is taken before; SDES, BYE, XR: nothing depends on them.
             _ => {}
         }
     }
@@ -117,18 +122,25 @@ impl Shard {
         let now = self.now;
         let Self { peers, tracks, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
+        let (mut packets, mut losses) = (0.0, 0.0);
         for block in blocks {
             let Some(subscription) = peer.subscription_of(block.ssrc) else { continue };
             subscription.egress.handle_report_block(now, &block);
             let (rtt, route) = (subscription.egress.rtt(), subscription.route);
             let lost = subscription.egress.fraction_lost();
+            let told = f64::from(subscription.egress.reported());
             let is_media = subscription.spec.ssrc == block.ssrc;
             peer.rtt = rtt.or(peer.rtt);
             let track = tracks.get(route.0).and_then(Option::as_ref).filter(|_| is_media);
             if let Some(track) = track {
                 let audio = track.published.kind() == MediaKind::Audio;
                 peer.path.add_egress(lost, jitter_time(block.jitter, audio));
+                packets += told;
+                losses += told * f64::from(lost) / 256.0;
             }
+        }
+        if packets > 0.0 && peer.congestion.handle_report(now, packets, losses) {
+            self.estimate_changed(key);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{
     wire::RtpPacket,
 };
 
+mod fallback;
 mod feedback;
 mod floods;
 mod rooms;
