@@ -178,6 +178,11 @@ impl Subscription {
         (u32::from(wanted) + 1, given)
     }
 
+    /// It is wanted, fits, and its packets pass.
+    pub(crate) fn is_in_play(&self) -> bool {
+        !self.spec.paused && self.granted != Grant::Nothing && self.current().is_some()
+    }
+
     /// The step of the track's ladder that passes.
     fn passing(&self) -> Option<Layers> {
         self.forwarder.as_ref()?.selector().current_layers()
@@ -411,7 +416,7 @@ impl Subscription {
         size: DataSize,
         link: &mut Link<'_>,
     ) -> Option<usize> {
-        let latest = self.egress.latest();
+        let latest = self.egress.latest(link.now);
         let known = latest
             .and_then(|resend| Some((resend, track.packet(resend.encoding, resend.ingress_seq)?)));
         let written = match known {

@@ -178,12 +178,17 @@ impl Shard {
             && let Some(missing) = link.congestion.poll_padding(now)
         {
             served += 1;
-            for (_, subscription) in subscriptions.iter_mut() {
-                let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
-                let Some(track) = track else { continue };
-                if subscription.pad(&track.published, missing, &mut link).is_some() {
-                    link.congestion.set_unable(false);
-                    continue 'probe;
+            // What is in play comes first: a repeat of it may repair something.
+            for in_play in [true, false] {
+                for (_, subscription) in subscriptions.iter_mut() {
+                    let track = tracks.get(subscription.route.0).and_then(Option::as_ref);
+                    let Some(track) = track.filter(|_| subscription.is_in_play() == in_play) else {
+                        continue;
+                    };
+                    if subscription.pad(&track.published, missing, &mut link).is_some() {
+                        link.congestion.set_unable(false);
+                        continue 'probe;
+                    }
                 }
             }
             // No stream has retransmissions: media alone has to do.

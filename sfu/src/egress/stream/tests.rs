@@ -184,6 +184,25 @@ fn nacks_are_answered_over_rtx_once_in_a_round_trip() {
     assert_eq!(stream.packets(), 10, "repairs are not counted as media");
 }
 
+/// A NACK that crosses a probe on its way has its answer already.
+#[test]
+fn a_repeat_that_fills_a_probe_is_the_one_resend_of_its_round_trip() {
+    let now = start();
+    let mut stream = video(now);
+    for seq in 1..20 {
+        send(&mut stream, now, seq);
+    }
+    let repeat = stream.latest(now + ms(100)).unwrap();
+    let seq = repeat.seq.seq16();
+    stream.handle_nack(now + ms(149), [seq]);
+    assert_eq!(stream.poll_resend(), None, "it is on its way");
+    stream.handle_nack(now + ms(150), [seq]);
+    assert!(stream.poll_resend().is_some(), "it was lost, too");
+    // A probe takes what it can get.
+    let repeats: Vec<_> = (0..40).map(|_| stream.latest(now + ms(151)).unwrap().seq).collect();
+    assert!(repeats.contains(&repeat.seq));
+}
+
 #[test]
 fn records_reach_back_a_second() {
     let start = start();
