@@ -105,7 +105,7 @@ struct Guest {
     room: RoomHandle,
     sid: ParticipantSid,
     track: TrackSid,
-    events: mpsc::Receiver<RoomEvent>,
+    events: mpsc::Receiver<Box<RoomEvent>>,
 }
 
 impl Guest {

@@ -45,7 +45,7 @@ const TAKE_OVER_LEAP: u64 = 1_000_000;
 /// A session's place in the room. A session that was replaced by a resume holds an older number.
 struct Session {
     attachment: Attachment,
-    events: mpsc::Sender<RoomEvent>,
+    events: mpsc::Sender<Box<RoomEvent>>,
 }
 
 /// Where the room's media is.
@@ -318,7 +318,7 @@ impl RoomActor {
     fn join(
         &mut self,
         request: JoinRequest,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
         reply: Reply<(Joined, Attachment), JoinError>,
     ) {
         let joined = self.state.join(request, now()).map(|joined| {
@@ -337,7 +337,7 @@ impl RoomActor {
         &mut self,
         sid: &ParticipantSid,
         identity: &str,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
         reply: Reply<(Resumed, Attachment), JoinError>,
     ) {
         let resumed = match self.state.resume(sid, identity) {
@@ -360,7 +360,7 @@ impl RoomActor {
         });
     }
 
-    fn attach(&mut self, sid: &ParticipantSid, events: mpsc::Sender<RoomEvent>) -> Attachment {
+    fn attach(&mut self, sid: &ParticipantSid, events: mpsc::Sender<Box<RoomEvent>>) -> Attachment {
         self.attachments += 1;
         let attachment = Attachment(self.attachments);
         self.sessions.insert(sid.clone(), Session { attachment, events });
@@ -637,7 +637,7 @@ impl RoomActor {
 
     fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {
         let Some(session) = self.sessions.get(sid) else { return };
-        let Err(error) = session.events.try_send(event) else { return };
+        let Err(error) = session.events.try_send(Box::new(event)) else { return };
         if matches!(error, mpsc::error::TrySendError::Full(_)) {
             tracing::warn!(participant = %sid, "the session does not read its events: closed");
         }

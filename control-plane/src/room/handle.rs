@@ -50,13 +50,14 @@ pub(super) enum Change {
 pub(super) enum Message {
     Join {
         request: Box<JoinRequest>,
-        events: mpsc::Sender<RoomEvent>,
+        // Boxed: a queue has room for 32 from the start, 10 KiB for each participant otherwise.
+        events: mpsc::Sender<Box<RoomEvent>>,
         reply: Reply<(Joined, Attachment), JoinError>,
     },
     Resume {
         sid: ParticipantSid,
         identity: String,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
         reply: Reply<(Resumed, Attachment), JoinError>,
     },
     Leave {
@@ -215,7 +216,7 @@ impl RoomHandle {
     pub(super) async fn join(
         &self,
         request: JoinRequest,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
     ) -> Option<Result<(Self, Joined), JoinError>> {
         let (reply, answer) = oneshot::channel();
         let request = Box::new(request);
@@ -229,7 +230,7 @@ impl RoomHandle {
         &self,
         sid: ParticipantSid,
         identity: String,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
     ) -> Option<Result<(Self, Resumed), JoinError>> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(Message::Resume { sid, identity, events, reply }).await.ok()?;

@@ -72,7 +72,7 @@ impl PeerLink {
 
     fn start(place: PeerPlace, known: Known, connected: bool, data_ready: bool) -> Self {
         let (jobs, todo) = mpsc::channel(QUEUE);
-        tokio::spawn(Driver { place, known }.run(todo));
+        tokio::spawn(Box::new(Driver { place, known }).run(todo));
         Self { jobs, connected, data_ready }
     }
 
@@ -123,17 +123,19 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut todo: mpsc::Receiver<Job>) {
+    async fn run(mut self: Box<Self>, mut todo: mpsc::Receiver<Job>) {
+        // What is boxed here and below: a task has room for what it was given twice, and for all that it ever does. A call
+        // to the node takes 10 KiB, and the task is there as long as the peer.
         let _counted = self.place.node.count_peer();
         while let Some(job) = todo.recv().await {
             match job {
                 Job::Apply { delta, reply } => {
-                    let _ = reply.send(self.apply(*delta).await);
+                    let _ = reply.send(Box::pin(self.apply(*delta)).await);
                 }
                 Job::Snapshot(reply) => {
                     let _ = reply.send(self.snapshot());
                 }
-                Job::Probe => self.probe().await,
+                Job::Probe => Box::pin(self.probe()).await,
             }
         }
         let unknown = self.known.state.is_none() && !self.known.in_doubt;
@@ -145,7 +147,7 @@ impl Driver {
             peer_id: self.place.peer_id.clone(),
             epoch: self.place.epoch,
         };
-        if let Err(error) = self.place.node.remove_peer(&request).await {
+        if let Err(error) = Box::pin(self.place.node.remove_peer(&request)).await {
             tracing::warn!(peer = self.place.peer_id, %error, "the peer stays until its media ends");
         }
     }

@@ -147,7 +147,7 @@ impl RoomRegistry {
         &self,
         room_name: &str,
         request: JoinRequest,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
     ) -> Result<(RoomHandle, Joined), JoinError> {
         self.ready().await?;
         for _ in 0..ATTEMPTS {
@@ -172,7 +172,7 @@ impl RoomRegistry {
         room_name: &str,
         sid: &ParticipantSid,
         identity: &str,
-        events: mpsc::Sender<RoomEvent>,
+        events: mpsc::Sender<Box<RoomEvent>>,
     ) -> Result<(RoomHandle, Resumed), JoinError> {
         self.ready().await?;
         let room = self.get(room_name).ok_or(JoinError::UnknownParticipant)?;

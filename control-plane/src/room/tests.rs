@@ -68,7 +68,7 @@ struct Guest {
     room: RoomHandle,
     sid: ParticipantSid,
     joined: Joined,
-    events: mpsc::Receiver<RoomEvent>,
+    events: mpsc::Receiver<Box<RoomEvent>>,
 }
 
 impl Guest {

@@ -47,7 +47,7 @@ pub(super) struct Attach {
     /// Speaks for the session from now on: what an older handle says of lost signalling is not heard any more.
     pub(super) room: RoomHandle,
     pub(super) resumed: Resumed,
-    pub(super) events: mpsc::Receiver<RoomEvent>,
+    pub(super) events: mpsc::Receiver<Box<RoomEvent>>,
     pub(super) grants: Grants,
     /// What came along in the request itself.
     pub(super) requests: Vec<proto::SignalRequest>,
@@ -63,7 +63,7 @@ pub(super) struct Driver {
     room: RoomHandle,
     grants: Grants,
     connection: Option<Connection>,
-    events: Option<mpsc::Receiver<RoomEvent>>,
+    events: Option<mpsc::Receiver<Box<RoomEvent>>>,
     /// Boxed: a queue has room for 32 from the start.
     inbox: mpsc::Receiver<Box<Attach>>,
     /// Executed in order, one at a time.
@@ -81,7 +81,7 @@ pub(super) struct Parts {
     pub(super) room: RoomHandle,
     pub(super) grants: Grants,
     pub(super) connection: Connection,
-    pub(super) events: mpsc::Receiver<RoomEvent>,
+    pub(super) events: mpsc::Receiver<Box<RoomEvent>>,
     pub(super) two_peers: bool,
 }
 
@@ -98,7 +98,8 @@ impl Driver {
             connected: connected.clone(),
         };
         state.shared.sessions.insert(sid.clone(), live);
-        let mut driver = Self {
+        // Boxed: a task that is given its state by value has room for it twice.
+        let mut driver = Box::new(Self {
             state,
             session: parts.session,
             sid,
@@ -112,12 +113,12 @@ impl Driver {
             orphan_until: None,
             ended: false,
             connected,
-        };
+        });
         driver.execute_effects();
         tokio::spawn(driver.run());
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         while !self.is_done() {
             self.start_command();
             self.step().await;
@@ -155,7 +156,7 @@ impl Driver {
                 }
             }
             event = recv_event(&mut self.events), if !self.ended => match event {
-                Some(event) => self.session.handle_room(event, now()),
+                Some(event) => self.session.handle_room(*event, now()),
                 None => self.lose_room(),
             },
             incoming = recv_incoming(&mut self.connection), if hears_client => match incoming {
@@ -283,7 +284,7 @@ async fn wait(running: &mut Option<Running>) -> Option<Reply> {
     }
 }
 
-async fn recv_event(events: &mut Option<mpsc::Receiver<RoomEvent>>) -> Option<RoomEvent> {
+async fn recv_event(events: &mut Option<mpsc::Receiver<Box<RoomEvent>>>) -> Option<Box<RoomEvent>> {
     match events {
         Some(events) => events.recv().await,
         None => std::future::pending().await,

@@ -5,10 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::{
     Router,
-    extract::{
-        RawQuery, State,
-        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
-    },
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -20,12 +17,13 @@ use super::{
     SignalState,
     driver::{Attach, Driver, Parts},
     session::{Session, SessionFacts, leave_message},
-    wire::{ConnectParams, Endpoint, MAX_FRAME},
+    upgrade::{Upgrade, UpgradeRefusal},
+    wire::{ConnectParams, Endpoint},
     ws::{self, Connection, Socket},
 };
 use crate::{
     auth::{self, Grants, Permissions},
-    room::{JoinError, JoinRequest, ParticipantSid, RoomEvent, RoomHandle},
+    room::{JoinError, JoinRequest, ParticipantSid, RoomHandle},
 };
 
 /// Room events that wait for a session, at most (the room drops a session that is slower).
@@ -40,13 +38,11 @@ pub(super) fn routes(state: SignalState) -> Router {
         .with_state(state)
 }
 
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
 async fn connect_v0(
     State(state): State<SignalState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    upgrade: Upgrade,
+    upgrade: Result<Upgrade, UpgradeRefusal>,
 ) -> Response {
     connect(state, Endpoint::Rtc, query.unwrap_or_default(), headers, upgrade).await
 }
@@ -55,7 +51,7 @@ async fn connect_v1(
     State(state): State<SignalState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    upgrade: Upgrade,
+    upgrade: Result<Upgrade, UpgradeRefusal>,
 ) -> Response {
     connect(state, Endpoint::RtcV1, query.unwrap_or_default(), headers, upgrade).await
 }
@@ -191,20 +187,17 @@ async fn connect(
     endpoint: Endpoint,
     query: String,
     headers: HeaderMap,
-    upgrade: Upgrade,
+    upgrade: Result<Upgrade, UpgradeRefusal>,
 ) -> Response {
     let admitted = match admit(&state, endpoint, &query, &headers) {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(&state, refusal),
     };
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade
-            .max_message_size(MAX_FRAME)
-            .max_frame_size(MAX_FRAME)
-            .read_buffer_size(READ_BUFFER),
-        Err(rejection) => {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => {
             state.shared.metrics.refuse("no_upgrade");
-            return rejection.into_response();
+            return refusal.into_response();
         }
     };
     // The join must not be torn in the middle when the client goes away: it runs on its own.
@@ -221,12 +214,8 @@ async fn connect(
     };
     let config = state.shared.config.clone();
     // Dropped without having run (a client that left during the upgrade), the socket tells its session by itself.
-    upgrade.on_upgrade(move |stream| ws::run(stream, socket, config))
+    upgrade.grant(move |stream| ws::run(stream, socket, config))
 }
-
-/// Bytes that are read from a client at once, kept as long as it is there: most of what clients say is far smaller. The library's
-/// 128 KiB were a third of what a participant took.
-const READ_BUFFER: usize = 4 * 1024;
 
 fn refuse(state: &SignalState, refusal: Refusal) -> Response {
     state.shared.metrics.refuse(refusal.kind);
@@ -253,7 +242,7 @@ async fn join(state: SignalState, admitted: Admitted) -> Result<Socket, Refusal>
     let mut session = Session::join(facts, state.shared.config.session.clone(), joined, now);
     // Tracks that are there already ride in the first description.
     while let Ok(event) = events.try_recv() {
-        session.handle_room(event, now);
+        session.handle_room(*event, now);
     }
     for request in params.add_tracks {
         session.handle_request(request_of(proto::signal_request::Message::AddTrack(request)), now);
@@ -318,7 +307,7 @@ async fn try_resume(
     if live.as_ref().is_some_and(|live| live.two_peers != two_peers) {
         return Err(connection);
     }
-    let (events_in, events) = mpsc::channel::<RoomEvent>(EVENT_QUEUE);
+    let (events_in, events) = mpsc::channel(EVENT_QUEUE);
     let (room, resumed) =
         match state.shared.rooms.resume(&admitted.room, sid, &admitted.identity, events_in).await {
             Ok(found) => found,

@@ -12,6 +12,7 @@ mod http;
 mod metrics;
 pub mod sdp;
 pub mod session;
+mod upgrade;
 pub mod wire;
 mod ws;
 

@@ -8,7 +8,7 @@ use std::{
 use chappe_proto::node::v1 as node;
 use livekit_protocol::{self as proto, signal_response::Message};
 
-use super::{Effect, Session, deadline::Deadline};
+use super::{Effect, Known, Session, deadline::Deadline};
 use crate::room::{News, PeerRole, RoomEvent, TrackSid};
 
 impl Session {
@@ -138,7 +138,7 @@ impl Session {
             for track in &participant.tracks {
                 self.subscriptions.update_info(track);
             }
-            self.known.insert(participant.sid.clone(), participant.clone());
+            self.known.insert(participant.sid.clone(), Known::of(participant));
         }
         self.send_participants(participants);
     }

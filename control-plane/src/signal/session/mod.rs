@@ -220,11 +220,25 @@ pub struct Session {
     /// What the client must still hear when it comes back, in order.
     missed: Vec<Message>,
     /// Whom the client knows of.
-    known: BTreeMap<String, proto::ParticipantInfo>,
+    known: BTreeMap<String, Known>,
     /// What was wanted last of each track, told again after a resume.
     demands: HashMap<String, Message>,
     /// The client asked to be cut off when it resumes (a simulated failure).
     cut_on_resume: Option<CutOnResume>,
+}
+
+/// What it takes to tell a client that somebody it knows is gone.
+#[derive(Debug)]
+struct Known {
+    identity: Box<str>,
+    /// The latest that was told.
+    version: u32,
+}
+
+impl Known {
+    fn of(participant: &proto::ParticipantInfo) -> Self {
+        Self { identity: participant.identity.as_str().into(), version: participant.version }
+    }
 }
 
 /// When a simulated failure cuts the WebSocket of a client that comes back.

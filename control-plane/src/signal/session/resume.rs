@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CutOnResume, Session, SessionConfig, SessionFacts, deadline::Deadline, peer::Peer,
+    CutOnResume, Known, Session, SessionConfig, SessionFacts, deadline::Deadline, peer::Peer,
     publish::Publications, subscribe::Subscriptions, welcome::server_info,
 };
 use crate::{
@@ -181,20 +181,18 @@ impl Session {
         departed: Vec<proto::ParticipantInfo>,
         others: &[proto::ParticipantInfo],
     ) {
-        let gone = |known: &&proto::ParticipantInfo| {
-            others.iter().chain(&departed).all(|other| other.sid != known.sid)
-        };
-        let as_gone = |known: &proto::ParticipantInfo| proto::ParticipantInfo {
+        let gone = |sid: &str| others.iter().chain(&departed).all(|other| other.sid != sid);
+        let as_gone = |(sid, known): (&String, &Known)| proto::ParticipantInfo {
+            sid: sid.clone(),
+            identity: known.identity.to_string(),
             state: proto::participant_info::State::Disconnected as i32,
             version: known.version + 1,
-            tracks: Vec::new(),
-            ..known.clone()
+            ..Default::default()
         };
         let mut absent: Vec<_> = self
             .known
-            .values()
-            .filter(gone)
-            .filter(|known| known.sid != *self.facts.sid.0)
+            .iter()
+            .filter(|(sid, _)| **sid != *self.facts.sid.0 && gone(sid))
             .map(as_gone)
             .collect();
         absent.extend(departed);

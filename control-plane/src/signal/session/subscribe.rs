@@ -177,7 +177,8 @@ pub(super) struct Placement {
 /// The tracks of one client, by id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
-    list: BTreeMap<TrackSid, Subscription>,
+    // Boxed: a map has room for eleven from the start, and most take one or two.
+    list: BTreeMap<TrackSid, Box<Subscription>>,
 }
 
 impl Subscriptions {
@@ -198,7 +199,7 @@ impl Subscriptions {
                 settings: Settings::default(),
                 codec_asked: false,
             };
-            self.list.insert(sid, subscription);
+            self.list.insert(sid, Box::new(subscription));
             return;
         };
         known.publisher = track.publisher.to_string();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use livekit_protocol::{self as proto, signal_response::Message};
 
-use super::{Session, SessionConfig};
+use super::{Known, Session, SessionConfig};
 use crate::room::{CROWD, Joined};
 
 /// Version of the wire protocol that is spoken: from 18 on, clients expect data channels that are negotiated out of
@@ -58,7 +58,7 @@ impl Session {
     pub(super) fn remember(&mut self, others: &[proto::ParticipantInfo]) {
         let all = others.len() <= CROWD;
         let kept = others.iter().filter(|other| all || !other.tracks.is_empty());
-        self.known = kept.map(|other| (other.sid.clone(), other.clone())).collect();
+        self.known = kept.map(|other| (other.sid.clone(), Known::of(other))).collect();
     }
 }
 
