@@ -631,8 +631,11 @@ impl RoomActor {
         if self.unsaved && self.saving.is_none() && !self.ended {
             self.save();
         }
-        let state = &self.state;
-        self.count.set(state.participants(), state.published_tracks(), state.levels());
+        // A walk past everybody: with more to come, the last one tells.
+        if self.mailbox.is_empty() {
+            let state = &self.state;
+            self.count.set(state.participants(), state.published_tracks(), state.levels());
+        }
     }
 
     fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {

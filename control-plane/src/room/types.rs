@@ -97,6 +97,37 @@ pub struct JoinRequest {
     pub client_protocol: i32,
 }
 
+/// What others see of a participant. Made and encoded once for all who hear of it: of a room of a thousand, everybody who joins
+/// does of each.
+#[derive(Debug)]
+pub struct Presence {
+    info: proto::ParticipantInfo,
+    encoded: bytes::Bytes,
+}
+
+impl Presence {
+    /// What these facts are to others.
+    #[must_use]
+    pub fn new(info: proto::ParticipantInfo) -> Self {
+        let encoded = prost::Message::encode_to_vec(&info).into();
+        Self { info, encoded }
+    }
+
+    /// The message in protobuf.
+    #[must_use]
+    pub fn encoded(&self) -> &bytes::Bytes {
+        &self.encoded
+    }
+}
+
+impl std::ops::Deref for Presence {
+    type Target = proto::ParticipantInfo;
+
+    fn deref(&self) -> &proto::ParticipantInfo {
+        &self.info
+    }
+}
+
 /// Answer to a join.
 #[derive(Clone, Debug)]
 pub struct Joined {
@@ -107,7 +138,7 @@ pub struct Joined {
     /// The new participant as the others see it.
     pub participant: proto::ParticipantInfo,
     /// The others, tracks included.
-    pub others: Vec<proto::ParticipantInfo>,
+    pub others: Vec<Arc<Presence>>,
     /// Its identity was here lately and asked for ICE-TCP.
     pub force_tcp: bool,
 }
@@ -120,7 +151,7 @@ pub struct Resumed {
     /// The participant itself.
     pub participant: proto::ParticipantInfo,
     /// The others, tracks included.
-    pub others: Vec<proto::ParticipantInfo>,
+    pub others: Vec<Arc<Presence>>,
     /// What it may do.
     pub permissions: Permissions,
     /// What the session had stored in its peers' `owner_state`, with the peers' revision: enough to rebuild a session

@@ -221,6 +221,7 @@ impl Driver {
                     }
                     self.send(Outgoing::Message(message));
                 }
+                Effect::Welcome(welcome) => self.send(Outgoing::Welcome(welcome)),
                 Effect::Announce(news) => self.send(Outgoing::News(news)),
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(permissions) => {

@@ -36,6 +36,7 @@ use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
     SignalConfig,
+    session::Welcome,
     wire::{self, Frame, FrameKind, MAX_FRAME},
 };
 use crate::room::News;
@@ -68,6 +69,8 @@ pub(super) enum Incoming {
 pub(super) enum Outgoing {
     // Boxed: a queue has room for 32 from the start, and messages of the protocol take a kilobyte each.
     Message(Box<Message>),
+    /// Who is there.
+    Welcome(Box<Welcome>),
     /// To everybody in a room.
     News(Arc<News>),
 }
@@ -77,6 +80,7 @@ impl Outgoing {
         match self {
             // The tag and length of the message in its SignalResponse are not worth a copy.
             Self::Message(message) => message.encoded_len(),
+            Self::Welcome(welcome) => welcome.encoded_len(),
             Self::News(news) => news.encoded.len(),
         }
     }
@@ -85,6 +89,11 @@ impl Outgoing {
         match self {
             Self::Message(message) => {
                 wire::encode(&proto::SignalResponse { message: Some(*message) }, kind)
+            }
+            Self::Welcome(welcome) if kind == FrameKind::Binary => Frame::Binary(welcome.encode()),
+            Self::Welcome(welcome) => {
+                let message = Some(welcome.into_message());
+                wire::encode(&proto::SignalResponse { message }, kind)
             }
             Self::News(news) if kind == FrameKind::Binary => Frame::Binary(news.encoded.clone()),
             Self::News(news) => wire::encode(&news.response, kind),
@@ -385,5 +394,38 @@ mod tests {
         assert!(
             !connection.send(Outgoing::Message(Message::RefreshToken("x".repeat(2000)).into()))
         );
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_the_start_leaves_in_one_frame_each_and_later_it_may_be_in_pieces() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let sockets = tokio_util::task::TaskTracker::new();
+        let config = SignalConfig::default();
+        let (socket, connection) = pair(&config, sockets.token());
+        let token = |length| Message::RefreshToken("x".repeat(length));
+        let early = [1, 100, 200, 70_000];
+        for length in early {
+            assert!(connection.send(Outgoing::Message(token(length).into())));
+        }
+        let server = tokio::spawn(run(near, socket, config));
+        // Longer frames than the longest of these are refused by this client, messages are not.
+        let limits = WebSocketConfig::default().max_frame_size(Some(70_005));
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, Some(limits)).await;
+        let late = [FRAGMENT - 4, FRAGMENT, 3 * FRAGMENT, 100_000];
+        for (place, length) in early.into_iter().chain(late).enumerate() {
+            if place >= early.len() {
+                assert!(connection.send(Outgoing::Message(token(length).into())));
+            }
+            let message = client.next().await.unwrap().unwrap();
+            let WsMessage::Binary(bytes) = message else { panic!("{message:?}") };
+            let response = <proto::SignalResponse as prost::Message>::decode(bytes).unwrap();
+            assert_eq!(response.message, Some(token(length)));
+        }
+        drop(connection);
+        let last = client.next().await.unwrap().unwrap();
+        assert!(last.is_close(), "{last:?}");
+        assert_eq!(client.next().await.map(|end| end.is_ok()), None);
+        server.await.unwrap();
+        assert!(sockets.close() && sockets.is_empty());
     }
 }

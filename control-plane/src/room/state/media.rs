@@ -3,7 +3,7 @@
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
 
-use super::{END_WITHIN, Now, RoomState, participant::Stage, quality::codec_name};
+use super::{END_WITHIN, Now, RoomState, participant::Stage, quality::codec_name, track::Track};
 use crate::room::{ids, types::*};
 
 impl RoomState {
@@ -95,16 +95,16 @@ impl RoomState {
     }
 
     pub(super) fn tell_due_qualities(&mut self, now: Now) {
-        let mut updates = Vec::new();
-        for participant in self.participants.values_mut() {
-            for track in participant.tracks.values_mut() {
-                if track.quality.due.is_some_and(|due| due <= now.mono) {
-                    updates.push((participant.sid.clone(), track.tell_demand()));
-                }
+        let is_due = |track: &Track| track.quality.due.is_some_and(|due| due <= now.mono);
+        let late = self.participants.values().filter(|one| one.tracks.values().any(is_due));
+        let late: Vec<_> = late.map(|participant| participant.sid.clone()).collect();
+        for publisher in late {
+            let Some(participant) = self.participants.get_mut(&publisher) else { continue };
+            let tracks = participant.tracks.values_mut().filter(|track| is_due(track));
+            let demands: Vec<_> = tracks.map(Track::tell_demand).collect();
+            for demand in demands {
+                self.tell(&publisher, demand);
             }
-        }
-        for (publisher, demand) in updates {
-            self.tell(&publisher, demand);
         }
     }
 }

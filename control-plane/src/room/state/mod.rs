@@ -8,6 +8,7 @@ mod connection;
 mod media;
 mod news;
 mod participant;
+mod people;
 mod quality;
 mod saved;
 mod speakers;
@@ -18,15 +19,16 @@ mod track;
 mod tracks;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use livekit_protocol as proto;
 
-use self::participant::Participant;
 pub(crate) use self::participant::permissions_of;
 pub(super) use self::saved::MAX_SAVED;
+use self::{participant::Participant, people::People};
 use super::types::*;
 use crate::auth::Permissions;
 
@@ -81,7 +83,7 @@ pub(super) struct RoomState {
     name: String,
     options: RoomOptions,
     created_ms: i64,
-    participants: BTreeMap<ParticipantSid, Participant>,
+    participants: People,
     by_identity: HashMap<String, ParticipantSid>,
     /// Who left lately, for those that resume.
     departed: VecDeque<(Instant, proto::ParticipantInfo)>,
@@ -108,7 +110,7 @@ impl RoomState {
             name,
             options,
             created_ms: now.unix_ms,
-            participants: BTreeMap::new(),
+            participants: People::default(),
             by_identity: HashMap::new(),
             departed: VecDeque::new(),
             forced_tcp: VecDeque::new(),
@@ -130,8 +132,8 @@ impl RoomState {
         self.effects.pop_front()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let people = self.participants.values().filter_map(Participant::next_deadline).min();
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        let people = self.participants.next_deadline();
         [self.end_at, self.counts_due, self.waiting.due(), people].into_iter().flatten().min()
     }
 
@@ -179,14 +181,8 @@ impl RoomState {
         self.participants.contains_key(sid)
     }
 
-    fn others_of(&self, sid: &ParticipantSid) -> Vec<proto::ParticipantInfo> {
-        let mut people: Vec<_> = self
-            .participants
-            .values()
-            .filter(|other| other.sid != *sid && !other.permissions.hidden)
-            .collect();
-        people.sort_by_key(|participant| participant.order);
-        people.into_iter().map(Participant::info).collect()
+    fn others_of(&self, sid: &ParticipantSid) -> Vec<Arc<Presence>> {
+        self.participants.presences(|other| other.sid != *sid && !other.permissions.hidden)
     }
 
     /// Lets a participant in; an older one of its identity goes.
@@ -331,8 +327,10 @@ impl RoomState {
         for track in gone.tracks.values() {
             self.withdraw(&gone.sid, track);
         }
-        for other in self.participants.values_mut() {
-            other.wishes.retain(|track, _| !gone.tracks.contains_key(track));
+        if !gone.tracks.is_empty() {
+            for wishes in self.participants.wishes_mut() {
+                wishes.retain(|track, _| !gone.tracks.contains_key(track));
+            }
         }
         self.effects.push_back(Effect::Gone(sid.clone()));
         if self.participants.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -13,7 +14,7 @@ use crate::{
     auth::Permissions,
     room::{
         ids,
-        types::{JoinRequest, ParticipantSid, PeerRole, TrackSid},
+        types::{JoinRequest, ParticipantSid, PeerRole, Presence, TrackSid},
     },
 };
 
@@ -80,6 +81,9 @@ pub(super) struct Participant {
     /// How good its paths are.
     #[serde(skip)]
     pub(super) connection: Connection,
+    /// What [`Self::info`] says, as long as that stays: see [`super::people`].
+    #[serde(skip)]
+    pub(super) presence: OnceLock<Arc<Presence>>,
 }
 
 impl Participant {
@@ -109,6 +113,7 @@ impl Participant {
             resume_by: None,
             end_by: None,
             connection: Connection::default(),
+            presence: OnceLock::new(),
         }
     }
 

@@ -107,8 +107,8 @@ impl RoomState {
         let Some(participant) = self.participants.get_mut(sid) else { return false };
         let Some(track) = participant.tracks.remove(track_sid) else { return false };
         self.withdraw(sid, &track);
-        for other in self.participants.values_mut() {
-            other.wishes.remove(track_sid);
+        for wishes in self.participants.wishes_mut() {
+            wishes.remove(track_sid);
         }
         self.counts_changed(now);
         track.is_published()

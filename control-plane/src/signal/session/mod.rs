@@ -29,6 +29,7 @@ use livekit_protocol::{self as proto, signal_response::Message};
 use prost::Message as _;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+pub use self::welcome::Welcome;
 use self::{
     deadline::{Deadline, Deadlines},
     negotiate::Renegotiation,
@@ -113,6 +114,8 @@ impl Default for SessionConfig {
 pub enum Effect {
     /// To the client.
     Send(Box<Message>),
+    /// To the client, before everything else.
+    Welcome(Box<Welcome>),
     /// To the client, as it is.
     Announce(Arc<News>),
     /// To the room; its outcome comes back by [`Session::handle_reply`].

@@ -1,7 +1,7 @@
 //! A client comes back: to the session that waited for it, or (after a restart of the control plane) to one that is
 //! rebuilt from what the media node kept.
 
-use std::{io::Read as _, time::Instant};
+use std::{collections::HashSet, io::Read as _, sync::Arc, time::Instant};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use livekit_protocol::{self as proto, signal_response::Message};
@@ -13,7 +13,7 @@ use super::{
     publish::Publications, subscribe::Subscriptions, welcome::server_info,
 };
 use crate::{
-    room::{PeerRole, Resumed},
+    room::{PeerRole, Presence, Resumed},
     signal::sdp::Negotiator,
 };
 
@@ -138,7 +138,7 @@ impl Session {
         self.send_absent(resumed.departed, &resumed.others);
         self.remember(&resumed.others);
         self.publications.compare(&resumed.participant.tracks);
-        let mut everybody = resumed.others;
+        let mut everybody: Vec<_> = resumed.others.iter().map(|other| (***other).clone()).collect();
         everybody.push(resumed.participant);
         self.send_participants(everybody);
         self.send(Message::RoomUpdate(proto::RoomUpdate { room: Some(resumed.room) }));
@@ -176,12 +176,9 @@ impl Session {
     }
 
     /// Whoever left while the WebSocket was away.
-    fn send_absent(
-        &mut self,
-        departed: Vec<proto::ParticipantInfo>,
-        others: &[proto::ParticipantInfo],
-    ) {
-        let gone = |sid: &str| others.iter().chain(&departed).all(|other| other.sid != sid);
+    fn send_absent(&mut self, departed: Vec<proto::ParticipantInfo>, others: &[Arc<Presence>]) {
+        let here: HashSet<_> = others.iter().map(|other| other.sid.as_str()).collect();
+        let gone = |sid: &str| !here.contains(sid) && departed.iter().all(|other| other.sid != sid);
         let as_gone = |(sid, known): (&String, &Known)| proto::ParticipantInfo {
             sid: sid.clone(),
             identity: known.identity.to_string(),

@@ -1,11 +1,13 @@
 //! The first messages to a client.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use livekit_protocol::{self as proto, signal_response::Message};
+use prost::{Message as _, encode_length_delimiter, length_delimiter_len};
 
-use super::{Known, Session, SessionConfig};
-use crate::room::{CROWD, Joined};
+use super::{Effect, Known, Session, SessionConfig};
+use crate::room::{CROWD, Joined, Presence};
 
 /// Version of the wire protocol that is spoken: from 18 on, clients expect data channels that are negotiated out of
 /// band.
@@ -23,6 +25,57 @@ const PUBLISH_CODECS: [&str; 8] = [
     "audio/PCMU",
 ];
 
+/// A JoinResponse, whose others are put in as they are encoded already.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Without the others.
+    response: proto::JoinResponse,
+    others: Vec<Arc<Presence>>,
+}
+
+/// `SignalResponse.join` and `JoinResponse.other_participants`: number, and 2 for what has a length.
+const JOIN: u8 = 1 << 3 | 2;
+const OTHER: u8 = 3 << 3 | 2;
+
+impl Welcome {
+    /// Bytes of the JoinResponse.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let lengths = self.others.iter().map(|other| other.encoded().len());
+        self.response.encoded_len()
+            + lengths.map(|length| 1 + length_delimiter_len(length) + length).sum::<usize>()
+    }
+
+    /// As it goes out in a binary frame.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let length = self.encoded_len();
+        let mut bytes = BytesMut::with_capacity(1 + length_delimiter_len(length) + length);
+        bytes.put_u8(JOIN);
+        put_length(length, &mut bytes);
+        // Fields may stand in any order.
+        bytes.put_slice(&self.response.encode_to_vec());
+        for other in &self.others {
+            bytes.put_u8(OTHER);
+            put_length(other.encoded().len(), &mut bytes);
+            bytes.put_slice(other.encoded());
+        }
+        bytes.freeze()
+    }
+
+    /// The same as a message.
+    #[must_use]
+    pub fn into_message(self) -> Message {
+        let other_participants = self.others.iter().map(|other| (***other).clone()).collect();
+        Message::Join(proto::JoinResponse { other_participants, ..self.response })
+    }
+}
+
+fn put_length(length: usize, bytes: &mut BytesMut) {
+    // A buffer that grows has room.
+    let _ = encode_length_delimiter(length, bytes);
+}
+
 impl Session {
     /// The JoinResponse and what follows it at once.
     pub(super) fn welcome(&mut self, joined: Joined, now: Instant) {
@@ -32,10 +85,9 @@ impl Session {
         let seconds =
             |duration: std::time::Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
         let server_info = server_info(&self.config);
-        let join = proto::JoinResponse {
+        let response = proto::JoinResponse {
             room: Some(joined.room),
             participant: Some(joined.participant),
-            other_participants: joined.others,
             server_version: server_info.version.clone(),
             ice_servers: self.config.ice_servers.clone(),
             subscriber_primary: self.facts.two_peers && can_subscribe,
@@ -47,7 +99,8 @@ impl Session {
             fast_publish: self.facts.permissions.can_publish,
             ..proto::JoinResponse::default()
         };
-        self.send(Message::Join(join));
+        self.effects
+            .push_back(Effect::Welcome(Box::new(Welcome { response, others: joined.others })));
         self.refresh_token(now);
         self.begin_downlink();
     }
@@ -55,7 +108,7 @@ impl Session {
 
 impl Session {
     /// Who is here now. Of a crowd, those who publish: everybody would be as many entries as the square of the room.
-    pub(super) fn remember(&mut self, others: &[proto::ParticipantInfo]) {
+    pub(super) fn remember(&mut self, others: &[Arc<Presence>]) {
         let all = others.len() <= CROWD;
         let kept = others.iter().filter(|other| all || !other.tracks.is_empty());
         self.known = kept.map(|other| (other.sid.clone(), Known::of(other))).collect();
@@ -76,5 +129,36 @@ pub(super) fn server_info(config: &SessionConfig) -> proto::ServerInfo {
         region: config.region.clone(),
         node_id: config.node_id.clone(),
         ..proto::ServerInfo::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_together_from_pieces_is_the_message() {
+        let person = |number: usize| proto::ParticipantInfo {
+            sid: format!("PA_{number}"),
+            metadata: "m".repeat(number),
+            ..Default::default()
+        };
+        for others in [0, 1, 3, 200] {
+            let response = proto::JoinResponse {
+                server_version: "1".into(),
+                fast_publish: true,
+                ..Default::default()
+            };
+            let others = (0..others).map(|number| Presence::new(person(number)).into()).collect();
+            let welcome = Welcome { response, others };
+            let (length, encoded) = (welcome.encoded_len(), welcome.encode());
+            let message = Some(welcome.into_message());
+            let decoded = proto::SignalResponse::decode(encoded).unwrap();
+            assert_eq!(
+                message.as_ref().map(Message::encoded_len),
+                Some(1 + length_delimiter_len(length) + length)
+            );
+            assert_eq!(decoded.message, message);
+        }
     }
 }

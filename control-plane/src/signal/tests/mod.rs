@@ -73,6 +73,23 @@ async fn who_may_not_join_is_told_why_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn what_asks_for_no_websocket_of_ours_is_told_so() {
+    let server = Server::start(RoomPolicy::default(), SignalConfig::default()).await;
+    let path = format!("/rtc?access_token={}", server.token("r", "ada"));
+    let asked = "Connection: close, Upgrade\r\nUpgrade: WebSocket\r\n";
+    let cases = [
+        ("a page", "Connection: close\r\n".to_owned(), 400, "WebSocket"),
+        ("another version", format!("{asked}Sec-WebSocket-Version: 8\r\n"), 426, "13"),
+        ("no key", format!("{asked}Sec-WebSocket-Version: 13\r\n"), 400, "Sec-WebSocket-Key"),
+    ];
+    for (name, headers, status, reason) in cases {
+        let (told, body) = server.get_with(&path, &headers).await;
+        assert_eq!((told, body.contains(reason)), (status, true), "{name}: {body}");
+    }
+    assert_eq!(server.signal.sessions(), 0, "nobody joined");
+}
+
+#[tokio::test]
 async fn a_profile_over_its_bounds_is_refused_before_the_upgrade() {
     let server = Server::default().await;
     let many = |count: usize| (0..count).map(|index| (index.to_string(), String::new())).collect();

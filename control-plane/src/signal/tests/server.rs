@@ -121,8 +121,13 @@ impl Server {
     }
 
     pub(super) async fn get(&self, path: &str) -> (u16, String) {
+        self.get_with(path, "Connection: close\r\n").await
+    }
+
+    /// `headers`: lines, the last one ended too. They have to close the connection.
+    pub(super) async fn get_with(&self, path: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.expect("connect");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("send");
         let mut response = String::new();
         stream.read_to_string(&mut response).await.expect("response");

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     auth::Permissions,
     room::{
-        Joined, ParticipantSid, PeerRole, PublishedInfo, RequestError, Resumed, RoomEvent,
-        SubscribedTrack, TrackSid, TrackVariant,
+        Joined, ParticipantSid, PeerRole, Presence, PublishedInfo, RequestError, Resumed,
+        RoomEvent, SubscribedTrack, TrackSid, TrackVariant,
     },
 };
 
@@ -116,7 +116,7 @@ impl World {
             sid: ParticipantSid::from("PA_self".to_owned()),
             room: proto::Room { sid: "RM_r".into(), name: "r".into(), ..Default::default() },
             participant: participant("PA_self", Vec::new()),
-            others: vec![participant("PA_other", Vec::new())],
+            others: vec![Presence::new(participant("PA_other", Vec::new())).into()],
             force_tcp: false,
         };
         let session = Session::join(facts(two_peers, now), SessionConfig::default(), joined, now);
@@ -173,6 +173,11 @@ impl World {
                 Effect::Send(message) => {
                     self.inbox.push((*message).clone());
                     self.unread.push_back(*message);
+                }
+                Effect::Welcome(welcome) => {
+                    let message = welcome.into_message();
+                    self.inbox.push(message.clone());
+                    self.unread.push_back(message);
                 }
                 Effect::Announce(news) => {
                     let message = news.response.message.clone().unwrap();
@@ -324,7 +329,7 @@ impl World {
         Resumed {
             room: proto::Room { sid: "RM_r".into(), ..Default::default() },
             participant: participant("PA_self", Vec::new()),
-            others: vec![participant("PA_other", Vec::new())],
+            others: vec![Presence::new(participant("PA_other", Vec::new())).into()],
             permissions: Permissions::default(),
             peers: self.node.iter().map(snapshot).collect(),
             subscriptions,
