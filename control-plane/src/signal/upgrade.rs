@@ -3,7 +3,7 @@
 use axum::{
     body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -67,7 +67,8 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, UpgradeRefusal> {
         let headers = &parts.headers;
-        if !has(headers, &header::CONNECTION, "upgrade")
+        if parts.method != Method::GET
+            || !has(headers, &header::CONNECTION, "upgrade")
             || !has(headers, &header::UPGRADE, "websocket")
         {
             return Err(UpgradeRefusal::NotAsked);

@@ -52,8 +52,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_BUFFER: usize = 2 * 1024;
 
 /// Longer messages leave in fragments of so many bytes (RFC 6455 section 5.4): the library copies a frame before it sends it and
-/// keeps the room for as long as the client is there.
-const FRAGMENT: usize = 8 * 1024;
+/// keeps the room for as long as the client is there. Some clients on small devices put no fragments together, and have room for
+/// messages of 20 KiB.
+const FRAGMENT: usize = 20 * 1024;
 
 /// What a socket hands to its session.
 #[derive(Debug)]
@@ -213,7 +214,9 @@ async fn greet<S: AsyncWrite + Unpin>(
     queue: &mut mpsc::Receiver<Outgoing>,
     queued_bytes: &AtomicUsize,
 ) -> std::io::Result<()> {
-    while let Ok(message) = queue.try_recv() {
+    // No more than that: news may come faster than a slow client takes them, and it is not read meanwhile.
+    for _ in 0..queue.len() {
+        let Ok(message) = queue.try_recv() else { break };
         queued_bytes.fetch_sub(message.size(), Ordering::Relaxed);
         // The client has said nothing yet that it could be answered like.
         let Frame::Binary(bytes) = message.into_frame(FrameKind::Binary) else { continue };

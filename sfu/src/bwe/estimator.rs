@@ -178,6 +178,8 @@ impl SendSideEstimator {
     const SILENCE_STEP: Duration = Duration::from_millis(500);
     /// Between two looks at a probe that is due and held back, when nothing else happens.
     const POLL: Duration = Duration::from_millis(250);
+    /// Fates that room is kept for between two reports.
+    const KEPT_COLLECTED: usize = 256;
     /// Fates that are collected at most: twice as many as a datagram has room for.
     const MAX_COLLECTED: usize = 1_500;
     /// Round-trip time until one is measured.
@@ -343,6 +345,8 @@ impl SendSideEstimator {
         for (number, arrived_us) in collected.drain(..) {
             self.handle_fate(now, number, arrived_us, &mut digest);
         }
+        // A report of hundreds is rare: its room is not kept.
+        collected.shrink_to(Self::KEPT_COLLECTED);
         self.collected = collected;
         self.conclude(now, &digest);
     }

@@ -353,15 +353,19 @@ impl EgressStream {
     }
 
     /// One of the latest packets, another one each time, for whoever needs something to send: see
-    /// [`Self::write_resend`]. It counts as sent again: a NACK that it crosses is answered by it.
-    pub fn latest(&mut self, now: Instant) -> Option<Resend> {
+    /// [`Self::write_resend`].
+    pub fn latest(&mut self) -> Option<Resend> {
         self.rtx_ssrc?;
         let highest = self.highest?;
         self.padded = (self.padded + 1) % PADDING_PACKETS;
         let seq = SeqNo(highest.0.checked_sub(self.padded)?);
-        // It is no repair that has to wait for the one before.
-        self.records.claim_resend(now, seq, Duration::ZERO);
         Some(self.records.get(seq)?.resend(seq))
+    }
+
+    /// One of [`Self::latest`] has left. It counts as sent again: a NACK that it crosses is answered by it.
+    pub fn note_repeat(&mut self, now: Instant, repeat: &Resend) {
+        // It is no repair that has to wait for the one before.
+        self.records.claim_resend(now, repeat.seq, Duration::ZERO);
     }
 
     /// Writes a retransmission (RFC 4588) of the packet that the track's cache has for `resend`.

@@ -147,6 +147,8 @@ impl Sharing {
     ) {
         for (_, subscription) in subscriptions {
             let before = subscription.granted();
+            // Nothing is known of the path but what reports say.
+            subscription.egress.handle_path(0.0, false);
             subscription.grant(Grant::All);
             if before != Grant::All {
                 changed(subscription, before);

@@ -416,7 +416,7 @@ impl Subscription {
         size: DataSize,
         link: &mut Link<'_>,
     ) -> Option<usize> {
-        let latest = self.egress.latest(link.now);
+        let latest = self.egress.latest();
         let known = latest
             .and_then(|resend| Some((resend, track.packet(resend.encoding, resend.ingress_seq)?)));
         let written = match known {
@@ -424,6 +424,9 @@ impl Subscription {
             None => self.egress.write_padding(size.bytes() as usize, link.space()),
         };
         let len = link.seal(&written.ok()?)?;
+        if let Some((resend, _)) = &known {
+            self.egress.note_repeat(link.now, resend);
+        }
         link.counters.probe_padding += 1;
         self.sent.padding_packets += 1;
         Some(len)

@@ -36,7 +36,8 @@ pub(super) struct Report {
 impl Report {
     fn check(&mut self, what: &str, value: f64, limit: f64) {
         let _ = writeln!(self.lines, "  {what}: {value:.4} (at most {limit})");
-        if value > limit {
+        // What was not measured is missed.
+        if value.is_nan() || value > limit {
             self.missed.push(format!("{what}: {value:.4}, at most {limit}"));
         }
     }
