@@ -18,6 +18,8 @@ pub struct Patience {
     queue: Duration,
     /// Since when the estimate has been too low.
     short_since: Option<Instant>,
+    /// Feedback comes: without any there is nothing that patience could go by.
+    observed: bool,
     over: bool,
 }
 
@@ -37,6 +39,7 @@ impl Patience {
     pub fn observe(&mut self, now: Instant, estimate: Bitrate, queue: Duration, held_down: bool) {
         let drains = queue < self.queue.mul_f64(Self::DRAINING);
         self.queue = queue;
+        self.observed = true;
         if estimate >= self.needs {
             (self.short_since, self.over) = (None, false);
             return;
@@ -55,7 +58,7 @@ impl Patience {
 
     /// What is sent on in spite of a lower estimate, or of a price that a keyframe has raised; zero: nothing is.
     pub fn kept(&self) -> Bitrate {
-        if self.over { Bitrate::ZERO } else { self.needs }
+        if self.observed && !self.over { self.needs } else { Bitrate::ZERO }
     }
 
     /// It is over, whatever feedback said last.
@@ -79,6 +82,7 @@ mod tests {
         }
         let of = |at_ms, kbps, queue_ms| Feedback { at_ms, kbps, queue_ms, held_down: false };
         let cases = [
+            ("no feedback", vec![], 0),
             ("enough", vec![of(0, 1_000, 0)], 1_000),
             ("a probe of others", vec![of(0, 900, 60), of(100, 800, 50)], 1_000),
             ("a long queue", vec![of(0, 900, 60), of(100, 800, 120)], 0),
