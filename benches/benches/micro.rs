@@ -264,6 +264,7 @@ fn egress(now: Instant) -> EgressStream {
     let config = EgressConfig {
         ssrc: Ssrc(1),
         rtx_ssrc: Some(Ssrc(2)),
+        fec: None,
         mid: Mid::new(b"0").expect("a digit"),
         extensions: extensions(),
     };

@@ -591,6 +591,7 @@ fn spec(setup: &Setup, publishes: Option<usize>, identity: &Identity) -> PeerSpe
         mid: mid(n),
         ssrc: Ssrc(ssrc(n)),
         rtx_ssrc: rtx(n),
+        fec_ssrc: None,
         paused: false,
         max_spatial: None,
         max_temporal: None,

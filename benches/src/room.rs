@@ -165,6 +165,7 @@ impl Room {
             mid: publisher.to_string(),
             ssrc,
             rtx_ssrc: if self.negotiation.audio { 0 } else { ssrc + 1 },
+            fec_ssrc: 0,
             ..pb::Subscription::default()
         }
     }

@@ -49,6 +49,7 @@ fn track(kind: MediaKind, sid: &str) -> SendTrack {
         mime_type: if kind == MediaKind::Audio { "audio/opus" } else { "video/VP8" }.to_owned(),
         ssrc: 1_000,
         rtx_ssrc: if kind == MediaKind::Audio { 0 } else { 1_001 },
+        fec_ssrc: if kind == MediaKind::Audio { 0 } else { 1_002 },
         stereo: false,
     }
 }

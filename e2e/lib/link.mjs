@@ -13,10 +13,10 @@ class Direction {
   }
 
   send(bytes, deliver) {
-    const { rate, queue, delay, loss } = this.settings;
+    const { rate, queue, delay, loss, loses } = this.settings;
     const now = performance.now();
     const begins = Math.max(this.busyUntil, now);
-    if (begins - now > queue || Math.random() < loss) {
+    if (begins - now > queue || Math.random() < loss || loses?.(bytes)) {
       this.dropped += 1;
       return;
     }
@@ -30,8 +30,8 @@ class Direction {
 }
 
 /**
- * `down` is the way to the browser, `up` the way from it: `{ rate: kb/s, queue: ms, delay: ms, loss: 0..1 }`. They may be
- * changed while packets flow.
+ * `down` is the way to the browser, `up` the way from it: `{ rate: kb/s, queue: ms, delay: ms, loss: 0..1, loses }`; the last is
+ * asked for each datagram whether it is lost. They may be changed while packets flow.
  */
 export class Link {
   down = { rate: 0, queue: 300, delay: 10, loss: 0 };

@@ -57,6 +57,7 @@ impl Room {
         let config = EgressConfig {
             ssrc: Ssrc(9),
             rtx_ssrc: Some(Ssrc(10)),
+            fec: None,
             mid: Mid::new(b"0").expect("short"),
             extensions: extensions.clone(),
         };

@@ -48,7 +48,7 @@ fn local() -> node::LocalTransport {
 fn track(number: usize, mime_type: &str, shared: bool) -> SendTrack {
     let video = mime_type.starts_with("video/");
     let track_sid = format!("TR_{number}");
-    let ssrc = 1_000 + 2 * u32::try_from(number).expect("few");
+    let ssrc = 1_000 + 3 * u32::try_from(number).expect("few");
     SendTrack {
         kind: if video { MediaKind::Video } else { MediaKind::Audio },
         stream_id: format!("PA_a|{}", if shared { "camera" } else { &track_sid }),
@@ -56,6 +56,7 @@ fn track(number: usize, mime_type: &str, shared: bool) -> SendTrack {
         mime_type: mime_type.to_owned(),
         ssrc,
         rtx_ssrc: if video { ssrc + 1 } else { 0 },
+        fec_ssrc: if video { ssrc + 2 } else { 0 },
         stereo: shared,
     }
 }

@@ -289,6 +289,7 @@ impl Room {
         let config = EgressConfig {
             ssrc: Ssrc(7_000),
             rtx_ssrc: Some(Ssrc(7_001)),
+            fec: None,
             mid: Mid::new(b"0").unwrap(),
             extensions: ExtensionMap::default(),
         };

@@ -58,6 +58,7 @@ async fn churn(mut api: Api, rounds: u64, span: Duration) -> u64 {
             mid: format!("s{track}"),
             ssrc: 9_000 + 2 * track,
             rtx_ssrc: 9_001 + 2 * track,
+            fec_ssrc: 0,
             max_spatial_layer: Some(0),
             ..pb::Subscription::default()
         });

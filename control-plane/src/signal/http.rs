@@ -363,6 +363,7 @@ fn facts(sid: ParticipantSid, admitted: &Admitted, now: Instant) -> SessionFacts
         identity: admitted.identity.clone(),
         two_peers: !admitted.params.single_peer,
         syncs_streams: admitted.params.syncs_streams(),
+        may_be_offered_repair: admitted.params.may_be_offered_repair(),
         permissions: admitted.permissions.clone(),
         unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
         started: now,

@@ -18,7 +18,7 @@ use super::{
 
 /// SSRC of what peer `number` gets of track `index`; that of its retransmissions is the next.
 pub(crate) fn egress_ssrc(number: usize, index: u32) -> Ssrc {
-    Ssrc(50_000 + 1_000 * number as u32 + 2 * index)
+    Ssrc(50_000 + 1_000 * number as u32 + 3 * index)
 }
 
 /// All that anybody may send.
@@ -126,6 +126,7 @@ pub(crate) fn spec(number: usize, flags: u8, body: &[u8]) -> PeerSpec {
         mid: Mid::new(format!("s{index}").as_bytes()).expect("short"),
         ssrc: egress_ssrc(number, index),
         rtx_ssrc: (index % 3 != 0).then_some(Ssrc(egress_ssrc(number, index).0 + 1)),
+        fec_ssrc: (index % 3 == 1).then(|| Ssrc(egress_ssrc(number, index).0 + 2)),
         paused: flags & 0x20 != 0 && index % 2 == 0,
         max_spatial: (flags & 0x10 != 0).then_some(0),
         max_temporal: bits.has(Bits::WISHES, 16).then_some(index as u8 & 1),

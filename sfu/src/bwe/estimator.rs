@@ -243,6 +243,11 @@ impl SendSideEstimator {
         self.fallback_bound().is_some()
     }
 
+    /// Packets of which feedback told so far, and how many of them were lost.
+    pub fn loss_counts(&self) -> (u64, u64) {
+        self.loss.counts()
+    }
+
     /// A look inside.
     pub fn stats(&self) -> EstimatorStats {
         EstimatorStats {

@@ -22,6 +22,9 @@ pub(super) struct LossBound {
     decreased_at: Option<Duration>,
     /// Fraction lost lately, smoothed.
     recent: f64,
+    /// Packets and losses so far.
+    packets: u64,
+    lost: u64,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -72,6 +75,8 @@ impl LossBound {
             bound_bps: None,
             decreased_at: None,
             recent: 0.0,
+            packets: 0,
+            lost: 0,
         }
     }
 
@@ -84,18 +89,26 @@ impl LossBound {
         self.recent
     }
 
+    /// Packets of which was told, and how many of them were lost.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.packets, self.lost)
+    }
+
     pub(super) fn add_arrived(&mut self, size: u16) {
+        self.packets += 1;
         self.current.packets += 1;
         self.current.bytes += u64::from(size);
     }
 
     pub(super) fn add_lost(&mut self, size: u16) {
         self.add_arrived(size);
+        self.lost += 1;
         self.current.lost += 1;
     }
 
     /// A packet that was counted as lost came after all.
     pub(super) fn add_found(&mut self) {
+        self.lost = self.lost.saturating_sub(1);
         self.current.lost = self.current.lost.saturating_sub(1);
     }
 

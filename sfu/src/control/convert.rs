@@ -370,6 +370,7 @@ fn subscription(subscription: &pb::Subscription) -> Checked<SubscriptionSpec> {
         ssrc: ssrc(subscription.ssrc)
             .ok_or_else(|| FieldError::new("ssrc", "expected more than 0"))?,
         rtx_ssrc: ssrc(subscription.rtx_ssrc),
+        fec_ssrc: ssrc(subscription.fec_ssrc),
         paused: subscription.paused,
         max_spatial: layer(subscription.max_spatial_layer),
         max_temporal: layer(subscription.max_temporal_layer),

@@ -120,6 +120,8 @@ fn counters(sent: &EgressCounters) -> pb::EgressCounters {
         resends_over_budget: sent.resends_over_budget,
         padding_packets: sent.padding_packets,
         keyframe_requests: sent.keyframe_requests,
+        fec_packets: sent.fec_packets,
+        fec_bytes: sent.fec_bytes,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::RepairShare;
 use crate::rtp::Bitrate;
 
 /// What one track asks for, and what it got.
@@ -22,6 +23,8 @@ pub struct Claim {
     lowered_at: Option<Instant>,
     /// When it came back from a pause last.
     resumed_at: Option<Instant>,
+    /// What repair packets cost beside each step, as a part of it.
+    repair: Option<RepairShare>,
 }
 
 impl Claim {
@@ -48,6 +51,12 @@ impl Claim {
             self.len += 1;
         }
         self.granted = kept.and_then(|kept| self.len.checked_sub(1).map(|top| kept.min(top)));
+    }
+
+    /// What its repair packets cost, as a part of each step. What is won has to have room for them; what is kept is kept
+    /// without.
+    pub fn set_repair(&mut self, share: Option<RepairShare>) {
+        self.repair = share;
     }
 
     /// The step it may have; `None` while it is paused.
@@ -91,8 +100,9 @@ impl Claim {
         }
         let rested =
             self.lowered_at.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_AFTER);
+        let repair = self.repair.map_or(0.0, RepairShare::value);
         // The first picture of a paused track is worth more than calm.
-        (rested || won.is_none()).then(|| self.price(step).mul_f64(WIN))
+        (rested || won.is_none()).then(|| self.price(step).mul_f64(WIN * (1.0 + repair)))
     }
 }
 

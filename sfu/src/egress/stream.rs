@@ -1,5 +1,8 @@
 //! The packets of one subscription.
 
+mod padding;
+mod repair;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -8,9 +11,12 @@ use std::{
 use super::{
     format_table::{FormatTable, Mapping, PayloadMapping},
     header_template::HeaderTemplate,
+    protection::Protection,
     records::{Record, Records},
     redundancy::{self, Redundancy},
 };
+pub use repair::FecStream;
+
 use crate::{
     cache::{
         CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, Seen, SenderClock,
@@ -32,6 +38,8 @@ pub struct EgressConfig {
     pub ssrc: Ssrc,
     /// Of its retransmissions; without it nothing is sent again.
     pub rtx_ssrc: Option<Ssrc>,
+    /// Of its repair packets; without it none are made.
+    pub fec: Option<FecStream>,
     /// The m-line.
     pub mid: Mid,
     /// Header extensions that may be sent to this subscriber.
@@ -47,10 +55,7 @@ pub struct EgressStream {
     extensions: ExtensionMap,
     header: HeaderTemplate,
     formats: FormatTable,
-    /// Packets that still name the m-line; see [`MID_PACKETS`].
-    mid_left: u8,
-    /// The subscriber reported on the SSRC: it knows which m-line it belongs to.
-    acknowledged: bool,
+    marks: Marks,
     packets: u32,
     octets: u32,
     highest: Option<SeqNo>,
@@ -71,8 +76,22 @@ pub struct EgressStream {
     /// How many numbers that report was about.
     span: u32,
     redundancy: Redundancy,
+    fec: Option<FecStream>,
+    fec_pt: Option<Pt>,
+    protection: Option<Box<Protection>>,
+}
+
+/// What is looked at for each packet, beside each other.
+#[derive(Debug)]
+struct Marks {
+    /// Packets that still name the m-line; see [`MID_PACKETS`].
+    mid_left: u8,
+    /// The subscriber reported on the SSRC: it knows which m-line it belongs to.
+    acknowledged: bool,
     /// Blocks of redundancy that were added to the last packet.
     carried: u8,
+    /// There is a [`Protection`].
+    protected: bool,
 }
 
 /// A packet to send again: look it up in the track's cache, then [`EgressStream::write_resend`].
@@ -140,11 +159,6 @@ pub enum WriteError {
 const MID_PACKETS: u8 = 32;
 /// Waiting resends at most. A subscriber that misses more is better served by a keyframe.
 const MAX_RESENDS: usize = 256;
-/// Of the first byte of an RTP header.
-const PADDING_BIT: u8 = 0x20;
-/// Padding repeats this many of the latest packets in turn. More of them repair more of what may be lost, fewer are
-/// surer to be in the cache.
-const PADDING_PACKETS: u64 = 16;
 /// Nobody's round trip is shorter where it matters; without a bound a fast asker would get a flood.
 const MIN_RESEND_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -158,8 +172,12 @@ impl EgressStream {
             extensions: config.extensions,
             header: HeaderTemplate::new(),
             formats: FormatTable::default(),
-            mid_left: MID_PACKETS,
-            acknowledged: false,
+            marks: Marks {
+                mid_left: MID_PACKETS,
+                acknowledged: false,
+                carried: 0,
+                protected: false,
+            },
             packets: 0,
             octets: 0,
             highest: None,
@@ -176,7 +194,9 @@ impl EgressStream {
             reported: None,
             span: 0,
             redundancy: Redundancy::default(),
-            carried: 0,
+            fec: config.fec,
+            fec_pt: None,
+            protection: None,
         }
     }
 
@@ -204,7 +224,7 @@ impl EgressStream {
     /// How many blocks of redundancy the last packet left with beside its own sound: less than is wanted where the packet
     /// brought some of its own or the subscriber has no RED.
     pub fn carried(&self) -> u8 {
-        self.carried
+        self.marks.carried
     }
 
     /// Whether the subscriber can take packets of this format. To be asked before a packet gets a number.
@@ -284,10 +304,10 @@ impl EgressStream {
             return Err(WriteError::Duplicate);
         }
         if rewritten.opens {
-            self.mid_left = MID_PACKETS;
+            self.marks.mid_left = MID_PACKETS;
         }
-        let names_mid = !self.acknowledged || self.mid_left > 0;
-        self.mid_left = self.mid_left.saturating_sub(1);
+        let names_mid = !self.marks.acknowledged || self.marks.mid_left > 0;
+        self.marks.mid_left = self.marks.mid_left.saturating_sub(1);
         let fields = RtpHeaderFields {
             marker: rewritten.marker,
             pt: mapping.pt,
@@ -306,7 +326,7 @@ impl EgressStream {
             self.write_packet(&fields, packet, mid, changes, mapping, out)?;
         written.seq = rewritten.seq;
         self.sent.insert(rewritten.seq);
-        self.carried = older.len() as u8;
+        self.marks.carried = older.len() as u8;
 
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);
@@ -352,22 +372,6 @@ impl EgressStream {
         self.resends.pop_front()
     }
 
-    /// One of the latest packets, another one each time, for whoever needs something to send: see
-    /// [`Self::write_resend`].
-    pub fn latest(&mut self) -> Option<Resend> {
-        self.rtx_ssrc?;
-        let highest = self.highest?;
-        self.padded = (self.padded + 1) % PADDING_PACKETS;
-        let seq = SeqNo(highest.0.checked_sub(self.padded)?);
-        Some(self.records.get(seq)?.resend(seq))
-    }
-
-    /// One of [`Self::latest`] has left. It counts as sent again: a NACK that it crosses is answered by it.
-    pub fn note_repeat(&mut self, now: Instant, repeat: &Resend) {
-        // It is no repair that has to wait for the one before.
-        self.records.claim_resend(now, repeat.seq, Duration::ZERO);
-    }
-
     /// Writes a retransmission (RFC 4588) of the packet that the track's cache has for `resend`.
     pub fn write_resend(
         &mut self,
@@ -399,44 +403,6 @@ impl EgressStream {
         Ok(written)
     }
 
-    /// Writes a packet that holds nothing but padding, on the SSRC of the retransmissions: a packet on that of the media
-    /// would take a number from it. At most 255 bytes of `size` become padding (RFC 3550 section 5.1).
-    pub fn write_padding(&mut self, size: usize, out: &mut [u8]) -> Result<Written, WriteError> {
-        let (Some(pt), Some(ssrc)) = (self.formats.padding(), self.rtx_ssrc) else {
-            return Err(WriteError::Format);
-        };
-        // Its time is that of nothing, and no receiver plays it.
-        let timestamp = RtpTs32(0);
-        let seq = self.rtx_seq;
-        let fields = RtpHeaderFields { marker: false, pt, seq: seq.seq16(), timestamp, ssrc };
-        let values = ExtensionValues {
-            mid: Some(self.mid),
-            transport_cc: Some(0),
-            ..ExtensionValues::default()
-        };
-        let header =
-            fields.write(out, &values, &self.extensions).map_err(|_| WriteError::TooLarge)?;
-        let count = u8::try_from(size.max(1)).unwrap_or(u8::MAX);
-        let len = header.len + usize::from(count);
-        let padding = out.get_mut(header.len..len).ok_or(WriteError::TooLarge)?;
-        padding.fill(0);
-        if let Some(last) = padding.last_mut() {
-            *last = count;
-        }
-        if let Some(first) = out.first_mut() {
-            *first |= PADDING_BIT;
-        }
-        self.rtx_seq = seq.plus(1);
-        Ok(Written {
-            len,
-            header_len: header.len,
-            ssrc,
-            seq,
-            transport_cc: header.transport_cc,
-            abs_send_time: header.abs_send_time,
-        })
-    }
-
     /// The subscriber's path lost this share of everything lately; `crowded`: it has no room for redundancy.
     pub fn handle_path(&mut self, lost: f32, crowded: bool) {
         self.redundancy.handle_path(lost, crowded);
@@ -444,13 +410,13 @@ impl EgressStream {
 
     /// What the subscriber received; false when the block is about another SSRC.
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> bool {
-        if self.rtx_ssrc == Some(block.ssrc) {
+        if self.rtx_ssrc == Some(block.ssrc) || self.fec.is_some_and(|fec| fec.ssrc == block.ssrc) {
             return true;
         }
         if block.ssrc != self.ssrc {
             return false;
         }
-        self.acknowledged = true;
+        self.marks.acknowledged = true;
         self.span = 0;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
         self.redundancy.handle_loss(now, self.fraction_lost);
@@ -501,10 +467,11 @@ impl EgressStream {
     }
 
     /// The numbers at which its SSRCs would go on; none while nothing was sent.
-    pub fn next_numbers(&self) -> [Option<(Ssrc, SeqNo)>; 2] {
+    pub fn next_numbers(&self) -> [Option<(Ssrc, SeqNo)>; 3] {
         let media = self.highest.map(|highest| (self.ssrc, highest.plus(1)));
         // Padding may have left before any media did.
-        [media, self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq))]
+        let rtx = self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq));
+        [media, rtx, self.fec.map(|fec| (fec.ssrc, fec.next))]
     }
 
     /// Of the media.

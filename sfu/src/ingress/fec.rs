@@ -190,8 +190,13 @@ fn clear_changing(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::wire::flexfec_tests::{packet, protect};
+    use crate::wire::{
+        RepairSum,
+        flexfec_tests::{packet, protect},
+    };
 
     fn media(decoder: &mut FecDecoder, bytes: &[u8]) {
         let packet = RtpPacket::parse(bytes).unwrap();
@@ -296,5 +301,40 @@ mod tests {
         assert!(decoder.streams.len() <= MAX_STREAMS && decoder.waiting.len() <= MAX_WAITING);
         assert!(decoder.spare.len() <= 3 * MAX_WAITING, "{}", decoder.spare.len());
         assert!(decoder.streams.iter().any(|stream| stream.ssrc == Ssrc(3)), "what is protected");
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_node_writes_itself_brings_back_what_it_protects(
+            first in any::<u16>(),
+            sizes in prop::collection::vec(0..1_300_usize, 1..20),
+            columns in 1..5_usize,
+            lost in any::<prop::sample::Index>(),
+        ) {
+            let number = |n: usize| first.wrapping_add(n as u16);
+            let packets: Vec<_> =
+                sizes.iter().enumerate().map(|(n, size)| packet(7, number(n), *size)).collect();
+            let lost = lost.index(packets.len());
+            let mut sums = vec![RepairSum::new(); columns];
+            let mut decoder = FecDecoder::default();
+            for (n, bytes) in packets.iter().enumerate() {
+                prop_assert!(sums[n % columns].add(bytes));
+                // A whole run of as many as there are sums: one of each.
+                if !(lost..lost + columns).contains(&n) {
+                    media(&mut decoder, bytes);
+                }
+            }
+            for sum in sums.iter().filter(|sum| !sum.is_empty()) {
+                let mut payload = vec![0; 1_500];
+                let len = sum.write(Ssrc(7), &mut payload).unwrap();
+                decoder.handle_repair(&payload[..len]);
+            }
+            let mut back = recovered(&mut decoder);
+            back.sort_unstable_by_key(|bytes| {
+                u16::from_be_bytes([bytes[2], bytes[3]]).wrapping_sub(first)
+            });
+            let end = (lost + columns).min(packets.len());
+            prop_assert_eq!(&back[..], &packets[lost..end]);
+        }
     }
 }

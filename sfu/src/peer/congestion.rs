@@ -11,7 +11,7 @@ use std::{
 use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
-    egress::{Evidence, Pacer, Patience, Raises, Seen},
+    egress::{Evidence, LossCount, Pacer, Patience, Raises, RepairNeed, Seen},
     rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -41,6 +41,14 @@ pub(crate) struct Shared {
     pub(crate) wanted: Bitrate,
 }
 
+/// What repair packets for a peer have to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repair {
+    /// Share of its packets that is lost, 0 to 1.
+    pub(crate) loss: f64,
+    pub(crate) rtt: Duration,
+}
+
 /// Congestion control of what leaves to one peer.
 #[derive(Debug)]
 pub(crate) struct Congestion {
@@ -62,6 +70,7 @@ pub(crate) struct Congestion {
     evidence: Evidence,
     raises: Raises,
     patience: Patience,
+    repair_need: RepairNeed,
     trying_until: Option<Instant>,
     /// Everything that left.
     sent: DataSize,
@@ -144,6 +153,7 @@ impl Congestion {
             evidence: Evidence::new(now),
             raises: Raises::new(salt),
             patience: Patience::default(),
+            repair_need: RepairNeed::default(),
             trying_until: None,
             sent: DataSize::from_bytes(0),
             cap: None,
@@ -169,6 +179,7 @@ impl Congestion {
         if (before.0 || before.1) && !self.is_told() {
             self.estimator.end_feedback();
             (self.patience, self.evidence) = (Patience::default(), Evidence::new(now));
+            self.repair_need = RepairNeed::default();
         }
         self.cap = cap;
         self.follow(now);
@@ -400,6 +411,20 @@ impl Congestion {
         self.evidence.note(now, seen);
         let held_down = self.is_congested() || stats.limit != Limit::Delay;
         self.patience.observe(now, stats.estimate, stats.queue, held_down);
+        let (packets, lost) = self.estimator.loss_counts();
+        self.repair_need.observe(now, LossCount { packets, lost }, stats.queue, stats.rtt);
+    }
+
+    /// What repair packets would have to do; `None`: there is nothing that they could do better than retransmissions.
+    pub(crate) fn repair(&self) -> Option<Repair> {
+        let loss = self.repair_need.loss().filter(|_| self.is_told())?;
+        Some(Repair { loss, rtt: self.estimator.rtt()? })
+    }
+
+    /// What the path takes beside what goes out, audio included. Nothing counts that is only held on to.
+    pub(crate) fn room(&self, used: Bitrate) -> Bitrate {
+        let estimate = self.estimator.estimate();
+        self.cap.map_or(estimate, |cap| cap.min(estimate)).saturating_sub(used)
     }
 
     /// To keep what goes out takes so much now: rates change between two feedbacks.

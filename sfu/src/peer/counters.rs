@@ -181,6 +181,8 @@ pub struct Counters {
     pub fec_in: u64,
     /// Media packets that they brought back.
     pub fec_recovered: u64,
+    /// Repair packets (FlexFEC) for subscribers.
+    pub fec_out: u64,
     /// Retransmissions that were asked for and left out: their share of the estimate was used up.
     pub resends_over_budget: u64,
     /// Packets sent again to fill a probe for bandwidth.

@@ -30,7 +30,7 @@ pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, Track
 pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
 pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
-pub(crate) use congestion::{Congestion, Shared, Waiting};
+pub(crate) use congestion::{Congestion, Repair, Shared, Waiting};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::{Bucket, Budget};
 pub(crate) use link::Link;
@@ -276,9 +276,9 @@ impl Peer {
 
     /// Puts a subscription at the place where the next one will be inserted.
     pub(crate) fn add_subscription(&mut self, subscription: Subscription) {
-        let ssrcs = [Some(subscription.spec.ssrc), subscription.spec.rtx_ssrc];
+        let ssrcs = subscription.spec.ssrcs();
         let slot = self.subscriptions.insert(subscription) as u32;
-        for ssrc in ssrcs.into_iter().flatten() {
+        for ssrc in ssrcs {
             self.by_ssrc.insert(ssrc, slot);
         }
     }
@@ -290,8 +290,7 @@ impl Peer {
         self.pending.retain(|(_, known)| *known != slot);
         self.congestion.forget(slot);
         self.past += subscription.sent;
-        for ssrc in [Some(subscription.spec.ssrc), subscription.spec.rtx_ssrc].into_iter().flatten()
-        {
+        for ssrc in subscription.spec.ssrcs() {
             self.congestion.forget_stream(ssrc);
         }
         self.used.extend(subscription.egress.next_numbers().into_iter().flatten());
@@ -317,8 +316,7 @@ impl Peer {
         self.used.len() < MAX_USED
             || subscriptions
                 .iter()
-                .flat_map(|wanted| [Some(wanted.ssrc), wanted.rtx_ssrc])
-                .flatten()
+                .flat_map(SubscriptionSpec::ssrcs)
                 .all(|ssrc| self.used.contains_key(&ssrc) || self.by_ssrc.contains_key(&ssrc))
     }
 

@@ -31,6 +31,10 @@ pub struct EgressCounters {
     pub padding_packets: u64,
     /// PLI and FIR of the subscriber.
     pub keyframe_requests: u64,
+    /// Repair packets (FlexFEC).
+    pub fec_packets: u64,
+    /// Their bytes, SRTP included.
+    pub fec_bytes: u64,
 }
 
 impl AddAssign for EgressCounters {
@@ -44,6 +48,8 @@ impl AddAssign for EgressCounters {
         self.resends_over_budget += other.resends_over_budget;
         self.padding_packets += other.padding_packets;
         self.keyframe_requests += other.keyframe_requests;
+        self.fec_packets += other.fec_packets;
+        self.fec_bytes += other.fec_bytes;
     }
 }
 

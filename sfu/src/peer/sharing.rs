@@ -1,13 +1,13 @@
 //! One round of sharing a peer's estimate out among what it receives.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::{Congestion, Grant, Shared, Subscription};
+use super::{Congestion, Grant, Repair, Shared, Subscription};
 use crate::{
     cache::{LadderStep, Layers},
-    egress::{BitrateAllocator, Claim},
+    egress::{BitrateAllocator, Claim, RepairShare},
     ingress::PublishedTrack,
     rtp::{Bitrate, MediaKind},
 };
@@ -36,6 +36,10 @@ const UNMEASURED_AUDIO: Bitrate = Bitrate::from_kbps(64);
 
 /// What an untried path is taken to carry, as a multiple of everybody's lowest layer: more than winning it is charged.
 const UNTRIED: f64 = 1.1;
+
+/// Part of a round trip that repair may wait to be good for losses in a row: what is lost first is still back well before it
+/// could be sent again.
+const REPAIR_WAIT: f64 = 0.4;
 
 impl Sharing {
     /// Begins a round.
@@ -89,6 +93,8 @@ impl Sharing {
         for (_, subscription) in subscriptions.iter_mut() {
             subscription.egress.handle_path(lost, crowded);
         }
+        let repair = congestion.repair();
+        self.price_repair(repair, subscriptions);
         congestion.reprice(self.claims.iter().map(Claim::keeps).sum::<Bitrate>() + self.audio);
         let mut budget = congestion.budget().saturating_sub(self.audio);
         let before = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
@@ -133,6 +139,7 @@ impl Sharing {
             }
         }
         let used = self.claims.iter().map(Claim::cost).sum::<Bitrate>() + self.audio;
+        self.share_repair(repair, congestion.room(used), subscriptions);
         let kept = self.claims.iter().filter(|claim| claim.granted().is_some());
         let least = kept.map(Claim::least).sum::<Bitrate>() + self.audio;
         let wanted = self.claims.iter().map(Claim::top).sum::<Bitrate>() + self.audio;
@@ -146,6 +153,7 @@ impl Sharing {
         mut changed: impl FnMut(&Subscription, Grant),
     ) {
         for (_, subscription) in subscriptions {
+            subscription.protect(None, Duration::ZERO);
             let before = subscription.granted();
             // Nothing is known of the path but what reports say.
             subscription.egress.handle_path(0.0, false);
@@ -153,6 +161,43 @@ impl Sharing {
             if before != Grant::All {
                 changed(subscription, before);
             }
+        }
+    }
+
+    /// What is won has to have room for its repair.
+    fn price_repair(&mut self, repair: Option<Repair>, subscriptions: &Slab<Subscription>) {
+        for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
+            let known = subscriptions.get(*slot as usize);
+            let takes = known.is_some_and(|known| known.egress.can_be_protected());
+            let share = |Repair { loss, rtt }| RepairShare::of(loss, rtt, claim.top());
+            let share = repair.filter(|_| takes).map(share);
+            claim.set_repair(share);
+        }
+    }
+
+    /// Repair gets what is left, each track as much of its own rate as each other, and no more than it is worth.
+    fn share_repair(
+        &self,
+        repair: Option<Repair>,
+        room: Bitrate,
+        subscriptions: &mut Slab<Subscription>,
+    ) {
+        let mut protected = Bitrate::ZERO;
+        for (claim, (slot, _)) in self.claims.iter().zip(&self.claimants) {
+            let known = subscriptions.get(*slot as usize).filter(|_| repair.is_some());
+            if known.is_some_and(|known| known.egress.can_be_protected()) {
+                protected = protected + claim.cost();
+            }
+        }
+        let wait = repair.map_or(Duration::ZERO, |repair| repair.rtt.mul_f64(REPAIR_WAIT));
+        let fits = room.bps() as f64 / protected.bps().max(1) as f64;
+        for (claim, (slot, _)) in self.claims.iter().zip(&self.claimants) {
+            let Some(subscription) = subscriptions.get_mut(*slot as usize) else { continue };
+            let kept = subscription.egress.is_protected();
+            let share = repair.filter(|_| claim.granted().is_some()).and_then(|repair| {
+                RepairShare::of(repair.loss, repair.rtt, claim.cost()).at_most(fits, kept)
+            });
+            subscription.protect(share, wait);
         }
     }
 

@@ -16,7 +16,7 @@ pub struct PeerSpec {
     pub transport: TransportParams,
     /// Payload types of the BUNDLE, both directions.
     pub codecs: CodecMap,
-    /// Payload type of the repair packets (FlexFEC) that the peer may send.
+    /// Payload type of repair packets (FlexFEC), both directions.
     pub fec: Option<Pt>,
     /// Feedback as of RFC 8888 was negotiated, both ways. Where transport-wide numbers are negotiated too, the peer gets
     /// feedback by those.
@@ -80,6 +80,8 @@ pub struct SubscriptionSpec {
     pub ssrc: Ssrc,
     /// SSRC of its retransmissions; absent: none.
     pub rtx_ssrc: Option<Ssrc>,
+    /// SSRC of its repair packets, of video; absent: none are made.
+    pub fec_ssrc: Option<Ssrc>,
     /// No packets while true.
     pub paused: bool,
     /// Highest spatial layer wanted; absent is no bound. 0 is the lowest.
@@ -99,6 +101,13 @@ pub struct SubscriptionSpec {
     /// Where bandwidth is short, pictures come less often rather than smaller. Otherwise temporal layers are left out of
     /// the lowest spatial layer only.
     pub maintain_resolution: bool,
+}
+
+impl SubscriptionSpec {
+    /// Everything that it leaves on.
+    pub fn ssrcs(&self) -> impl Iterator<Item = Ssrc> + use<> {
+        [Some(self.ssrc), self.rtx_ssrc, self.fec_ssrc].into_iter().flatten()
+    }
 }
 
 /// Data packets of a peer.

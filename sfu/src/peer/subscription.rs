@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta},
-    egress::{Claim, EgressConfig, EgressStream, WriteError},
+    egress::{Claim, EgressConfig, EgressStream, FecStream, RepairShare, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     room::RouteKey,
@@ -85,6 +85,7 @@ impl Grant {
 pub(crate) struct FirstNumbers {
     pub(crate) media: SeqNo,
     pub(crate) rtx: SeqNo,
+    pub(crate) fec: SeqNo,
 }
 
 impl Subscription {
@@ -98,11 +99,14 @@ impl Subscription {
         let config = EgressConfig {
             ssrc: spec.ssrc,
             rtx_ssrc: spec.rtx_ssrc,
+            fec: spec.fec_ssrc.map(|ssrc| FecStream { ssrc, next: first.fec }),
             mid: spec.mid,
             extensions: peer.send_extensions.clone(),
         };
+        let mut egress = EgressStream::new(now, config, first.rtx);
+        egress.set_fec_format(peer.fec);
         Self {
-            egress: EgressStream::new(now, config, first.rtx),
+            egress,
             spec,
             route,
             resending: false,
@@ -144,6 +148,7 @@ impl Subscription {
     pub(crate) fn renegotiate(&mut self, peer: &PeerSpec) {
         self.formats = 0;
         self.egress.set_extensions(peer.send_extensions.clone());
+        self.egress.set_fec_format(peer.fec);
     }
 
     /// Which encodings of the track have packets now.
@@ -363,6 +368,12 @@ impl Subscription {
         if padding > 0 {
             link.pad(&mut written, padding);
         }
+        // Summed up before anything in it is encrypted.
+        let repairs = self.egress.is_protected()
+            && link
+                .space()
+                .get(..written.len)
+                .is_some_and(|packet| self.egress.protect(packet, rewritten.marker));
         match link.seal(&written) {
             Some(len) => {
                 link.counters.media_out += 1;
@@ -374,7 +385,30 @@ impl Subscription {
             }
             None => link.counters.drop(DropReason::Unforwardable),
         }
+        if repairs {
+            self.send_repairs(link);
+        }
         rewritten.awaited
+    }
+
+    /// Sends the repair packets that are due. They do not ask the pacer, as what is sent again does not: few at a time, out of
+    /// a share that fits, and told to it as everything.
+    #[cold]
+    fn send_repairs(&mut self, link: &mut Link<'_>) {
+        while let Some(written) = self.egress.write_repair(link.space()) {
+            let Some(len) = written.ok().and_then(|written| link.seal(&written)) else {
+                link.counters.drop(DropReason::Unforwardable);
+                return;
+            };
+            link.counters.fec_out += 1;
+            self.sent.fec_packets += 1;
+            self.sent.fec_bytes += len as u64;
+        }
+    }
+
+    /// What leaves is protected with this share of repair packets from now on, where the subscriber takes any.
+    pub(crate) fn protect(&mut self, share: Option<RepairShare>, wait: Duration) {
+        self.egress.set_protection(share, wait);
     }
 
     /// Sends again what was asked for. `missed` gets what is in no cache here.

@@ -127,8 +127,7 @@ impl Shard {
             if !names.insert(&subscription.track) {
                 return Err(ApplyError::Invalid("a track is subscribed to twice"));
             }
-            let own = [Some(subscription.ssrc), subscription.rtx_ssrc];
-            if !own.into_iter().flatten().all(|ssrc| ssrcs.insert(ssrc)) {
+            if !subscription.ssrcs().all(|ssrc| ssrcs.insert(ssrc)) {
                 return Err(ApplyError::Invalid("an SSRC is used twice"));
             }
         }
@@ -297,7 +296,8 @@ impl Shard {
     fn change_subscriptions(&mut self, key: PeerKey, spec: &PeerSpec) {
         let Some(peer) = self.peer_mut(key) else { return };
         let same_stream = |known: &SubscriptionSpec, wanted: &SubscriptionSpec| {
-            (known.mid, known.ssrc, known.rtx_ssrc) == (wanted.mid, wanted.ssrc, wanted.rtx_ssrc)
+            let of = |spec: &SubscriptionSpec| (spec.mid, spec.ssrc, spec.rtx_ssrc, spec.fec_ssrc);
+            of(known) == of(wanted)
         };
         let mut gone = Vec::new();
         for (slot, known) in &peer.subscriptions {
@@ -333,12 +333,14 @@ impl Shard {
                 let route = self.rooms.take(room, &wanted.track, taker);
                 let mut random = || SeqNo(self.random.random_range(1..1 << 15));
                 let (media, rtx) = (random(), random());
+                let fec = wanted.fec_ssrc.map_or(SeqNo(0), |_| random());
                 let now = self.now;
                 let track = self.tracks.get(route.0).and_then(Option::as_ref);
                 let Some(peer) = self.peers.get_mut(key.index()) else { return };
                 let first = FirstNumbers {
                     media: peer.number_after(wanted.ssrc).unwrap_or(media),
                     rtx: wanted.rtx_ssrc.and_then(|ssrc| peer.number_after(ssrc)).unwrap_or(rtx),
+                    fec: wanted.fec_ssrc.and_then(|ssrc| peer.number_after(ssrc)).unwrap_or(fec),
                 };
                 let mut subscription =
                     Subscription::new(now, wanted.clone(), route, &peer.spec, first);

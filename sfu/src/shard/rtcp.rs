@@ -147,7 +147,9 @@ impl Shard {
     fn nack(&mut self, key: PeerKey, media: Ssrc, lost: impl Iterator<Item = Seq16>) {
         let now = self.now;
         let Some(peer) = self.peer_mut(key) else { return };
-        let Some(subscription) = peer.subscription_of(media) else { return };
+        // Of what repairs, nothing is sent again.
+        let subscription = peer.subscription_of(media).filter(|known| known.spec.ssrc == media);
+        let Some(subscription) = subscription else { return };
         let mut asked = 0;
         subscription.egress.handle_nack(now, lost.inspect(|_| asked += 1));
         subscription.sent.nacked += asked;

@@ -15,6 +15,7 @@ use crate::{
 mod fallback;
 mod feedback;
 mod floods;
+mod repair;
 mod rooms;
 
 const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
@@ -232,6 +233,7 @@ pub(super) fn subscription(track: &str, ssrc: u32) -> SubscriptionSpec {
         mid: Mid::new(b"s").unwrap(),
         ssrc: Ssrc(ssrc),
         rtx_ssrc: Some(Ssrc(ssrc + 1)),
+        fec_ssrc: None,
         paused: false,
         max_spatial: None,
         max_temporal: None,

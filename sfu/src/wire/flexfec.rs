@@ -1,7 +1,7 @@
 //! FlexFEC as browsers speak it: draft-ietf-payload-flexible-fec-scheme-03 ("flexfec-03"), flexible masks, one protected
 //! stream. RFC 8627 is its successor, with another header; nobody sends that.
 
-use super::cursor::Reader;
+use super::cursor::{BufferTooSmall, Reader, Writer};
 use crate::rtp::{Seq16, Ssrc};
 
 /// The payload of a repair packet.
@@ -109,123 +109,153 @@ fn read_mask(reader: &mut Reader<'_>) -> Option<u128> {
     (third >> 63 != 0).then_some(mask)
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+/// A repair packet in the making: the sum of some packets of one stream.
+#[derive(Clone, Debug)]
+pub struct RepairSum {
+    base: Seq16,
+    /// As that of [`FlexFec`].
+    mask: u128,
+    flags: [u8; 2],
+    len: u16,
+    time: u32,
+    /// Bytes of the longest body so far; behind them `body` is zero.
+    longest: usize,
+    body: [u8; RepairSum::MAX_PACKET - FIXED],
+}
 
-    /// A repair packet's payload over `packets`, the first of which has number `base`.
-    pub(crate) fn protect(ssrc: u32, packets: &[Vec<u8>]) -> Vec<u8> {
-        let base = u16::from_be_bytes([packets[0][2], packets[0][3]]);
-        let (mut head, mut body) = ([0; 8], Vec::new());
-        let mut mask = 0u128;
-        for packet in packets {
-            let seq = u16::from_be_bytes([packet[2], packet[3]]);
-            mask |= 1 << (127 - seq.wrapping_sub(base));
-            let len = ((packet.len() - 12) as u16).to_be_bytes();
-            let fields =
-                [packet[0], packet[1], len[0], len[1], packet[4], packet[5], packet[6], packet[7]];
-            head.iter_mut().zip(fields).for_each(|(sum, byte)| *sum ^= byte);
-            if body.len() < packet.len() - 12 {
-                body.resize(packet.len() - 12, 0);
-            }
-            body.iter_mut().zip(&packet[12..]).for_each(|(sum, byte)| *sum ^= byte);
-        }
-        head[0] &= 0x3f;
-        let mut payload = head.to_vec();
-        payload.extend([1, 0, 0, 0]);
-        payload.extend(ssrc.to_be_bytes());
-        payload.extend(base.to_be_bytes());
-        let parts = (
-            (mask >> 113) as u16,
-            (mask >> 82) as u32 & 0x7fff_ffff,
-            (mask >> 19) as u64 & (u64::MAX >> 1),
-        );
-        match parts {
-            (first, 0, 0) => payload.extend((first | 0x8000).to_be_bytes()),
-            (first, second, 0) => {
-                payload.extend(first.to_be_bytes());
-                payload.extend((second | 1 << 31).to_be_bytes());
-            }
-            (first, second, third) => {
-                payload.extend(first.to_be_bytes());
-                payload.extend(second.to_be_bytes());
-                payload.extend((third | 1 << 63).to_be_bytes());
-            }
-        }
-        payload.extend(body);
-        payload
+impl RepairSum {
+    /// Longer packets are not protected: the repair packet is longer still, by up to 70 bytes with header, extensions and SRTP,
+    /// and has to fit an Ethernet frame of 1,500 bytes with IPv6 and UDP.
+    pub const MAX_PACKET: usize = 1_360;
+
+    /// The sum of nothing.
+    pub const fn new() -> Self {
+        let body = [0; Self::MAX_PACKET - FIXED];
+        Self { base: Seq16(0), mask: 0, flags: [0; 2], len: 0, time: 0, longest: 0, body }
     }
 
-    /// A packet of the protected stream.
-    pub(crate) fn packet(ssrc: u32, seq: u16, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0x80, 96 | if seq.is_multiple_of(3) { 0x80 } else { 0 }];
-        bytes.extend(seq.to_be_bytes());
-        bytes.extend((u32::from(seq) * 3_000).to_be_bytes());
-        bytes.extend(ssrc.to_be_bytes());
-        bytes.extend((0..len).map(|at| (at as u8).wrapping_mul(seq as u8 | 1)));
-        bytes
+    /// Whether nothing is protected.
+    pub const fn is_empty(&self) -> bool {
+        self.mask == 0
     }
 
-    #[test]
-    fn any_one_of_the_protected_packets_comes_back() {
-        struct Case {
-            name: &'static str,
-            /// Numbers behind the first, and lengths.
-            packets: &'static [(u16, usize)],
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        if let Some(used) = self.body.get_mut(..self.longest) {
+            used.fill(0);
         }
-        let cases = [
-            Case { name: "one", packets: &[(0, 100)] },
-            Case { name: "short mask", packets: &[(0, 100), (1, 1_100), (14, 3)] },
-            Case { name: "middle mask", packets: &[(0, 100), (15, 900), (45, 901)] },
-            Case { name: "long mask", packets: &[(0, 700), (46, 1), (108, 1_000)] },
-            Case { name: "an empty one", packets: &[(0, 0), (1, 40)] },
-        ];
-        for case in cases {
-            let packets: Vec<_> = case
-                .packets
-                .iter()
-                .map(|(n, len)| packet(7, 65_500u16.wrapping_add(*n), *len))
-                .collect();
-            let payload = protect(7, &packets);
-            let fec = FlexFec::parse(&payload).unwrap();
-            let numbers: Vec<_> = fec.protected().map(|seq| seq.0.wrapping_sub(65_500)).collect();
-            let expected: Vec<_> = case.packets.iter().map(|(n, _)| *n).collect();
-            assert_eq!(numbers, expected, "{}", case.name);
-            for (index, missing) in packets.iter().enumerate() {
-                let others = packets.iter().enumerate().filter(|(at, _)| *at != index);
-                let mut out = Vec::new();
-                let seq = Seq16(u16::from_be_bytes([missing[2], missing[3]]));
-                fec.recover(seq, others.map(|(_, bytes)| &bytes[..]), &mut out).unwrap();
-                assert_eq!(out, *missing, "{}: packet {index}", case.name);
-            }
-        }
+        (self.mask, self.flags, self.len, self.time, self.longest) = (0, [0; 2], 0, 0, 0);
     }
 
-    #[test]
-    fn what_is_cut_or_strange_is_refused() {
-        let payload = protect(7, &[packet(7, 1, 10), packet(7, 100, 10)]);
-        // Behind the longest mask the body may have any length.
-        for len in 0..32 {
-            assert_eq!(FlexFec::parse(&payload[..len]), None, "{len} bytes");
+    /// Adds a packet as its receiver takes it: what changes on the way (transport-wide number, send time) is zero. `false`:
+    /// it is not protected, since it is too long, is there already, or its number is too far from the others'.
+    #[must_use]
+    pub fn add(&mut self, packet: &[u8]) -> bool {
+        let Some((head, body)) = packet.split_first_chunk::<FIXED>() else { return false };
+        let [flags, payload_type, s0, s1, t0, t1, t2, t3, ..] = *head;
+        let seq = Seq16(u16::from_be_bytes([s0, s1]));
+        let Some((base, mask)) = self.with(seq) else { return false };
+        let Some(place) = self.body.get_mut(..body.len()) else { return false };
+        (self.base, self.mask) = (base, mask);
+        place.iter_mut().zip(body).for_each(|(sum, byte)| *sum ^= byte);
+        self.longest = self.longest.max(body.len());
+        self.flags[0] ^= flags;
+        self.flags[1] ^= payload_type;
+        self.len ^= body.len() as u16;
+        self.time ^= u32::from_be_bytes([t0, t1, t2, t3]);
+        true
+    }
+
+    /// Takes over what another sum protects. `false`: nothing has changed, since they have a packet in common, or their
+    /// numbers are too far apart.
+    #[must_use]
+    pub fn merge(&mut self, other: &Self) -> bool {
+        if other.is_empty() {
+            return true;
         }
-        let with = |at: usize, byte: u8| {
-            let mut changed = payload.clone();
-            changed[at] = byte;
-            FlexFec::parse(&changed).is_some()
+        let shifted = |sum: &Self, base: Seq16| {
+            let shift = sum.base.0.wrapping_sub(base.0);
+            let reach = shift.saturating_add(128 - sum.mask.trailing_zeros() as u16);
+            (reach <= FlexFec::MAX_SPAN).then(|| sum.mask >> shift)
         };
-        assert!(with(0, payload[0]));
-        assert!(!with(0, 0x80), "a retransmission");
-        assert!(!with(0, 0x40), "a fixed mask");
-        assert!(!with(8, 2), "two streams");
-        let mut nothing = protect(7, &[packet(7, 1, 10)]);
-        nothing[18] = 0x80;
-        nothing[19] = 0;
-        assert_eq!(FlexFec::parse(&nothing), None, "nothing is protected");
+        let base = if self.is_empty() || other.base.0.wrapping_sub(self.base.0) >= 1 << 15 {
+            other.base
+        } else {
+            self.base
+        };
+        let own = if self.is_empty() { Some(0) } else { shifted(self, base) };
+        let (Some(own), Some(others)) = (own, shifted(other, base)) else { return false };
+        if own & others != 0 {
+            return false;
+        }
+        (self.base, self.mask) = (base, own | others);
+        let bodies = self.body.iter_mut().zip(&other.body);
+        bodies.take(other.longest).for_each(|(sum, byte)| *sum ^= byte);
+        self.longest = self.longest.max(other.longest);
+        self.flags[0] ^= other.flags[0];
+        self.flags[1] ^= other.flags[1];
+        self.len ^= other.len;
+        self.time ^= other.time;
+        true
+    }
 
-        let fec = FlexFec::parse(&payload).unwrap();
-        let mut out = Vec::new();
-        let longer = packet(7, 1, 11);
-        assert_eq!(fec.recover(Seq16(100), [&longer[..]].into_iter(), &mut out), None);
-        assert_eq!(fec.recover(Seq16(100), [&longer[..5]].into_iter(), &mut out), None);
+    /// Writes the payload of the repair packet for the stream `ssrc`. Its length.
+    pub fn write(&self, ssrc: Ssrc, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let [b0, b1] = self.flags;
+        let body = self.body.get(..self.longest).unwrap_or_default();
+        let mut writer = Writer::new(out);
+        // Neither a retransmission nor of a fixed mask.
+        writer.put(&[b0 & 0x3f, b1])?;
+        writer.u16(self.len)?;
+        writer.u32(self.time)?;
+        // One stream, and three reserved bytes.
+        writer.u32(1 << 24)?;
+        writer.u32(ssrc.0)?;
+        writer.u16(self.base.0)?;
+        write_mask(self.mask, &mut writer)?;
+        writer.put(body)?;
+        Ok(writer.len())
+    }
+
+    /// First number and mask with one more packet.
+    fn with(&self, seq: Seq16) -> Option<(Seq16, u128)> {
+        const FIRST: u128 = 1 << 127;
+        if self.mask == 0 {
+            return Some((seq, FIRST));
+        }
+        let ahead = seq.0.wrapping_sub(self.base.0);
+        if ahead < 1 << 15 {
+            let bit = (ahead < FlexFec::MAX_SPAN).then(|| FIRST >> ahead)?;
+            return (self.mask & bit == 0).then_some((self.base, self.mask | bit));
+        }
+        // It was overtaken.
+        let behind = ahead.wrapping_neg();
+        let reach = behind.saturating_add(128 - self.mask.trailing_zeros() as u16);
+        (reach <= FlexFec::MAX_SPAN).then(|| (seq, FIRST | self.mask >> behind))
     }
 }
+
+impl Default for RepairSum {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The opposite of [`read_mask`], in as few parts as do.
+fn write_mask(mask: u128, writer: &mut Writer<'_>) -> Result<(), BufferTooSmall> {
+    let first = (mask >> 113) as u16;
+    let second = (mask >> 82) as u32 & 0x7fff_ffff;
+    let third = (mask >> 19) as u64 & (u64::MAX >> 1);
+    if (second, third) == (0, 0) {
+        return writer.u16(first | 0x8000);
+    }
+    writer.u16(first)?;
+    if third == 0 {
+        return writer.u32(second | 1 << 31);
+    }
+    writer.u32(second)?;
+    writer.u64(third | 1 << 63)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -25,9 +25,9 @@ pub use dependency_descriptor::{
 pub use extension::{
     AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation,
 };
-pub use flexfec::FlexFec;
 #[cfg(test)]
 pub(crate) use flexfec::tests as flexfec_tests;
+pub use flexfec::{FlexFec, RepairSum};
 pub use ntp::{NtpTime, compact_to_duration, duration_to_compact};
 pub use rtp_header::{RtpHeaderFields, WrittenHeader, patch_abs_send_time, patch_transport_cc};
 pub use rtp_packet::{ExtensionElements, RtpError, RtpHeader, RtpPacket};

@@ -108,6 +108,7 @@ fn a_subscriber_without_red_gets_a_browsers_sound_alone() {
     let config = EgressConfig {
         ssrc: Ssrc(9),
         rtx_ssrc: None,
+        fec: None,
         mid: Mid::new(b"0").unwrap(),
         extensions: extensions.clone(),
     };

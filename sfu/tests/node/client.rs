@@ -490,6 +490,7 @@ impl Client {
             mid,
             ssrc,
             rtx_ssrc: if video { ssrc + 1 } else { 0 },
+            fec_ssrc: 0,
             ..pb::Subscription::default()
         };
         self.change(

@@ -259,6 +259,7 @@ impl Client {
             mid: Mid::new(mid_text.as_bytes()).unwrap(),
             ssrc: Ssrc(ssrc),
             rtx_ssrc: rtx.map(Ssrc),
+            fec_ssrc: None,
             paused: false,
             max_spatial: None,
             max_temporal: None,

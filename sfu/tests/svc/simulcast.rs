@@ -73,6 +73,7 @@ impl Room {
         let config = EgressConfig {
             ssrc: Ssrc(9),
             rtx_ssrc: None,
+            fec: None,
             mid: Mid::new(b"0").unwrap(),
             extensions: extensions.clone(),
         };

@@ -214,9 +214,7 @@ fn accept(remote: &RemoteDescription, section: &RemoteSection) -> Option<Vec<Cod
         SectionKind::Unknown => None,
         SectionKind::Data => Some(Vec::new()),
         SectionKind::Audio | SectionKind::Video => {
-            let mut codecs = codec::select(&section.codecs, section.kind == SectionKind::Audio);
-            // Repair packets are taken from clients, not made for them.
-            codecs.retain(|codec| codec.kind != CodecKind::FlexFec || section.direction.send);
+            let codecs = codec::select(&section.codecs, section.kind == SectionKind::Audio);
             (section.rtcp_mux && !codecs.is_empty()).then_some(codecs)
         }
     }

@@ -5,7 +5,7 @@ use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 
 use super::{
     SdpError, SendTrack,
-    codec::{Codec, parameter},
+    codec::{Codec, CodecKind, parameter},
     extension::ExtensionKind,
 };
 
@@ -128,7 +128,8 @@ impl Writer {
             attributes.push(Attribute::with_value("simulcast", list));
         }
         if let Some(track) = section.track {
-            describe_track(attributes, track);
+            let repaired = section.codecs.iter().any(|codec| codec.kind == CodecKind::FlexFec);
+            describe_track(attributes, track, if repaired { track.fec_ssrc } else { 0 });
         }
         self.session.medias.push(media);
     }
@@ -196,14 +197,17 @@ fn describe_codec(attributes: &mut Vec<Attribute>, codec: &Codec, section: &Medi
     }
 }
 
-/// The track we send (RFC 8830, RFC 5576).
-fn describe_track(attributes: &mut Vec<Attribute>, track: &SendTrack) {
+/// The track we send (RFC 8830, RFC 5576, RFC 5956 section 4.3 for its repair packets; `fec_ssrc` is 0 where there are none).
+fn describe_track(attributes: &mut Vec<Attribute>, track: &SendTrack, fec_ssrc: u32) {
     let SendTrack { stream_id, ssrc, rtx_ssrc, .. } = track;
     attributes.push(Attribute::with_value("msid", format!("{stream_id} {}", track.msid_appdata())));
     if *rtx_ssrc != 0 {
         attributes.push(Attribute::with_value("ssrc-group", format!("FID {ssrc} {rtx_ssrc}")));
     }
-    for ssrc in [*ssrc, *rtx_ssrc].into_iter().filter(|ssrc| *ssrc != 0) {
+    if fec_ssrc != 0 {
+        attributes.push(Attribute::with_value("ssrc-group", format!("FEC-FR {ssrc} {fec_ssrc}")));
+    }
+    for ssrc in [*ssrc, *rtx_ssrc, fec_ssrc].into_iter().filter(|ssrc| *ssrc != 0) {
         attributes.push(Attribute::with_value("ssrc", format!("{ssrc} cname:{stream_id}")));
     }
 }

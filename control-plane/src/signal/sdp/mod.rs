@@ -137,6 +137,9 @@ pub struct SendTrack {
     pub ssrc: u32,
     /// Of its RTX; 0 for none.
     pub rtx_ssrc: u32,
+    /// Of its repair packets (FlexFEC), where the m-line has any; 0 for none.
+    #[serde(default)]
+    pub fec_ssrc: u32,
     /// Stereo Opus: the client is told to decode two channels.
     pub stereo: bool,
 }

@@ -162,6 +162,15 @@ impl Negotiator {
         self.sending(track_sid).map(|section| section.mid.as_str())
     }
 
+    /// Whether the client takes repair packets (FlexFEC) on the m-line of a track.
+    #[must_use]
+    pub fn takes_repair(&self, track_sid: &str) -> bool {
+        let Some(section) = self.sending(track_sid) else { return false };
+        // One payload type on all m-lines: the node has room for no other.
+        let fec = self.codecs.iter().find(|codec| codec.kind == CodecKind::FlexFec);
+        fec.is_some_and(|fec| section.formats.contains(&fec.payload_type))
+    }
+
     /// Whether the client knows of a track: its m-line was in an answer of ours, or in an offer that was answered.
     #[must_use]
     pub fn described(&self, track_sid: &str) -> bool {

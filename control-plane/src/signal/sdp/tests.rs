@@ -53,6 +53,7 @@ fn video(sid: &str, mime_type: &str) -> SendTrack {
         mime_type: mime_type.to_owned(),
         ssrc: 1_000,
         rtx_ssrc: 1_001,
+        fec_ssrc: 1_002,
         stereo: false,
     }
 }
@@ -63,6 +64,7 @@ fn audio(sid: &str) -> SendTrack {
         mime_type: "audio/opus".to_owned(),
         ssrc: 2_000,
         rtx_ssrc: 0,
+        fec_ssrc: 0,
         ..video(sid, "")
     }
 }

@@ -57,6 +57,8 @@ pub struct SessionFacts {
     pub two_peers: bool,
     /// Its browser plays tracks of one MediaStream in step, and tells them apart by m-line.
     pub syncs_streams: bool,
+    /// Repair packets may be described to it before it has said that it takes any.
+    pub may_be_offered_repair: bool,
     /// What it may do.
     pub permissions: Permissions,
     /// Unix time in milliseconds at `started`.

@@ -151,11 +151,8 @@ impl Session {
             return;
         }
         let peer = self.downlink.as_mut().unwrap_or(&mut self.uplink);
-        let placement = self.subscriptions.place(
-            &mut peer.negotiator,
-            &mut self.ssrcs,
-            self.facts.syncs_streams,
-        );
+        let placement =
+            self.subscriptions.place(&mut peer.negotiator, &mut self.ssrcs, &self.facts);
         let known = |mime_types: &[&str]| {
             let known =
                 mime_types.iter().filter(|mime_type| peer.negotiator.supports(mime_type, None));

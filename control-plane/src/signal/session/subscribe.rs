@@ -7,6 +7,7 @@ use livekit_protocol as proto;
 use rand::{Rng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
+use super::SessionFacts;
 use crate::{
     room::{SubscribedTrack, TrackSid, TrackVariant},
     signal::sdp::{Assignment, MediaKind, Negotiator, SendTrack},
@@ -72,6 +73,8 @@ struct Chosen {
     mime_type: String,
     ssrc: u32,
     rtx_ssrc: u32,
+    #[serde(default)]
+    fec_ssrc: u32,
     /// It has an m-line.
     placed: bool,
 }
@@ -128,8 +131,9 @@ impl Subscription {
             Some((node_track_id.clone(), mime_type.to_owned()))
         });
         let Some((node_track_id, mime_type)) = supported else { return false };
-        let (ssrc, rtx_ssrc) = ssrcs.draw(self.kind());
-        self.chosen = Some(Chosen { node_track_id, mime_type, ssrc, rtx_ssrc, placed: false });
+        let [ssrc, rtx_ssrc, fec_ssrc] = ssrcs.draw(self.kind());
+        self.chosen =
+            Some(Chosen { node_track_id, mime_type, ssrc, rtx_ssrc, fec_ssrc, placed: false });
         true
     }
 }
@@ -159,11 +163,12 @@ impl SsrcSource {
         Self { rng }
     }
 
-    fn draw(&mut self, kind: MediaKind) -> (u32, u32) {
+    /// Of media, retransmissions and repair packets; 0 where there are none.
+    fn draw(&mut self, kind: MediaKind) -> [u32; 3] {
         // 0 and all ones have meanings of their own; among a few hundred streams of one client 2^32 does not collide,
-        // and a pair differs by construction.
-        let ssrc = self.rng.random_range(1..u32::MAX - 1);
-        (ssrc, if kind == MediaKind::Video { ssrc + 1 } else { 0 })
+        // and those of one track differ by construction.
+        let ssrc = self.rng.random_range(1..u32::MAX - 2);
+        if kind == MediaKind::Video { [ssrc, ssrc + 1, ssrc + 2] } else { [ssrc, 0, 0] }
     }
 }
 
@@ -278,7 +283,7 @@ impl Subscriptions {
         &mut self,
         negotiator: &mut Negotiator,
         ssrcs: &mut SsrcSource,
-        syncs_streams: bool,
+        facts: &SessionFacts,
     ) -> Placement {
         let mut placement = Placement::default();
         for (sid, subscription) in &mut self.list {
@@ -295,10 +300,13 @@ impl Subscriptions {
                 continue;
             }
             let kind = subscription.kind();
-            let stream_id = subscription.stream_id(sid, syncs_streams);
+            let stream_id = subscription.stream_id(sid, facts.syncs_streams);
             let Some(chosen) = subscription.chosen.as_mut().filter(|chosen| !chosen.placed) else {
                 continue;
             };
+            if !facts.may_be_offered_repair {
+                chosen.fec_ssrc = 0;
+            }
             let assignment = negotiator.assign(SendTrack {
                 kind,
                 track_sid: sid.to_string(),
@@ -306,6 +314,7 @@ impl Subscriptions {
                 mime_type: chosen.mime_type.clone(),
                 ssrc: chosen.ssrc,
                 rtx_ssrc: chosen.rtx_ssrc,
+                fec_ssrc: chosen.fec_ssrc,
                 stereo: is_stereo(&subscription.info),
             });
             chosen.placed = matches!(assignment, Assignment::Assigned { .. });
@@ -337,6 +346,7 @@ impl Subscriptions {
                 mid: mid.to_owned(),
                 ssrc: chosen.ssrc,
                 rtx_ssrc: chosen.rtx_ssrc,
+                fec_ssrc: if negotiator.takes_repair(&sid.0) { chosen.fec_ssrc } else { 0 },
                 paused: subscription.settings.disabled,
                 max_spatial_layer: settings.max_spatial_layer(layers).filter(|_| !is_audio),
                 max_temporal_layer: None,

@@ -128,6 +128,12 @@ impl ConnectParams {
             && (self.single_peer || maps_offers())
     }
 
+    /// Whether repair packets (FlexFEC) may be described to it in offers of ours. Who offers itself says so; of the others only
+    /// browsers are known not to take the stream of repair packets for a second track.
+    pub fn may_be_offered_repair(&self) -> bool {
+        self.single_peer || self.client.sdk() == proto::client_info::Sdk::Js
+    }
+
     fn from_join_request(request: proto::JoinRequest) -> Self {
         let settings = request.connection_settings.unwrap_or(proto::ConnectionSettings {
             auto_subscribe: true,

@@ -1,9 +1,10 @@
 use super::*;
 use crate::{
     cache::test_packets::{codec, meta, ms, start},
+    egress::RepairShare,
     rtp::{CodecKind, MediaTime},
     wire::{
-        AbsCaptureTime, ActiveTargets, AudioLevel, NtpTime, PlayoutDelay, RtpPacket,
+        AbsCaptureTime, ActiveTargets, AudioLevel, FlexFec, NtpTime, PlayoutDelay, RtpPacket,
         VideoOrientation, duration_to_compact,
     },
 };
@@ -26,6 +27,7 @@ fn stream(
     let config = EgressConfig {
         ssrc: SSRC,
         rtx_ssrc: Some(RTX),
+        fec: None,
         mid: Mid::new(b"3").unwrap(),
         extensions: extensions(map),
     };
@@ -389,7 +391,7 @@ fn padding_takes_numbers_of_the_retransmissions_alone() {
     let now = start();
     let mut stream = video(now);
     let mut out = [0xff; 1_500];
-    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(7)))]);
+    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(7))), None]);
     let written = stream.write_padding(1_000, &mut out).unwrap();
     assert_eq!((written.ssrc, written.seq), (RTX, SeqNo(7)));
     let packet = RtpPacket::parse(&out[..written.len]).unwrap();
@@ -397,7 +399,7 @@ fn padding_takes_numbers_of_the_retransmissions_alone() {
     assert!(packet.payload.is_empty(), "nothing but padding");
     assert_eq!(written.len - written.header_len, 255);
     // Whoever takes the SSRC up again must not seal these numbers twice, though no media left.
-    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(8)))]);
+    assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(8))), None]);
 }
 
 #[test]
@@ -548,4 +550,67 @@ fn capture_time_and_playout_delay_pass_in_packets_and_their_repetitions() {
     let resend = stream.poll_resend().unwrap();
     let written = stream.write_resend(&resend, packet, &mut out).unwrap();
     check(&out[..written.len]);
+}
+
+const FEC: Ssrc = Ssrc(0xfec);
+
+/// A stream with repair packets, whose numbers go on at `next`.
+fn repaired(now: Instant, next: u64) -> EgressStream {
+    let mut stream = video(now);
+    stream.fec = Some(FecStream { ssrc: FEC, next: SeqNo(next) });
+    stream.set_fec_format(Pt::new(49));
+    stream
+}
+
+/// Numbers of repair packets that leave with so many pictures of one packet.
+fn repairs(stream: &mut EgressStream, now: Instant, seqs: std::ops::Range<u64>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for seq in seqs {
+        let bytes = send(stream, now, seq);
+        if !stream.is_protected() || !stream.protect(&bytes, true) {
+            continue;
+        }
+        let mut out = [0; 1_500];
+        while let Some(written) = stream.write_repair(&mut out) {
+            let written = written.unwrap();
+            let read = RtpPacket::parse(&out[..written.len]).unwrap();
+            assert_eq!((read.header.ssrc, read.header.pt.value()), (FEC, 49));
+            assert_eq!(read.header.header_len, written.header_len);
+            assert_eq!(read.header.seq, written.seq.seq16());
+            assert_eq!(read.header.timestamp, RtpTs32(seq as u32 * 10), "that of the latest");
+            let ids: Vec<u8> = read.elements().map(|(id, _)| id).collect();
+            assert_eq!(ids, [4, 5], "MID and transport-cc");
+            let fec = FlexFec::parse(read.payload).unwrap();
+            assert_eq!(fec.ssrc, SSRC);
+            assert!(fec.protected().any(|protected| protected == SeqNo(seq).seq16()));
+            numbers.push(written.seq.0);
+        }
+    }
+    numbers
+}
+
+#[test]
+fn repair_packets_are_a_stream_of_their_own_whose_numbers_go_on() {
+    let now = start();
+    let mut stream = repaired(now, 65_534);
+    assert_eq!(repairs(&mut stream, now, 1..50), [0; 0], "nobody asked for them");
+    stream.set_protection(Some(RepairShare::MOST), Duration::ZERO);
+    let first = repairs(&mut stream, now, 50..150);
+    assert!(first.len() > 3 && first[..3] == [65_534, 65_535, 65_536], "{first:?}");
+    stream.set_protection(None, Duration::ZERO);
+    assert_eq!(repairs(&mut stream, now, 150..180), [0; 0]);
+    stream.set_protection(Some(RepairShare::MOST), Duration::ZERO);
+    let second = repairs(&mut stream, now, 180..280);
+    assert_eq!(second[0], first[first.len() - 1] + 1, "no number twice: it is part of a nonce");
+    let next = second[second.len() - 1] + 1;
+    assert_eq!(stream.next_numbers()[2], Some((FEC, SeqNo(next))));
+    // The subscriber takes none any more.
+    stream.set_fec_format(None);
+    assert!(!stream.is_protected() && !stream.can_be_protected());
+    stream.set_protection(Some(RepairShare::MOST), Duration::ZERO);
+    assert!(!stream.is_protected());
+    assert_eq!(repairs(&mut stream, now, 280..330), [0; 0]);
+    let block = ReportBlock { fraction_lost: 9, ..block(FEC, 0, 0) };
+    assert!(stream.handle_report_block(now, &block), "they are reported on, too");
+    assert_eq!(stream.fraction_lost(), 0);
 }

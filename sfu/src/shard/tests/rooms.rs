@@ -7,7 +7,7 @@ use crate::wire::flexfec_tests::packet;
 const CROWD: usize = 300;
 
 /// A picture that needs nothing before it, whose packets begin with `seq` and have payloads of these sizes.
-fn picture(ssrc: u32, seq: u16, sizes: &[usize]) -> Vec<Vec<u8>> {
+pub(super) fn picture(ssrc: u32, seq: u16, sizes: &[usize]) -> Vec<Vec<u8>> {
     let part = |(index, size): (usize, &usize)| {
         let mut bytes = packet(ssrc, seq + index as u16, 0);
         let marker = if index + 1 == sizes.len() { 0x80 } else { 0 };

@@ -219,6 +219,7 @@ fn the_largest_table_fits_into_a_peers_owner_state() {
         let mut track = video(&format!("TR_VCabcdefgh{index:04}"), "video/VP8");
         track.ssrc = u32::MAX;
         track.rtx_ssrc = u32::MAX;
+        track.fec_ssrc = u32::MAX;
         assigned(negotiator.assign(track));
     }
     assert_eq!(negotiator.assign(audio("TR_more")), Assignment::NeedsSections);
@@ -345,4 +346,42 @@ fn redundant_audio_reaches_who_takes_opus_only() {
     assert!(negotiator.supports("audio/red", None));
     let red = SendTrack { mime_type: "audio/red".to_owned(), ..audio("TR_a") };
     assigned(negotiator.assign(red));
+}
+
+#[test]
+fn repair_packets_that_we_offer_are_sent_where_the_answer_names_them() {
+    // As a Chromium answers, and as it was recorded when it was offered none, which is what a Firefox says.
+    for takes in [true, false] {
+        let mut negotiator = Negotiator::offering(42);
+        negotiator.assign(audio("TR_a"));
+        for (sid, mime) in [("TR_v", "video/VP8"), ("TR_h", "video/H264")] {
+            negotiator.assign(video(sid, mime));
+        }
+        let offer = negotiator.offer(&local()).expect("offer");
+        let lines = section(&offer.sdp, "2");
+        for wanted in [
+            "a=rtpmap:49 flexfec-03/90000",
+            "a=rtcp-fb:49 transport-cc",
+            "a=fmtp:49 repair-window=10000000",
+            "a=ssrc-group:FEC-FR 1000 1002",
+            "a=ssrc:1002 cname:PA_alice|TR_v",
+        ] {
+            assert!(lines.contains(&wanted), "{wanted} in {lines:?}");
+        }
+        assert!(!lines.contains(&"a=rtcp-fb:49 nack"), "{lines:?}");
+        let mut answer = fixture("chromium-answer-media");
+        if takes {
+            let line = "m=video 9 UDP/TLS/RTP/SAVPF 96";
+            assert!(answer.contains(line), "{answer}");
+            answer = answer.replace(line, &format!("{line} 49")).replace(
+                "a=rtpmap:96 VP8/90000",
+                "a=rtpmap:49 flexfec-03/90000\r\na=fmtp:49 repair-window=10000000\r\na=rtpmap:96 VP8/90000",
+            );
+        }
+        negotiator.handle_answer(offer.id, &answer).expect("answer");
+        assert_eq!(negotiator.takes_repair("TR_v"), takes);
+        let fec = negotiator.codecs().into_iter().find(|c| c.kind() == node::CodecKind::Flexfec03);
+        assert_eq!(fec.map(|codec| codec.payload_type), takes.then_some(49));
+        assert!(negotiator.supports("video/VP8", None), "one is left to send");
+    }
 }

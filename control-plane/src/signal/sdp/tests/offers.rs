@@ -235,13 +235,13 @@ fn feedback_and_repair_that_only_some_clients_offer() {
     }
     const CCFB: &str = "a=rtcp-fb:* ack ccfb";
     let cases = [
-        Case { name: "as it is", without: "-", with: &[], expect: (true, false, None) },
-        Case { name: "both", without: "-", with: &[CCFB], expect: (true, false, None) },
+        Case { name: "as it is", without: "-", with: &[], expect: (true, false, Some(49)) },
+        Case { name: "both", without: "-", with: &[CCFB], expect: (true, false, Some(49)) },
         Case {
             name: "RFC 8888 only",
             without: " transport-cc",
             with: &[CCFB],
-            expect: (false, true, None),
+            expect: (false, true, Some(49)),
         },
     ];
     for case in cases {
@@ -282,19 +282,46 @@ fn feedback_and_repair_that_only_some_clients_offer() {
 fn repair_packets_are_taken_where_they_are_offered() {
     let offer = fixture("chromium-publish");
     // Browsers name repair packets where they receive; the last section is the one that sends.
-    assert!(offer.contains("flexfec-03"));
+    let named = offer.matches("a=rtpmap:49 flexfec-03/90000").count();
+    assert_eq!(named, 3);
     let line = offer.lines().rfind(|line| line.starts_with("m=video")).expect("video");
-    let more = format!("{line} 50");
-    let with = "a=rtpmap:50 flexfec-03/90000\r\na=fmtp:50 repair-window=10000000\r\na=rtcp-mux";
+    let more = format!("{line} 49");
+    let with = "a=rtpmap:49 flexfec-03/90000\r\na=fmtp:49 repair-window=10000000\r\na=rtcp-mux";
     let (before, video) = offer.split_once(line).expect("its section");
     let video = video.replacen("a=rtcp-mux", with, 1);
     let mut negotiator = Negotiator::answering(42);
     negotiator.handle_offer(1, &format!("{before}{more}{video}")).expect("it is well formed");
     let codecs = negotiator.codecs();
     let fec = codecs.iter().find(|c| c.kind() == node::CodecKind::Flexfec03).expect("taken");
-    assert_eq!((fec.payload_type, fec.clock_rate), (50, 90_000));
+    assert_eq!((fec.payload_type, fec.clock_rate), (49, 90_000));
     let answer = negotiator.answer(&local()).expect("answered").sdp;
-    assert_eq!(answer.matches("flexfec-03").count(), 1, "{answer}");
-    assert!(answer.contains("a=rtpmap:50 flexfec-03/90000"), "{answer}");
+    assert_eq!(answer.matches("a=rtpmap:49 flexfec-03/90000").count(), named + 1, "{answer}");
+    assert!(!answer.contains("FEC-FR"), "nothing is sent");
     assert!(!negotiator.supports("video/H265", None) && negotiator.supports("video/VP8", None));
+}
+
+#[test]
+fn repair_packets_are_sent_on_m_lines_that_name_them() {
+    for (name, takes) in [("chromium-join", true), ("firefox-join", false)] {
+        let (mut negotiator, _) = offered(name);
+        assert!(!negotiator.takes_repair("TR_v"), "{name}: no m-line");
+        let Assignment::Assigned { mid } = negotiator.assign(video("TR_v", "video/VP8")) else {
+            panic!("{name}: there are free m-lines")
+        };
+        negotiator.assign(audio("TR_a"));
+        assert_eq!(negotiator.takes_repair("TR_v"), takes, "{name}");
+        assert!(!negotiator.takes_repair("TR_a"), "{name}");
+        let sdp = negotiator.answer(&local()).expect(name).sdp;
+        let lines = section(&sdp, &mid);
+        let has = |wanted: &str| lines.contains(&wanted);
+        assert_eq!(has("a=ssrc-group:FEC-FR 1000 1002"), takes, "{name}: {lines:?}");
+        assert_eq!(has("a=ssrc:1002 cname:PA_alice|TR_v"), takes, "{name}: {lines:?}");
+        assert_eq!(has("a=fmtp:49 repair-window=10000000"), takes, "{name}: {lines:?}");
+        assert!(has("a=ssrc-group:FID 1000 1001"), "{name}: {lines:?}");
+        assert_eq!(sdp.matches("FEC-FR").count(), usize::from(takes), "{name}");
+    }
+    // Sessions that were stored before know no SSRC for them.
+    let (mut negotiator, _) = offered("chromium-join");
+    negotiator.assign(SendTrack { fec_ssrc: 0, ..video("TR_v", "video/VP8") });
+    assert!(!negotiator.answer(&local()).expect("answer").sdp.contains("FEC-FR"));
 }

@@ -63,6 +63,7 @@ pub(super) fn facts(two_peers: bool, now: Instant) -> SessionFacts {
         identity: "ada".into(),
         two_peers,
         syncs_streams: false,
+        may_be_offered_repair: true,
         permissions: Permissions::default(),
         unix_ms: 1_700_000_000_000,
         started: now,
