@@ -282,19 +282,17 @@ impl Negotiator {
         let mut codecs = self.codecs_of(section);
         section.prefer(&mut codecs);
         codecs.retain(|codec| codec.kind != CodecKind::FlexFec);
-        let encoding = |rid: &str, (ssrc, rtx): (u32, Option<u32>)| node::Encoding {
-            rid: rid.to_owned(),
-            ssrc,
-            rtx_ssrc: rtx.unwrap_or(0),
-        };
-        let encodings = if uplink.rids.is_empty() {
-            let named: Vec<_> = uplink.ssrcs.iter().map(|ssrc| encoding("", *ssrc)).collect();
-            if named.is_empty() { vec![encoding("", (0, None))] } else { named }
-        } else if uplink.rids.len() == uplink.ssrcs.len() {
-            uplink.rids.iter().zip(&uplink.ssrcs).map(|(rid, ssrc)| encoding(rid, *ssrc)).collect()
-        } else {
-            uplink.rids.iter().map(|rid| encoding(rid, (0, None))).collect()
-        };
+        let encoding =
+            |rid: &str, ssrc, rtx_ssrc| node::Encoding { rid: rid.to_owned(), ssrc, rtx_ssrc };
+        // Packets name their rid (RFC 8852). SSRCs that stand beside are not taken: nothing says which rid is whose, and
+        // str0m puts them in another order in each offer.
+        let by_rid = uplink.rids.iter().map(|rid| encoding(rid, 0, 0));
+        let by_ssrc = uplink.ssrcs.iter().map(|(ssrc, rtx)| encoding("", *ssrc, rtx.unwrap_or(0)));
+        let mut encodings: Vec<_> =
+            if uplink.rids.is_empty() { by_ssrc.collect() } else { by_rid.collect() };
+        if encodings.is_empty() {
+            encodings.push(encoding("", 0, 0));
+        }
         Some(PublishedSection {
             mid: section.mid.clone(),
             kind: section.media_kind()?,
