@@ -41,6 +41,21 @@ test('chat reaches everybody', { timeout: 120_000 }, async () => {
   await bob.close();
 });
 
+test('methods of others can be called', { timeout: 120_000 }, async () => {
+  const { ada, bob } = await pair('calls');
+  await ada.evaluate(() => window.chappe.room.registerRpcMethod('turn', async ({ payload, callerIdentity }) => `${callerIdentity}: ${[...payload].toReversed().join('')}`));
+  const call = (method, payload) => bob.evaluate(async (of, text) => {
+    const { localParticipant } = window.chappe.room;
+    const asked = localParticipant.performRpc({ destinationIdentity: 'ada', method: of, payload: text });
+    return asked.catch((error) => error.code);
+  }, method, payload);
+  assert.equal(await call('turn', 'abc'), 'bob: cba');
+  assert.equal(await call('turn', 'x'.repeat(10_000)), `bob: ${'x'.repeat(10_000)}`);
+  assert.equal(await call('missing', ''), 1400, 'unsupported method');
+  await ada.close();
+  await bob.close();
+});
+
 test('a shared screen arrives and goes', { timeout: 120_000 }, async () => {
   const { ada, bob } = await pair('screen');
   await ada.click('#screen');

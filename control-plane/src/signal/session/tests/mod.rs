@@ -49,7 +49,9 @@ fn a_single_peer_joins_and_its_offer_is_answered_with_what_it_takes() {
     let Response::Join(join) = &world.inbox[0] else { panic!("{:?}", world.inbox[0]) };
     assert!(!join.subscriber_primary);
     let info = join.server_info.as_ref().expect("a server says what it is");
-    assert!(!info.version.is_empty() && info.version != "0.15.1" && info.protocol <= 17);
+    // SDKs go by it: from 18 of the protocol on, or at "0.15.1", they expect another server.
+    assert_eq!((info.version.as_str(), info.protocol), ("1.13.7", 17));
+    assert!(info.debug_info.starts_with("chappe "), "{info:?}");
     assert!(join.enabled_publish_codecs[0].mime == "video/VP8");
     assert_eq!((join.ping_interval, join.ping_timeout), (5, 15));
 
