@@ -1,6 +1,6 @@
 //! What the commands do.
 
-use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     capacity::{self, Capacity, Search, Step},
     cli::{
-        AgentArgs, CapacityArgs, Cli, Command, CompareArgs, CoordinatorArgs, OutputArgs, RunArgs,
-        SecretArgs, TuningArgs,
+        AgentArgs, CapacityArgs, Cli, Command, CompareArgs, CoordinatorArgs, RunArgs, SecretArgs,
+        TuningArgs,
     },
     live::LiveView,
+    output::{conclude, conditions, json, known, print},
     remote::{self, Secret, Setting},
     report::{self, Condition, Report},
     scenario::{self, Scenario, plan},
@@ -56,18 +57,16 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Usage> {
         Command::Agent(args) => agent(&args).await,
         Command::Coordinator(args) => coordinate(args).await,
         Command::Compare(args) => compare(&args).map(|()| ExitCode::SUCCESS),
-        Command::Presets => {
-            presets();
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Presets => presets().map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn presets() {
-    for (name, _) in scenario::presets() {
+fn presets() -> Result<(), Usage> {
+    let line = |(name, _): (&str, _)| {
         let about = scenario::load(name, &[]).map(|scenario| scenario.about).unwrap_or_default();
-        println!("{name:<16} {about}");
-    }
+        format!("{name:<16} {about}\n")
+    };
+    print(&scenario::presets().map(line).collect::<String>())
 }
 
 async fn run_scenario(args: RunArgs) -> Result<ExitCode, Usage> {
@@ -129,78 +128,6 @@ fn workers(given: Option<u16>) -> usize {
     given.map_or(cores, usize::from)
 }
 
-/// Mistakes in what comes after a run, told before it.
-fn conditions(out: &OutputArgs) -> Result<Vec<Condition>, Usage> {
-    for (option, path) in [("--output", &out.output), ("--html", &out.html)] {
-        let Some(path) = path else { continue };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
-            let text = format!("{option} {}: no file can be there", path.display());
-            return Err(Usage(text));
-        }
-    }
-    let conditions = out.fail_if.iter().map(|text| text.parse());
-    known(conditions.collect::<Result<_, String>>()?)
-}
-
-/// Conditions that speak of figures that there are.
-fn known(conditions: Vec<Condition>) -> Result<Vec<Condition>, Usage> {
-    let names = report::figure_names();
-    match conditions.iter().find(|condition| !names.contains(condition.figure())) {
-        Some(condition) => {
-            let text = "there is no such figure: a report (--json) names them in its figures";
-            Err(Usage(format!("{condition}: {text}")))
-        }
-        None => Ok(conditions),
-    }
-}
-
-/// Shows a report, and judges it.
-fn conclude(
-    (report, refused): (Report, Option<String>),
-    out: &OutputArgs,
-    conditions: &[Condition],
-) -> Result<ExitCode, Usage> {
-    publish(&report, out)?;
-    if let Some(refusal) = refused {
-        return Err(Usage(refusal));
-    }
-    let mut code = ExitCode::SUCCESS;
-    for condition in conditions {
-        match condition.check(&report.figures) {
-            Some((_, false)) => {}
-            Some((value, true)) => {
-                eprintln!("chappe-loadtest: failed: {condition} ({value})");
-                code = ExitCode::FAILURE;
-            }
-            None => {
-                let figure = condition.figure();
-                return Err(Usage(format!(
-                    "--fail-if {condition}: this run has no figure {figure}"
-                )));
-            }
-        }
-    }
-    Ok(code)
-}
-
-/// The report, wherever it was asked for.
-fn publish(report: &Report, args: &OutputArgs) -> Result<(), Usage> {
-    let write = |path: &Path, text: String| {
-        std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display())))
-    };
-    let text = if args.json { json(report)? + "\n" } else { report::table(report) };
-    let written = std::io::stdout().lock().write_all(text.as_bytes());
-    written.map_err(|error| Usage(error.to_string()))?;
-    if let Some(path) = &args.output {
-        write(path, json(report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write(path, report::html(report))?;
-    }
-    Ok(())
-}
-
 async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
     let objectives = known(Condition::list(&args.objective)?)?;
     // Shows mistakes before anything is started.
@@ -242,28 +169,14 @@ async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
         capacity.tester_was_bottleneck |= !held && report.tester.is_bottleneck;
         if !args.json {
             let verdict = if held { "held".to_owned() } else { broke.join("; ") };
-            println!("{} = {value}: {verdict}", args.field);
+            print(&format!("{} = {value}: {verdict}\n", args.field))?;
         }
         capacity.steps.push(Step { load: value, held, broke, figures: report.figures });
         search.handle(value, held);
     }
     capacity.capacity = search.held();
     capacity.at_limit = search.at_limit();
-    if args.json {
-        let text = serde_json::to_string_pretty(&capacity).map_err(|error| error.to_string())?;
-        println!("{text}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    match capacity.capacity {
-        Some(held) if capacity.at_limit => {
-            println!("capacity: at least {} = {held} (--limit)", args.field);
-        }
-        Some(held) => println!("capacity: {} = {held}", args.field),
-        None => println!("capacity: not even the first load held"),
-    }
-    if capacity.tester_was_bottleneck {
-        println!("warning: the tester itself was the bottleneck at a load that broke");
-    }
+    print(&if args.json { json(&capacity)? } else { capacity.to_string() })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -273,12 +186,7 @@ fn compare(args: &CompareArgs) -> Result<(), Usage> {
         let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
         serde_json::from_str(&text).map_err(|error| fail(&format!("no report: {error}")))
     };
-    print!("{}", report::compare(&read(&args.a)?, &read(&args.b)?, args.all));
-    Ok(())
-}
-
-fn json(report: &Report) -> Result<String, Usage> {
-    serde_json::to_string_pretty(report).map_err(|error| Usage(error.to_string()))
+    print(&report::compare(&read(&args.a)?, &read(&args.b)?, args.all))
 }
 
 /// The scenario with what the command line says of it.

@@ -1,5 +1,7 @@
 //! The search for the largest load that still meets an objective: doubled until it breaks, then halved in between.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Condition, Report};
@@ -29,6 +31,23 @@ pub(crate) struct Capacity {
     /// The tester was the bottleneck at a load that broke.
     pub(crate) tester_was_bottleneck: bool,
     pub(crate) steps: Vec<Step>,
+}
+
+/// For people: the last lines of a search.
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.capacity {
+            Some(held) if self.at_limit => {
+                writeln!(f, "capacity: at least {} = {held} (--limit)", self.field)?;
+            }
+            Some(held) => writeln!(f, "capacity: {} = {held}", self.field)?,
+            None => writeln!(f, "capacity: not even the first load held")?,
+        }
+        if self.tester_was_bottleneck {
+            writeln!(f, "warning: the tester itself was the bottleneck at a load that broke")?;
+        }
+        Ok(())
+    }
 }
 
 /// Decides which load comes next. Knows nothing of how a load is run.

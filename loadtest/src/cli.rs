@@ -160,19 +160,14 @@ pub(crate) struct CompareArgs {
 /// Which server.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ServerArgs {
-    /// URL of the server (http, https, ws or wss).
-    #[arg(long, env = "LIVEKIT_URL", required_unless_present = "start_server")]
+    /// URL of the server (http, https, ws or wss) [env: LIVEKIT_URL].
+    #[arg(long)]
     pub(crate) url: Option<String>,
-    /// API key that tokens are signed with.
-    #[arg(long, env = "LIVEKIT_API_KEY", required_unless_present = "start_server")]
+    /// API key that tokens are signed with [env: LIVEKIT_API_KEY].
+    #[arg(long)]
     pub(crate) api_key: Option<String>,
-    /// Its secret.
-    #[arg(
-        long,
-        env = "LIVEKIT_API_SECRET",
-        hide_env_values = true,
-        required_unless_present = "start_server"
-    )]
+    /// Its secret [env: LIVEKIT_API_SECRET].
+    #[arg(long)]
     pub(crate) api_secret: Option<Redacted>,
     /// Start a local chappe for the run, and measure it.
     #[arg(long, conflicts_with_all = ["url", "server_pid", "metrics_url"])]

@@ -4,7 +4,7 @@
 //! ```text
 //! app -> swarm -> client -> { measure, media, scenario }
 //!     |       \\-> remote (agents) -> swarm's workers
-//!     \\-> report -> measure
+//!     \\-> output -> report -> measure
 //! ```
 
 mod app;
@@ -15,6 +15,7 @@ mod fetch;
 mod live;
 mod measure;
 mod media;
+mod output;
 mod redacted;
 mod remote;
 mod report;

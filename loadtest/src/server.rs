@@ -38,17 +38,14 @@ impl Server {
     /// Finds or starts it, and asks whether it would let clients in. Errors are sentences.
     pub(crate) async fn prepare(args: &ServerArgs, scenario: &Scenario) -> Result<Self, String> {
         let local = if args.start_server { Some(LocalServer::start().await?) } else { None };
-        let given = |value: &Option<String>| value.clone().unwrap_or_default();
         let (url, key, secret, metrics) = match &local {
             Some(local) => {
                 let metrics = Some(local.metrics.clone());
                 (local.url.clone(), local.key.clone(), local.secret.clone(), metrics)
             }
             None => {
-                let metrics = args.metrics_url.clone();
-                let secret =
-                    args.api_secret.as_ref().map_or_else(String::new, |text| text.0.clone());
-                (given(&args.url), given(&args.api_key), secret, metrics)
+                let (url, key, secret) = given(args)?;
+                (url, key, secret, args.metrics_url.clone())
             }
         };
         let metrics = match metrics {
@@ -70,6 +67,28 @@ impl Server {
         let certificates = args.ca.as_ref().map(read).transpose()?;
         let target = reach(&url, &key, &secret, certificates.as_deref(), scenario).await?;
         Ok(Self { target, process, metrics, certificates, _local: local })
+    }
+}
+
+/// URL, API key and secret, by options or by the environment.
+fn given(args: &ServerArgs) -> Result<(String, String, String), String> {
+    let value = |option: Option<&String>, variable: &str| {
+        option.cloned().or_else(|| std::env::var(variable).ok()).filter(|text| !text.is_empty())
+    };
+    let url = value(args.url.as_ref(), "LIVEKIT_URL").ok_or(
+        "no server to test: give --url ws://HOST:7880 with --api-key and --api-secret, or --start-server",
+    )?;
+    let key = value(args.api_key.as_ref(), "LIVEKIT_API_KEY");
+    let secret = value(args.api_secret.as_ref().map(|secret| &secret.0), "LIVEKIT_API_SECRET");
+    match (key, secret) {
+        (Some(key), Some(secret)) => Ok((url, key, secret)),
+        (key, _) => {
+            let missing = if key.is_none() { "--api-key" } else { "--api-secret" };
+            Err(format!(
+                "{missing} is missing: {url} lets in whoever has a token signed with --api-key and --api-secret; \
+                 --start-server needs neither"
+            ))
+        }
     }
 }
 

@@ -117,6 +117,25 @@ fn an_interrupted_run_reports_what_it_has() {
 }
 
 #[test]
+fn files_are_written_though_nobody_reads_the_output() {
+    let server = Server::start();
+    let folder = std::env::temp_dir().join(format!("chappe-loadtest-files-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (json, html) = (folder.join("report.json"), folder.join("report.html"));
+    let mut command = server.command("data", &["publishers=2", "duration=1s"]);
+    command.arg("--output").arg(&json).arg("--html").arg(&html);
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{:?}: {errors}", output.status);
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(report["clients"]["joined"], 2);
+    assert!(std::fs::read_to_string(html).unwrap().starts_with("<!doctype html>"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn data_arrives_and_answers_come_back() {
     let server = Server::start();
     let report = server.run("data", &["publishers=3", "duration=3s", "data_rate=10"]);

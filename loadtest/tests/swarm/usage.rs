@@ -9,8 +9,8 @@ fn complaint(mut command: Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("chappe-loadtest: ")).collect();
-    assert_eq!(lines.len(), 1, "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("chappe-loadtest: "), "{text}");
     lines[0].to_owned()
 }
 
@@ -21,6 +21,36 @@ fn against(url: &str, key: &str, secret: &str, set: &[&str]) -> Command {
         command.args(["--set", field]);
     }
     command
+}
+
+/// Without the variables that may name a server where the tests run.
+fn unset(args: &[&str]) -> Command {
+    let mut command = loadtest(args);
+    for variable in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+#[test]
+fn a_missing_server_or_key_is_named() {
+    let url = ["--url", "ws://127.0.0.1:1"];
+    for (more, expected) in [
+        (&[][..], "no server to test: give --url ws://HOST:7880"),
+        (&url, "--api-key is missing: ws://127.0.0.1:1 lets in"),
+        (&[url[0], url[1], "--api-key", KEY], "--api-secret is missing: "),
+        (&[url[0], url[1], "--api-secret", SECRET], "--api-key is missing: "),
+    ] {
+        for words in [&["run", "meeting"], &["find-capacity", "livestream"]] {
+            let line = complaint(unset(&[words, more].concat()));
+            assert!(line.contains(expected) && line.contains("--start-server"), "{line}");
+        }
+    }
+    // By the environment, in part.
+    let mut command = unset(&["run", "meeting", "--api-key", KEY]);
+    command.env("LIVEKIT_URL", "ws://127.0.0.1:1").env("LIVEKIT_API_SECRET", SECRET);
+    let line = complaint(command);
+    assert!(line.contains("ws://127.0.0.1:1/: cannot reach the server"), "{line}");
 }
 
 #[test]
