@@ -1,8 +1,10 @@
 //! One client: signalling, one or two PeerConnections, what it sends and what it sees.
 
+mod announced;
 mod data;
 mod incoming;
 mod kept;
+mod line;
 mod link;
 mod peer;
 mod publish;

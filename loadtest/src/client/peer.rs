@@ -11,7 +11,10 @@ use str0m::{
     rtp::{Extension, ExtensionMap},
 };
 
-use super::link::{Arrival, Link};
+use super::{
+    announced::Announced,
+    link::{Arrival, Link},
+};
 use crate::{media::VideoCodec, scenario::Impairment};
 
 /// Payload types that we offer.
@@ -66,6 +69,7 @@ pub(crate) struct Peer {
     wanted: Option<(u32, u32)>,
     /// Sections that we receive in.
     receiving: Vec<Mid>,
+    announced: Announced,
 }
 
 /// What a datagram or a timer brought about.
@@ -124,6 +128,7 @@ impl Peer {
             next_offer: 1,
             wanted: None,
             receiving: Vec::new(),
+            announced: Announced::default(),
         })
     }
 
@@ -236,6 +241,7 @@ impl Peer {
             if let Some(ssrc) = direct.stream_tx_by_mid(*mid, None).map(|unused| unused.ssrc()) {
                 direct.remove_stream_tx(ssrc);
             }
+            self.announced.hold(&mut direct, *mid);
         }
         self.wake = Instant::now();
         Ok(true)
@@ -273,10 +279,11 @@ impl Peer {
         now: Instant,
         mut take: impl FnMut(&mut Rtc, Happened<'_>),
     ) -> bool {
-        let Self { rtc, link, connected, wake, .. } = self;
+        let Self { rtc, link, connected, wake, announced, .. } = self;
         let local = link.local;
         let mut out = Vec::new();
         let more = link.receive(now, |arrival| {
+            announced.begin(rtc, arrival.bytes);
             feed(rtc, local, now, arrival, connected, wake, &mut out, &mut take);
         });
         self.transmit(now, out);
@@ -289,10 +296,11 @@ impl Peer {
         now: Instant,
         mut take: impl FnMut(&mut Rtc, Happened<'_>),
     ) {
-        let Self { rtc, link, connected, wake, .. } = self;
+        let Self { rtc, link, connected, wake, announced, .. } = self;
         let local = link.local;
         let mut out = Vec::new();
         link.handle_timeout(now, |arrival| {
+            announced.begin(rtc, arrival.bytes);
             feed(rtc, local, now, arrival, connected, wake, &mut out, &mut take);
         });
         // An error ends the connection; that shows as an event or as silence.

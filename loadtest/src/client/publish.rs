@@ -26,8 +26,8 @@ use crate::{
 /// A frame that is later than this is left out: the tester does not make up for its own pauses with bursts.
 const MAX_LATE: Duration = Duration::from_millis(200);
 
-/// What is kept to be sent again: a large part of what a client holds in memory. Long enough for three NACKs in a row, to
-/// which the round trip of the scenario's worst network is added.
+/// What is kept of a layer to be sent again, while somebody wants it: a large part of what a client holds in memory. Long enough
+/// for three NACKs in a row, to which the round trip of the scenario's worst network is added.
 const RESEND_PACKETS: usize = 256;
 const RESEND_FOR: Duration = Duration::from_millis(200);
 
@@ -266,6 +266,13 @@ impl Publication {
         extensions.abs_capture_time =
             Some(AbsCaptureTime { capture_time: UNIX_EPOCH + sent, clock_offset: None });
         let kind = if audio { Payload::Audio } else { Payload::Video(codec) };
+        let resend_for = RESEND_FOR + 2 * context.scenario.longest_delay();
+        for encoding in self.encodings.iter_mut().filter(|it| !it.active && it.bounded) {
+            encoding.bounded = false;
+            if let Some(tx) = peer.rtc.direct_api().stream_tx_by_mid(mid, encoding.rid) {
+                tx.set_rtx_cache(0, Duration::ZERO, None);
+            }
+        }
         for encoding in self.encodings.iter_mut().filter(|encoding| encoding.active) {
             let video = &CLIPS.of(codec)[usize::from(encoding.layer)];
             let clip = if audio { &CLIPS.audio } else { video };
@@ -292,7 +299,6 @@ impl Publication {
                 }
                 if let Some(tx) = peer.rtc.direct_api().stream_tx_by_mid(mid, encoding.rid) {
                     if !std::mem::replace(&mut encoding.bounded, true) {
-                        let resend_for = RESEND_FOR + 2 * context.scenario.longest_delay();
                         tx.set_rtx_cache(RESEND_PACKETS, resend_for, None);
                     }
                     tx.write_rtp(rtp);

@@ -1,8 +1,7 @@
 //! A client from its join on: what happens is handled, then what is due is sent, in turns.
 
 use std::{
-    future::{Future, pending},
-    pin::Pin,
+    future::pending,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -17,6 +16,7 @@ use super::{
     data::Data,
     incoming::Incoming,
     kept::Kept,
+    line::{self, Heard, Line},
     peer::Peer,
     publish::Publisher,
     signalling,
@@ -31,14 +31,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOKS_PER_FLUSH: u32 = 5;
 /// Reads of one socket in a turn at most.
 const MAX_READS: usize = 16;
-/// Pauses before each attempt to resume, as the JavaScript SDK makes them.
-const RESUME_DELAYS: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(300),
-    Duration::from_millis(1_200),
-    Duration::from_millis(2_700),
-];
-
 /// How a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -50,36 +42,6 @@ pub(crate) enum End {
     Rejoin(Instant),
     /// Against its will.
     Lost(String),
-}
-
-/// A WebSocket on its way.
-type Opening = Pin<Box<dyn Future<Output = Result<Ws, ConnectError>>>>;
-
-/// The signalling connection.
-#[allow(clippy::large_enum_variant)] // One per client.
-enum Line {
-    Open(Ws),
-    Opening { opening: Opening, attempt: usize },
-}
-
-#[allow(clippy::large_enum_variant)] // It lives on the stack.
-enum Heard {
-    Message(proto::signal_response::Message),
-    Gone,
-    Opened(Ws),
-    Refused(ConnectError),
-}
-
-impl Line {
-    async fn next(&mut self) -> Heard {
-        match self {
-            Self::Open(ws) => ws.next().await.map_or(Heard::Gone, Heard::Message),
-            Self::Opening { opening, .. } => match opening.as_mut().await {
-                Ok(ws) => Heard::Opened(ws),
-                Err(error) => Heard::Refused(error),
-            },
-        }
-    }
 }
 
 pub(crate) struct Session {
@@ -353,7 +315,7 @@ impl Session {
             Heard::Gone => self.resume(now, 0),
             Heard::Opened(ws) => self.line = Line::Open(ws),
             Heard::Refused(error) => match &self.line {
-                Line::Opening { attempt, .. } if attempt + 1 < RESUME_DELAYS.len() => {
+                Line::Opening { attempt, .. } if attempt + 1 < line::ATTEMPTS => {
                     let next = attempt + 1;
                     self.resume(now, next);
                 }
@@ -369,19 +331,14 @@ impl Session {
     pub(super) fn resume(&mut self, now: Instant, attempt: usize) {
         self.back_since.get_or_insert(now);
         let path = signalling::resume_path(&self.context, &self.plan, &self.sid);
-        let target = self.context.target.clone();
-        let delay = RESUME_DELAYS[attempt.min(RESUME_DELAYS.len() - 1)];
-        let opening = Box::pin(async move {
-            tokio::time::sleep(delay).await;
-            Ws::connect(&target, &path?).await
-        });
-        self.line = Line::Opening { opening, attempt };
+        self.line = Line::open(self.context.target.clone(), path, attempt);
     }
 
     /// Sends what waits; without a connection it is kept.
     async fn say(&mut self) {
         let Line::Open(ws) = &mut self.line else { return };
-        for message in self.outbox.drain(..) {
+        // Its memory goes with it: there is seldom anything to say.
+        for message in std::mem::take(&mut self.outbox) {
             ws.send(message).await;
         }
     }
@@ -394,8 +351,7 @@ impl Session {
             self.say().await;
         }
         // A connection that is lost is not closed in order.
-        let gone = Line::Opening { opening: Box::pin(pending()), attempt: 0 };
-        if let (Line::Open(ws), End::Left) = (std::mem::replace(&mut self.line, gone), end) {
+        if let (Line::Open(ws), End::Left) = (std::mem::replace(&mut self.line, Line::Gone), end) {
             ws.close().await;
         }
     }
