@@ -1,6 +1,6 @@
 //! One HTTP GET at a time: whether a client would be let in, metrics, readiness.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{Request, StatusCode};
 use hyper::body::Body as _;
@@ -64,4 +64,22 @@ pub(crate) async fn get(url: &http::Uri) -> Result<(StatusCode, Vec<u8>), String
     let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     fetch(stream, authority.as_str(), path).await
+}
+
+/// Counters that a server's metrics offer, summed over their labels; none when they cannot be read.
+pub(crate) async fn counters(url: &http::Uri) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    let Ok((status, body)) = get(url).await else { return sums };
+    if !status.is_success() {
+        return sums;
+    }
+    for line in String::from_utf8_lossy(&body).lines() {
+        let Some((name, value)) = line.rsplit_once(' ') else { continue };
+        let name = name.split('{').next().unwrap_or_default();
+        let counter = name.ends_with("_total") && !name.starts_with('#');
+        if let (true, Ok(value)) = (counter, value.parse::<f64>()) {
+            *sums.entry(name.to_owned()).or_insert(0.0) += value;
+        }
+    }
+    sums
 }

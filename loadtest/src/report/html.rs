@@ -210,11 +210,14 @@ fn plot(
             page,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{gy:.1}\" y2=\"{gy:.1}\"/>\
              <text class=\"up\" x=\"{}\" y=\"{:.1}\">{}</text>\
-             <text class=\"across\" x=\"{gx:.1}\" y=\"{}\">{}{}</text>",
+             <text class=\"{}\" x=\"{:.1}\" y=\"{}\">{}{}</text>",
             LEFT + WIDTH,
             LEFT - 6.0,
             gy + 4.0,
             short(top * share),
+            if step == 4 { "up" } else { "across" },
+            // The last one ends where the plot does: on phones letters are large.
+            if step == 4 { width } else { gx },
             height - 8.0,
             short(right * share),
             if step == 4 { format!(" {across}") } else { String::new() },

@@ -146,7 +146,9 @@ pub(super) fn values_of(report: &Report) -> Vec<(&'static str, String)> {
             values.push(("server CPU (100 % is one core)", format!("{cpu:.1} %")));
         }
         if let Some(cost) = figure("server_cpu_us_per_packet") {
-            values.push(("server CPU per forwarded packet", format!("{cost:.2} µs")));
+            let each = number("server_cpu_percent_per_participant");
+            let text = format!("{cost:.2} µs, {each:.2} %");
+            values.push(("server CPU per forwarded packet, participant", text));
         }
         if let Some(memory) = server.memory_bytes {
             values.push(("server memory", format!("{:.1} MiB", memory as f64 / 1_048_576.0)));

@@ -8,10 +8,14 @@ use std::{
 use rand::seq::IteratorRandom;
 use tokio_util::sync::CancellationToken;
 
-use super::{Crew, Order, crew::Player};
+use super::{
+    Crew, Order,
+    crew::Player,
+    run::{Phase, Point, Progress, Run, TesterRun},
+};
 use crate::{
-    client::{Command, Report, ws::ConnectError},
-    measure::{Cores, Counters, Process, Stats, Usage},
+    client::{Command, Report},
+    measure::{Cores, Process, Usage},
     scenario::{ClientPlan, Mode, Scenario},
 };
 
@@ -23,98 +27,6 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(150);
 /// For clients to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(3);
-
-/// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Joining,
-    WarmingUp,
-    Measuring,
-    Leaving,
-}
-
-/// One second of a run. Its distributions are not kept: they are some hundred kilobytes each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Point {
-    /// Since the start.
-    pub(crate) at: Duration,
-    pub(crate) in_room: u32,
-    pub(crate) count: Counters,
-    pub(crate) freezes: u64,
-    /// Of latency, in milliseconds: p50 and p99.
-    pub(crate) latency_ms: Option<(f64, f64)>,
-    /// Of the tester's own delay, p99.
-    pub(crate) tester_delay_ms: Option<f64>,
-}
-
-impl Point {
-    pub(crate) fn of(at: Duration, in_room: u32, stats: &Stats) -> Self {
-        let latency = stats.latency();
-        Self {
-            at,
-            in_room,
-            count: stats.count.clone(),
-            freezes: stats.freezes.count(),
-            latency_ms: latency.quantile_ms(0.5).zip(latency.quantile_ms(0.99)),
-            tester_delay_ms: stats.tester_delay.quantile_ms(0.99),
-        }
-    }
-}
-
-/// What a live view shows.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress<'a> {
-    pub(crate) phase: Phase,
-    pub(crate) planned: u64,
-    pub(crate) joined: u64,
-    pub(crate) failed: u64,
-    pub(crate) lost: u64,
-    /// Share of the run that is over.
-    pub(crate) done: f64,
-    /// The last whole second.
-    pub(crate) last: Option<&'a Point>,
-}
-
-/// What a run brought.
-#[derive(Debug, Default)]
-pub(crate) struct Run {
-    pub(crate) stats: Stats,
-    pub(crate) series: Vec<Point>,
-    pub(crate) window: Duration,
-    pub(crate) interrupted: bool,
-    pub(crate) planned: u64,
-    pub(crate) joined: u64,
-    pub(crate) failed: u64,
-    pub(crate) lost: u64,
-    pub(crate) left: u64,
-    /// Clients in the room when the window closed.
-    pub(crate) in_room: u64,
-    pub(crate) full_clients: u64,
-    pub(crate) sinks: u64,
-    pub(crate) testers: Vec<TesterRun>,
-    /// Before and after the window.
-    pub(crate) server: Option<(Usage, Usage)>,
-    /// Of this machine, before and after the window.
-    pub(crate) cores: Option<(Cores, Cores)>,
-    /// Counters of the server's metrics, over the window.
-    pub(crate) metrics: BTreeMap<String, f64>,
-    /// Between the two readings of the metrics: a little more than the window.
-    pub(crate) metrics_span: Duration,
-    /// A sentence for each.
-    pub(crate) agents_lost: Vec<String>,
-    /// Joins that failed, the first of each category.
-    pub(crate) errors: BTreeMap<String, (ConnectError, u64)>,
-}
-
-/// A process that played clients: before the first of them, and before and after the window.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TesterRun {
-    pub(crate) at_start: Player,
-    pub(crate) before: Player,
-    pub(crate) after: Player,
-    /// Planned for it.
-    pub(crate) clients: u64,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -457,23 +369,11 @@ impl Lead {
         }
     }
 
-    /// Counters that the server offers, summed over their labels.
     async fn scrape(&self) -> BTreeMap<String, f64> {
-        let mut sums = BTreeMap::new();
-        let Some(url) = &self.metrics else { return sums };
-        let Ok((status, body)) = crate::fetch::get(url).await else { return sums };
-        if !status.is_success() {
-            return sums;
+        match &self.metrics {
+            Some(url) => crate::fetch::counters(url).await,
+            None => BTreeMap::new(),
         }
-        for line in String::from_utf8_lossy(&body).lines() {
-            let Some((name, value)) = line.rsplit_once(' ') else { continue };
-            let name = name.split('{').next().unwrap_or_default();
-            let counter = name.ends_with("_total") && !name.starts_with('#');
-            if let (true, Ok(value)) = (counter, value.parse::<f64>()) {
-                *sums.entry(name.to_owned()).or_insert(0.0) += value;
-            }
-        }
-        sums
     }
 
     /// Everybody leaves.

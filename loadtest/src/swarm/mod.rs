@@ -2,8 +2,10 @@
 
 mod crew;
 mod lead;
+mod run;
 mod worker;
 
 pub(crate) use crew::Crew;
-pub(crate) use lead::{Lead, Phase, Point, Progress, Run, TesterRun};
+pub(crate) use lead::Lead;
+pub(crate) use run::{Phase, Point, Progress, Run, TesterRun};
 pub(crate) use worker::{Order, Worker};
