@@ -11,7 +11,8 @@ use crate::rtp::Bitrate;
 pub struct Raises {
     /// See [`Bitrate::stagger`].
     salt: u32,
-    raised_at: Option<Instant>,
+    /// When, and by which estimate.
+    raised: Option<(Instant, Bitrate)>,
     failures: u32,
     barred: Option<Barred>,
 }
@@ -22,6 +23,13 @@ struct Barred {
     /// What was too much in all, and what was left of it.
     failed: Bitrate,
     kept: Bitrate,
+}
+
+impl Barred {
+    /// Such an estimate shows another path.
+    fn is_disproved(self, estimate: Bitrate) -> bool {
+        estimate >= self.failed.mul_f64(Raises::PROVEN)
+    }
 }
 
 impl Raises {
@@ -43,14 +51,23 @@ impl Raises {
     /// This estimate was shared out: what went out cost `before`, what goes out now costs `after`, at the same prices. Who
     /// mutes or leaves, and rates that waver, are in neither.
     pub fn note(&mut self, now: Instant, estimate: Bitrate, before: Bitrate, after: Bitrate) {
-        let settled = |at: Instant| now.saturating_duration_since(at) >= Self::SETTLED;
-        if self.raised_at.is_some_and(settled) {
-            self.raised_at = None;
+        let settled = |(at, _)| now.saturating_duration_since(at) >= Self::SETTLED;
+        if self.raised.is_some_and(settled) {
+            self.raised = None;
+            self.failures = 0;
+        }
+        if self.barred.is_some_and(|barred| barred.is_disproved(estimate)) {
+            self.barred = None;
             self.failures = 0;
         }
         if after > before.mul_f64(Self::CHANGE) {
-            self.raised_at = Some(now);
-        } else if after.mul_f64(Self::CHANGE) < before && self.raised_at.take().is_some() {
+            self.raised = Some((now, estimate));
+            return;
+        }
+        let falls = after.mul_f64(Self::CHANGE) < before;
+        // By an estimate that has not fallen it is only dearer than it seemed: new layers have their rates yet to be measured.
+        let failed = |(_, by)| estimate < by;
+        if falls && self.raised.take().is_some_and(failed) {
             let wait = Self::WAIT * 2u32.pow(self.failures.min(Self::MAX_DOUBLINGS));
             let wait = wait.mul_f64(estimate.stagger(self.salt));
             self.failures += 1;
@@ -61,7 +78,7 @@ impl Raises {
     /// The most that may go out in all, where keeping what goes out costs `kept`; `None`: what the estimate allows.
     pub fn ceiling(&self, now: Instant, estimate: Bitrate, kept: Bitrate) -> Option<Bitrate> {
         let barred = self.barred?;
-        let holds = now < barred.until && estimate < barred.failed.mul_f64(Self::PROVEN);
+        let holds = now < barred.until && !barred.is_disproved(estimate);
         holds.then(|| barred.kept.max(kept))
     }
 }
@@ -77,14 +94,14 @@ mod tests {
         let at = |seconds| start + Duration::from_secs_f64(seconds);
         let kbps = Bitrate::from_kbps;
         // The dice's lowest number: a quarter less.
-        let low = Bitrate::from_bps(997_000);
+        let (low, high) = (Bitrate::from_bps(997_000), Bitrate::from_bps(1_100_000));
         let mut raises = Raises::default();
         raises.note(at(0.0), low, Bitrate::ZERO, kbps(500));
         raises.note(at(10.0), low, kbps(500), kbps(520));
         assert_eq!(raises.ceiling(at(10.0), kbps(600), kbps(500)), None);
         let mut now = 20.0;
         for wait in [2.25, 4.5, 9.0, 9.0] {
-            raises.note(at(now), low, kbps(500), kbps(1_000));
+            raises.note(at(now), high, kbps(500), kbps(1_000));
             now += 1.0;
             raises.note(at(now), low, kbps(1_000), kbps(500));
             let last = at(now + wait - 0.001);
@@ -95,9 +112,26 @@ mod tests {
             assert_eq!(raises.ceiling(at(now), kbps(1_100), kbps(500)), None);
         }
         // What was kept for long falls for another reason.
-        raises.note(at(now), low, kbps(500), kbps(1_000));
+        raises.note(at(now), high, kbps(500), kbps(1_000));
         raises.note(at(now + 9.0), low, kbps(1_000), kbps(500));
         assert_eq!(raises.ceiling(at(now + 9.0), kbps(1_100), kbps(500)), None);
+        // What is only dearer than it seemed has not failed.
+        now += 20.0;
+        raises.note(at(now), high, kbps(500), kbps(1_000));
+        raises.note(at(now + 1.0), high, kbps(1_300), kbps(500));
+        assert_eq!(raises.ceiling(at(now + 1.0), kbps(1_100), kbps(500)), None);
+        // On a path that proves to be another the waits begin anew.
+        now += 20.0;
+        for _ in 0..2 {
+            raises.note(at(now), high, kbps(500), kbps(1_000));
+            raises.note(at(now), low, kbps(1_000), kbps(500));
+        }
+        assert!(raises.ceiling(at(now + 4.0), kbps(1_100), kbps(500)).is_some());
+        raises.note(at(now + 4.0), kbps(1_400), kbps(500), kbps(500));
+        raises.note(at(now + 4.0), high, kbps(500), kbps(1_000));
+        raises.note(at(now + 5.0), low, kbps(1_000), kbps(500));
+        assert!(raises.ceiling(at(now + 7.2), kbps(1_100), kbps(500)).is_some());
+        assert_eq!(raises.ceiling(at(now + 7.3), kbps(1_100), kbps(500)), None);
     }
 
     #[test]
@@ -107,7 +141,7 @@ mod tests {
         let kbps = Bitrate::from_kbps;
         let wait = |estimate: u64, salt: u32| {
             let mut raises = Raises::new(salt);
-            raises.note(start, Bitrate::from_bps(estimate), kbps(500), kbps(1_000));
+            raises.note(start, kbps(1_100), kbps(500), kbps(1_000));
             raises.note(start, Bitrate::from_bps(estimate), kbps(1_000), kbps(500));
             let at = |ms: &u64| start + Duration::from_millis(*ms);
             (0..5_000).find(|ms| raises.ceiling(at(ms), kbps(1_100), kbps(500)).is_none())

@@ -120,6 +120,8 @@ impl Sharing {
                 }
             }
         }
+        let taken = self.claims.iter().map(Claim::cost).sum::<Bitrate>();
+        let mut room = budget.saturating_sub(taken);
         let mut first = 0;
         for (claim, (slot, end)) in self.claims.iter().zip(&self.claimants) {
             let choices = self.choices.get(first..*end).unwrap_or(&[]);
@@ -128,8 +130,7 @@ impl Sharing {
             subscription.claim = claim.clone();
             let grant = match claim.granted().and_then(|step| choices.get(usize::from(step))) {
                 Some(layers) => Grant::UpTo(*layers),
-                // Nothing came yet: whatever comes first shall open.
-                None if choices.is_empty() => Grant::All,
+                None if choices.is_empty() => Grant::UpTo(unseen(subscription.wish(), &mut room)),
                 None => Grant::Nothing,
             };
             let before = subscription.granted();
@@ -252,6 +253,18 @@ fn steps(
         .chain(above)
 }
 
+/// Where a track opens of which nothing came yet, out of the `room` that is left. The lowest layer is always let in: to go up
+/// from there costs less than a picture that stands because too much was let in.
+fn unseen(wish: Option<Layers>, room: &mut Bitrate) -> Layers {
+    let top = wish.map_or(u8::MAX, |wish| wish.spatial);
+    let usual = (0_u8..).zip(UNMEASURED).take_while(|(spatial, _)| *spatial <= top);
+    let fits = usual.take_while(|(_, price)| price <= room).last();
+    let (spatial, price) = fits.unwrap_or((0, UNMEASURED[0]));
+    *room = room.saturating_sub(price);
+    let all = usize::from(spatial) + 1 == UNMEASURED.len();
+    Layers { spatial: if all { u8::MAX } else { spatial }, temporal: u8::MAX }
+}
+
 fn price(step: &LadderStep) -> Bitrate {
     if step.bitrate > Bitrate::ZERO {
         return step.bitrate;
@@ -264,6 +277,27 @@ fn price(step: &LadderStep) -> Bitrate {
 mod tests {
     use super::*;
     use crate::rtp::FrameRate;
+
+    #[test]
+    fn a_track_opens_on_what_there_is_room_for() {
+        let wish = |spatial| Some(Layers { spatial, temporal: u8::MAX });
+        // Room in kb/s, what is wished, the spatial layer up to which it opens, what is left.
+        let cases = [
+            (5_000, wish(u8::MAX), u8::MAX, 3_500),
+            (5_000, wish(1), 1, 4_500),
+            (5_000, None, u8::MAX, 3_500),
+            (1_400, wish(2), 1, 900),
+            (400, wish(2), 0, 250),
+            (100, wish(2), 0, 0),
+            (0, wish(0), 0, 0),
+        ];
+        for (room, wish, opens, left) in cases {
+            let mut rest = Bitrate::from_kbps(room);
+            let layers = unseen(wish, &mut rest);
+            assert_eq!((layers.spatial, layers.temporal), (opens, u8::MAX), "{room} {wish:?}");
+            assert_eq!(rest, Bitrate::from_kbps(left), "{room} {wish:?}");
+        }
+    }
 
     #[test]
     fn what_a_subscriber_can_be_put_on() {

@@ -113,6 +113,38 @@ fn the_layer_follows_the_link_down_and_up() {
     }
 }
 
+/// More than fits opens on what fits, though every layer's first keyframe comes at once.
+#[test]
+fn pictures_that_begin_together_do_not_stand() {
+    let mut world = World::new(1);
+    let subscriber = world.client("room", 0);
+    world.down[subscriber].rate = Some(3_000_000);
+    let cameras: Vec<_> = (0..9)
+        .map(|index| {
+            let publisher = world.client("room", 0);
+            let track = format!("camera{index}");
+            world.clients[publisher].publish(&track, &SIMULCAST);
+            world.clients[subscriber].subscribe(&track, MediaKind::Video)
+        })
+        .collect();
+    let begin = world.now + 3 * SECOND;
+    for (client, n) in world.clients.iter_mut().zip(0..) {
+        client.begin_at(begin + Duration::from_millis(10) * n);
+    }
+    world.connect_all();
+    world.run_for(begin - world.now + 4 * SECOND);
+    for (camera, n) in cameras.into_iter().zip(0..) {
+        let ends = world.clients[subscriber].packets(camera).filter(|packet| packet.marker);
+        let times: Vec<_> = ends.map(|packet| packet.at).collect();
+        let first = *times.first().expect("a picture");
+        let began = first - begin;
+        let stood = times.windows(2).map(|pair| pair[1] - pair[0]).max().expect("pictures");
+        assert!(began < Duration::from_millis(250), "camera {n} is there after {began:?}");
+        assert!(stood < Duration::from_millis(150), "camera {n} stood for {stood:?}");
+    }
+    assert_eq!(world.down[subscriber].overflowed, 0);
+}
+
 #[test]
 fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
     let mut room = room(1, &SIMULCAST[..1], 1_000_000);
