@@ -9,8 +9,11 @@ target=${CARGO_TARGET_DIR:-target}
 [ -x "$target/release/turn" ] || cargo build --release --workspace --bin turn
 out=$(mktemp)
 trap 'rm -f "$out" "$out.said"' EXIT
+args=("$@")
+[[ " $* " == *" --subscribers"* ]] || args+=(--subscribers 50)
+[[ " $* " == *" --turns"* ]] || args+=(--turns 60)
 valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*Rig*counted_turn*' \
-  --callgrind-out-file="$out" "$target/release/turn" --subscribers "${SUBSCRIBERS:-50}" --turns "${TURNS:-60}" "$@" \
+  --callgrind-out-file="$out" "$target/release/turn" "${args[@]}" \
   >"$out.said" 2>/dev/null
 packets=$(sed -n 's/^packets \([0-9]*\).*/\1/p' "$out.said")
 callgrind_annotate --threshold=99 --show-percs=no "$out" 2>/dev/null | awk -v packets="$packets" -v top="${TOP:-40}" '
