@@ -6,20 +6,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol::{DisconnectReason, leave_request::Action};
 use prost::Message as _;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 
 use super::{
     handle::{Attachment, Change, Count, Message, NodeNotice, Reply, RoomHandle, Who},
+    home::{Fenced, Home},
     ids,
     peer::{PeerLink, PeerPlace},
     registry::LiveRooms,
@@ -34,25 +34,10 @@ use crate::{
 
 /// Messages that wait for the actor; senders wait beyond.
 const MAILBOX: usize = 1_024;
-/// A busy room is saved at most this often, and a large one less: writing it down may cost a twentieth of the time.
-const SAVE_EVERY: Duration = Duration::from_millis(50);
-const SAVE_SHARE: u32 = 20;
-/// After a failure.
-const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Revisions start there after a take-over: above everything that the owner before may have used.
-const TAKE_OVER_LEAP: u64 = 1_000_000;
-
 /// A session's place in the room. A session that was replaced by a resume holds an older number.
 struct Session {
     attachment: Attachment,
     events: mpsc::Sender<Box<RoomEvent>>,
-}
-
-/// Where the room's media is.
-struct Home {
-    node: Node,
-    /// True once the node knows the room.
-    ready: watch::Sender<bool>,
 }
 
 /// What the node is told of a room that ends here.
@@ -62,15 +47,6 @@ enum Closing {
     /// To keep it, in this state, for the next control plane.
     HandOver(Vec<u8>),
     /// Nothing: another control plane commands it.
-    Fenced,
-}
-
-/// What became of an attempt to save.
-enum Saved {
-    Done,
-    Failed,
-    /// The node has a later revision.
-    Behind,
     Fenced,
 }
 
@@ -91,10 +67,6 @@ pub(super) struct RoomActor {
     attachments: u64,
     peers: HashMap<(ParticipantSid, PeerRole), PeerLink>,
     home: Home,
-    /// Of the room on the node.
-    revision: u64,
-    unsaved: bool,
-    saving: Option<JoinHandle<Saved>>,
     ended: bool,
     closing: Closing,
     /// Peers stay on the node when the room ends.
@@ -104,11 +76,14 @@ pub(super) struct RoomActor {
 impl RoomActor {
     /// A room that starts now.
     pub(super) fn open(state: RoomState, node: Node, around: Surroundings) -> (RoomHandle, Self) {
+        Self::new(state, Home::new(node), around)
+    }
+
+    fn new(state: RoomState, home: Home, around: Surroundings) -> (RoomHandle, Self) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (sid, name) = (state.sid().into(), state.name().into());
         let own = sender.downgrade();
         let handle = RoomHandle::new(sid, name, sender);
-        let home = Home { node, ready: watch::Sender::new(false) };
         let actor = Self {
             state,
             around,
@@ -119,9 +94,6 @@ impl RoomActor {
             attachments: 0,
             peers: HashMap::new(),
             home,
-            revision: 0,
-            unsaved: true,
-            saving: None,
             ended: false,
             closing: Closing::Remove,
             kept: Arc::default(),
@@ -137,9 +109,7 @@ impl RoomActor {
         peers: Vec<node::PeerSnapshot>,
         around: Surroundings,
     ) -> (RoomHandle, Self) {
-        let (handle, mut actor) = Self::open(state, node, around);
-        actor.revision = revision + TAKE_OVER_LEAP;
-        actor.home.ready.send_replace(true);
+        let (handle, mut actor) = Self::new(state, Home::taken_over(node, revision), around);
         let now = now();
         for mut snapshot in peers {
             let owner = ids::peer_of(&snapshot.peer_id);
@@ -175,17 +145,12 @@ impl RoomActor {
                     None => std::future::pending().await,
                 }
             };
-            let saved = async {
-                match &mut self.saving {
-                    Some(task) => task.await.unwrap_or(Saved::Failed),
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
-                saved = saved => {
-                    self.saving = None;
-                    self.saved(&saved);
+                saved = self.home.saved() => {
+                    if let Err(Fenced) = saved {
+                        self.fenced(now());
+                    }
                 }
                 message = self.mailbox.recv() => match message {
                     Some(message) => self.handle(message),
@@ -202,13 +167,10 @@ impl RoomActor {
     async fn close(mut self) {
         self.around.live.remove(self.state.name(), self.state.sid());
         self.sessions.clear();
-        if let Some(saving) = self.saving.take() {
-            saving.abort();
-        }
         let fenced = matches!(self.closing, Closing::Fenced);
         let closing = std::mem::replace(&mut self.closing, Closing::Fenced);
-        let (node, epoch) = (self.home.node.clone(), self.around.epoch);
-        let (room_id, revision) = (self.state.sid().to_owned(), self.revision + 1);
+        let (node, epoch) = (self.home.node().clone(), self.around.epoch);
+        let (room_id, revision) = (self.state.sid().to_owned(), self.home.close());
         let last_word = async move {
             match closing {
                 Closing::Remove => {
@@ -411,11 +373,11 @@ impl RoomActor {
 
     fn place(&self, sid: &ParticipantSid, role: PeerRole) -> PeerPlace {
         PeerPlace {
-            node: self.home.node.clone(),
+            node: self.home.node().clone(),
             room_id: self.state.sid().to_owned(),
             peer_id: ids::peer_id(sid, role),
             epoch: self.around.epoch,
-            room_ready: self.home.ready.subscribe(),
+            room_ready: self.home.ready(),
             kept: self.kept.clone(),
             actor: self.own.clone(),
         }
@@ -456,7 +418,7 @@ impl RoomActor {
             reliable,
             destinations,
         };
-        let node = self.home.node.clone();
+        let node = self.home.node().clone();
         tokio::spawn(async move {
             let sent = node.send_data(request).await.map_err(|error| match error {
                 CallError::Invalid(why) => RequestError::Invalid(why),
@@ -473,13 +435,13 @@ impl RoomActor {
         };
         let own = self.peers.keys().filter(|(owner, _)| *owner == report.sid);
         let roles = own.map(|(_, role)| *role).collect();
-        report::ask(self.home.node.clone(), self.state.sid().to_owned(), roles, report, reply);
+        report::ask(self.home.node().clone(), self.state.sid().to_owned(), roles, report, reply);
     }
 
     fn notice(&mut self, notice: NodeNotice, now: Now) {
         match notice {
             NodeNotice::Event(event) => self.node_event(event, now),
-            NodeNotice::Peers(node, snapshots) if self.home.node.is(&node) => {
+            NodeNotice::Peers(node, snapshots) if self.home.node().is(&node) => {
                 // What was said meanwhile is lost.
                 self.state.speakers(&[]);
                 self.resynchronise(snapshots, now);
@@ -488,7 +450,7 @@ impl RoomActor {
             NodeNotice::Peers(node, _) => self.forget_on(node),
             NodeNotice::Fenced => self.fenced(now),
             NodeNotice::Lost(node) => {
-                if !self.home.node.is(&node) {
+                if !self.home.node().is(&node) {
                     return;
                 }
                 tracing::warn!(room = self.state.name(), "the media node is gone");
@@ -606,7 +568,7 @@ impl RoomActor {
             peer_id,
             epoch: self.around.epoch,
         };
-        let node = self.home.node.clone();
+        let node = self.home.node().clone();
         tokio::spawn(async move {
             if let Err(error) = node.remove_peer(&request).await {
                 tracing::warn!(peer = request.peer_id, %error, "a stray peer stays");
@@ -624,12 +586,12 @@ impl RoomActor {
                     self.sessions.remove(&sid);
                     self.peers.retain(|(owner, _), _| *owner != sid);
                 }
-                Effect::Save => self.unsaved = true,
+                Effect::Save => self.home.outdate(),
                 Effect::End => self.ended = true,
             }
         }
-        if self.unsaved && self.saving.is_none() && !self.ended {
-            self.save();
+        if !self.ended {
+            self.home.save(&self.state, self.around.epoch);
         }
         // A walk past everybody: with more to come, the last one tells.
         if self.mailbox.is_empty() {
@@ -660,65 +622,6 @@ impl RoomActor {
             };
             let (reply, _) = oneshot::channel();
             peer.apply(Box::new(delta), reply);
-        }
-    }
-
-    /// Gives the node what a later control plane needs.
-    fn save(&mut self) {
-        self.unsaved = false;
-        let started = std::time::Instant::now();
-        let owner_state = match self.state.save() {
-            Ok(bytes) if bytes.len() <= MAX_SAVED => bytes,
-            Ok(bytes) => {
-                let (room, size) = (self.state.name(), bytes.len());
-                tracing::error!(room, size, "too large to outlive a restart of the control plane");
-                if *self.home.ready.borrow() {
-                    return;
-                }
-                Vec::new()
-            }
-            Err(error) => {
-                tracing::error!(room = self.state.name(), %error, "the room cannot be saved");
-                return;
-            }
-        };
-        let pause = (started.elapsed() * SAVE_SHARE).max(SAVE_EVERY);
-        self.revision += 1;
-        let request = node::ApplyRoomRequest {
-            room_id: self.state.sid().to_owned(),
-            epoch: self.around.epoch,
-            revision: self.revision,
-            owner_state,
-        };
-        let (node, ready) = (self.home.node.clone(), self.home.ready.clone());
-        let name = self.state.name().to_owned();
-        self.saving = Some(tokio::spawn(async move {
-            if let Err(error) = node.apply_room(&request).await {
-                tracing::warn!(room = name, %error, "the room is not saved");
-                if let CallError::Fenced(_) = error {
-                    return Saved::Fenced;
-                }
-                tokio::time::sleep(SAVE_AGAIN_AFTER).await;
-                return match error {
-                    CallError::Stale(_) => Saved::Behind,
-                    _ => Saved::Failed,
-                };
-            }
-            ready.send_replace(true);
-            tokio::time::sleep(pause).await;
-            Saved::Done
-        }));
-    }
-
-    fn saved(&mut self, saved: &Saved) {
-        match saved {
-            Saved::Done => {}
-            Saved::Failed => self.unsaved = true,
-            Saved::Behind => {
-                self.revision += TAKE_OVER_LEAP;
-                self.unsaved = true;
-            }
-            Saved::Fenced => self.fenced(now()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod actor;
 mod handle;
+mod home;
 mod ids;
 mod peer;
 mod registry;
