@@ -9,7 +9,7 @@ use crate::{
     capacity::{self, Capacity, Search, Step},
     cli::{
         AgentArgs, CapacityArgs, Cli, Command, CompareArgs, CoordinatorArgs, RunArgs, SecretArgs,
-        TuningArgs,
+        TuningArgs, WorkerArgs,
     },
     live::LiveView,
     output::{conclude, conditions, json, known, print},
@@ -74,7 +74,7 @@ async fn run_scenario(args: RunArgs) -> Result<ExitCode, Usage> {
     let conditions = conditions(&args.out)?;
     let server = Server::prepare(&args.server, &scenario).await?;
     let stop = stop_on_signals();
-    let players = Players::Threads(workers(args.workers));
+    let players = Players::Threads(workers(&args.workers));
     let measured = measure(&scenario, &server, &players, args.tuning.quiet, &stop).await?;
     drop(server);
     conclude(measured, &args.out, &conditions)
@@ -89,7 +89,7 @@ async fn agent(args: &AgentArgs) -> Result<ExitCode, Usage> {
     let address = listener.local_addr().map_err(|error| Usage(error.to_string()))?;
     eprintln!("chappe-loadtest: an agent waits for its coordinator at {address}");
     let stop = stop_on_signals();
-    remote::serve(listener, secret, workers(args.workers), args.max_clients, stop)
+    remote::serve(listener, secret, workers(&args.workers), args.max_clients, stop)
         .await
         .map_err(|error| Usage(error.to_string()))?;
     Ok(ExitCode::SUCCESS)
@@ -123,9 +123,9 @@ fn secret(args: &SecretArgs) -> Result<Secret, Usage> {
 }
 
 /// One per core, unless told otherwise.
-fn workers(given: Option<u16>) -> usize {
+fn workers(args: &WorkerArgs) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    given.map_or(cores, usize::from)
+    args.workers.map_or(cores, usize::from)
 }
 
 async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
@@ -140,7 +140,7 @@ async fn find_capacity(args: CapacityArgs) -> Result<ExitCode, Usage> {
     loaded(args.from)?;
     let server = Server::prepare(&args.server, &base).await?;
     let stop = stop_on_signals();
-    let players = Players::Threads(workers(args.workers));
+    let players = Players::Threads(workers(&args.workers));
     let mut search = Search::new(args.from, args.limit);
     let mut capacity = Capacity {
         field: args.field.clone(),

@@ -49,9 +49,8 @@ pub(crate) struct RunArgs {
     pub(crate) tuning: TuningArgs,
     #[command(flatten)]
     pub(crate) out: OutputArgs,
-    /// Threads that play clients [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) workers: Option<u16>,
+    #[command(flatten)]
+    pub(crate) workers: WorkerArgs,
 }
 
 /// Where the report goes, and what it decides.
@@ -71,6 +70,14 @@ pub(crate) struct OutputArgs {
     pub(crate) fail_if: Vec<String>,
 }
 
+/// Who plays the clients of a process.
+#[derive(Args, Debug)]
+pub(crate) struct WorkerArgs {
+    /// Threads that play clients [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+}
+
 /// What an agent needs to know.
 #[derive(Args, Debug)]
 pub(crate) struct AgentArgs {
@@ -82,9 +89,8 @@ pub(crate) struct AgentArgs {
     /// Clients that a coordinator may ask for.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub(crate) max_clients: u64,
-    /// Threads that play clients [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) workers: Option<u16>,
+    #[command(flatten)]
+    pub(crate) workers: WorkerArgs,
 }
 
 /// A run on agents.
@@ -137,9 +143,8 @@ pub(crate) struct CapacityArgs {
     /// Largest load to try.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: u64,
-    /// Threads that play clients [default: one per core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) workers: Option<u16>,
+    #[command(flatten)]
+    pub(crate) workers: WorkerArgs,
     /// Print the outcome as JSON, alone, on standard output.
     #[arg(long)]
     pub(crate) json: bool,

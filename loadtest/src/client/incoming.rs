@@ -79,14 +79,7 @@ impl Incoming {
         let repair = payload == Payload::Repair;
         if let Some(stats) = recorder.window() {
             let bytes = arrival.bytes.len() as u64;
-            stats.tester_delay.record(arrival.late);
-            stats.count.packets_received += 1;
-            stats.count.bytes_received += bytes;
-            stats.count.repair_packets += u64::from(repair);
-            if !repair {
-                let payload = arrival.bytes.len().saturating_sub(header.size);
-                stats.count.payload_bytes_received += payload as u64;
-            }
+            stats.count_arrival(arrival.bytes.len(), header, repair, arrival.late);
             let reception = self.receptions.get(&header.ssrc);
             match reception.map(|reception| (reception.is_video(), reception.layer())) {
                 Some((false, _)) => stats.count.audio_bytes_received += bytes,

@@ -131,6 +131,24 @@ impl Stats {
         self.count.add(&other.count);
     }
 
+    /// A datagram with RTP arrived, of so many bytes; the tester came to it so late.
+    pub(crate) fn count_arrival(
+        &mut self,
+        bytes: usize,
+        header: Header,
+        repair: bool,
+        late: Duration,
+    ) {
+        self.tester_delay.record(late);
+        self.count.packets_received += 1;
+        self.count.bytes_received += bytes as u64;
+        if repair {
+            self.count.repair_packets += 1;
+        } else {
+            self.count.payload_bytes_received += bytes.saturating_sub(header.size) as u64;
+        }
+    }
+
     /// Video and audio together: the latency that objectives are stated for.
     pub(crate) fn latency(&self) -> Times {
         let mut both = self.latency_video.clone();

@@ -90,14 +90,7 @@ impl Tally {
             recorder.stats.first_packet.record(now.saturating_duration_since(self.since));
         }
         if let Some(stats) = recorder.window() {
-            stats.count.packets_received += 1;
-            stats.count.bytes_received += bytes;
-            stats.count.repair_packets += u64::from(repair);
-            if !repair {
-                let payload = arrival.bytes.len().saturating_sub(header.size);
-                stats.count.payload_bytes_received += payload as u64;
-            }
-            stats.tester_delay.record(arrival.late);
+            stats.count_arrival(arrival.bytes.len(), header, repair, arrival.late);
         }
         if repair {
             return;
