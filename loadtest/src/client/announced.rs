@@ -1,4 +1,4 @@
-//! Streams that an answer names and of which nothing has come yet. str0m reports on all streams that it learns of at one moment
+//! Streams that a description names and of which nothing has come yet. str0m reports on all streams that it learns of at one moment
 //! together for ever, and its queue of reports (1 KiB each) never gets shorter than the longest was: 40 KiB for eighteen
 //! streams. Told of each when it begins, it reports on each in a rhythm of its own, as browsers do.
 

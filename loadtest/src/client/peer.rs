@@ -247,10 +247,16 @@ impl Peer {
         Ok(true)
     }
 
-    /// Answers the server's offer (two PeerConnections).
-    pub(crate) fn handle_offer(&mut self, sdp: &str) -> Result<String, String> {
+    /// Answers the server's offer (two PeerConnections), which describes these sections.
+    pub(crate) fn handle_offer<'a>(
+        &mut self,
+        sdp: &str,
+        sections: impl Iterator<Item = &'a str>,
+    ) -> Result<String, String> {
         let offer = SdpOffer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
+        let mut direct = self.rtc.direct_api();
+        sections.for_each(|mid| self.announced.hold(&mut direct, mid.into()));
         self.wake = Instant::now();
         Ok(answer.to_sdp_string())
     }

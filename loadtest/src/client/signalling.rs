@@ -198,7 +198,8 @@ impl Session {
 
     fn handle_offer(&mut self, offer: &proto::SessionDescription) {
         let Some(downlink) = &mut self.downlink else { return };
-        match downlink.handle_offer(&offer.sdp) {
+        let sections = offer.mid_to_track_id.keys().map(String::as_str);
+        match downlink.handle_offer(&offer.sdp, sections) {
             Ok(sdp) => {
                 self.view.described(offer.mid_to_track_id.values());
                 let answer = description("answer", offer.id, sdp);
