@@ -8,7 +8,7 @@ import { meeting } from '../lib/fixture.mjs';
 import { sentEncodings } from '../lib/media.mjs';
 import { until } from '../lib/until.mjs';
 
-const context = meeting();
+const context = meeting({ browsers: ['chrome', 'firefox'] });
 
 const LOW = 0;
 const MEDIUM = 1;
@@ -99,6 +99,22 @@ for (const [codec, mode] of [['h264', undefined], ['vp9', 'L1T3'], ['av1', 'L1T3
     await bob.close();
   });
 }
+
+// Firefox names SSRCs beside its rids, in each offer.
+test("the layers of a Firefox are told apart, after another offer too", { timeout: 180_000 }, async () => {
+  const ada = await (await Person.open(context.firefox, context.server, 'firefox', 'ada', { small: '0', mic: '0' })).joined();
+  const bob = await (await Person.open(context.chrome, context.server, 'firefox', 'bob', { camera: '0', mic: '0' })).joined();
+  await bob.page.setViewport({ width: 1280, height: 1500 });
+  await bob.seesAndHears('ada', { audio: false });
+  await change(bob, LOW, 320);
+  await change(bob, MEDIUM, 640);
+  await ada.click('#mic');
+  await bob.seesAndHears('ada');
+  await change(bob, LOW, 320);
+  await change(bob, MEDIUM, 640);
+  await ada.close();
+  await bob.close();
+});
 
 test('a smaller window gets a smaller picture', { timeout: 180_000 }, async () => {
   const ada = await (await Person.open(context.chrome, context.server, 'window', 'ada', { small: '0' })).joined();
