@@ -67,8 +67,9 @@ pub(crate) async fn get(url: &http::Uri) -> Result<(StatusCode, Vec<u8>), String
 }
 
 /// Counters that a server's metrics offer, summed over their labels; none when they cannot be read.
-pub(crate) async fn counters(url: &http::Uri) -> BTreeMap<String, f64> {
+pub(crate) async fn counters(url: Option<&http::Uri>) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
+    let Some(url) = url else { return sums };
     let Ok((status, body)) = get(url).await else { return sums };
     if !status.is_success() {
         return sums;

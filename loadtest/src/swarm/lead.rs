@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     client::{Command, Report},
+    fetch::counters,
     measure::{Cores, Process, Usage},
     scenario::{ClientPlan, Mode, Scenario},
 };
@@ -316,7 +317,7 @@ impl Lead {
     }
 
     async fn open_window(&mut self) {
-        self.metrics_before = self.scrape().await;
+        self.metrics_before = counters(self.metrics.as_ref()).await;
         self.metrics_at = Some(Instant::now());
         self.players_before = self.sample().await;
         self.server_before = self.server.and_then(Process::usage);
@@ -341,7 +342,7 @@ impl Lead {
             self.crew.order_all(&Order::Measure(false));
             self.run.server = self.server_before.zip(self.server.and_then(Process::usage));
             self.run.cores = self.cores_before.zip(Cores::now());
-            let after = self.scrape().await;
+            let after = counters(self.metrics.as_ref()).await;
             self.run.metrics_span = self.metrics_at.map(|at| at.elapsed()).unwrap_or_default();
             for (name, value) in after {
                 let before = self.metrics_before.get(&name).copied().unwrap_or(0.0);
@@ -366,13 +367,6 @@ impl Lead {
                 after: of(&after),
                 clients: clients.count() as u64,
             });
-        }
-    }
-
-    async fn scrape(&self) -> BTreeMap<String, f64> {
-        match &self.metrics {
-            Some(url) => crate::fetch::counters(url).await,
-            None => BTreeMap::new(),
         }
     }
 
