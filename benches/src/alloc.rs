@@ -10,6 +10,11 @@ use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
+unsafe extern "C" {
+    /// The end of the heap that grows by brk (sbrk(3)), moved by so many bytes.
+    fn sbrk(increment: isize) -> *mut u8;
+}
+
 /// The system's allocator, with counters.
 #[derive(Debug)]
 pub struct CountingAllocator;
@@ -28,7 +33,8 @@ thread_local! {
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static SHARD_ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static OWN_BYTES: AtomicI64 = AtomicI64::new(0);
+/// Of the benchmark's own threads, outside of the heap that grows by brk.
+static OWN_MAPPED: AtomicI64 = AtomicI64::new(0);
 
 /// What this thread allocates is the benchmark's, not the node's.
 pub fn mark_own_thread() {
@@ -45,18 +51,25 @@ pub fn shard_allocations() -> u64 {
     SHARD_ALLOCATIONS.load(Relaxed)
 }
 
-/// Bytes that the benchmark's own threads hold now.
-pub fn own_bytes() -> i64 {
-    OWN_BYTES.load(Relaxed)
+/// Bytes that the benchmark's own threads hold now outside of the heap that grows by brk, which is the main thread's and no
+/// other's: large ones, which are mapped each by itself.
+pub fn own_mapped_bytes() -> i64 {
+    OWN_MAPPED.load(Relaxed)
 }
 
-fn note(bytes: i64, allocates: bool) {
+/// Whether memory is not in the heap that grows by brk: mapped memory lies above it.
+fn is_mapped(place: *mut u8) -> bool {
+    // SAFETY: asks where the heap ends and moves nothing.
+    place >= unsafe { sbrk(0) }
+}
+
+fn note(place: *mut u8, bytes: i64, allocates: bool) {
     // A thread that ends has no cell any more: whatever it frees then does not count.
     let _ = KIND.try_with(|cell| match cell.get() {
-        Kind::Own => {
-            OWN_BYTES.fetch_add(bytes, Relaxed);
+        Kind::Own if is_mapped(place) => {
+            OWN_MAPPED.fetch_add(bytes, Relaxed);
         }
-        Kind::Other => {}
+        Kind::Own | Kind::Other => {}
         kind if ARMED.load(Relaxed) => {
             if kind == Kind::Unknown {
                 // Asking for the name may allocate: not again from there.
@@ -76,25 +89,29 @@ fn note(bytes: i64, allocates: bool) {
 // SAFETY: everything is handed to the system's allocator as it came.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size() as i64, true);
         // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
+        let place = unsafe { System.alloc(layout) };
+        note(place, layout.size() as i64, true);
+        place
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(layout.size() as i64, true);
         // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc_zeroed(layout) }
+        let place = unsafe { System.alloc_zeroed(layout) };
+        note(place, layout.size() as i64, true);
+        place
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size as i64 - layout.size() as i64, true);
+        note(place, -(layout.size() as i64), false);
         // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(place, layout, size) }
+        let place = unsafe { System.realloc(place, layout, size) };
+        note(place, size as i64, true);
+        place
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        note(-(layout.size() as i64), false);
+        note(place, -(layout.size() as i64), false);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(place, layout) }
     }

@@ -28,12 +28,31 @@ pub fn own_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Bytes of memory that the process holds.
-pub fn rss_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1_024
+/// Bytes of memory that the process holds beside its code and beside heap and stack of its main thread: the other
+/// threads' heaps (what is free in them too), stacks and large allocations.
+pub fn other_threads_bytes() -> u64 {
+    other_threads(&fs::read_to_string("/proc/self/smaps").unwrap_or_default())
+}
+
+/// Sum of `Anonymous:` over the mappings that are not the main thread's. The heap that grows by brk is: the allocator gives
+/// every other thread an arena of its own.
+fn other_threads(smaps: &str) -> u64 {
+    let (mut kib, mut counts) = (0, false);
+    for line in smaps.lines() {
+        match line.strip_prefix("Anonymous:") {
+            Some(size) if counts => {
+                let size = size.trim().trim_end_matches(" kB");
+                kib += size.parse::<u64>().unwrap_or(0);
+            }
+            Some(_) => {}
+            // The first line of a mapping begins with its addresses.
+            None if line.split(' ').next().is_some_and(|word| word.contains('-')) => {
+                counts = !line.ends_with("[heap]") && !line.ends_with("[stack]");
+            }
+            None => {}
+        }
+    }
+    kib * 1_024
 }
 
 /// USER_HZ is 100 on every Linux that there is.
@@ -75,6 +94,11 @@ mod tests {
             }
         };
         std::thread::Builder::new().name("spinner".into()).spawn(spin).unwrap().join().unwrap();
-        assert!(rss_bytes() > 1 << 16);
+        assert!(other_threads_bytes() > 1 << 12);
+        let smaps = "55d0-55d1 rw-p 00000000 00:00 0                          [heap]\n\
+            Size:   132 kB\nAnonymous:    99 kB\nVmFlags: rd wr\n\
+            7f00-7f01 rw-p 00000000 00:00 0 \nRss:     50 kB\nAnonymous:           40 kB\n\
+            7f02-7f03 r-xp 00000000 fe:00 12   /usr/lib/libc.so.6\nAnonymous:     4 kB\n";
+        assert_eq!(other_threads(smaps), 44 * 1_024);
     }
 }

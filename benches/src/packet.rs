@@ -10,6 +10,8 @@ pub const AUDIO: u8 = 111;
 pub const TRANSPORT_CC: u8 = 5;
 /// Id of the m-line's header extension.
 pub const MID: u8 = 4;
+/// Id of the audio level's header extension.
+pub const AUDIO_LEVEL: u8 = 6;
 
 /// What a publisher writes at the end of each payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +57,11 @@ pub fn header(marker: bool, pt: u8, seq: u16, time: u32, ssrc: u32) -> [u8; 12] 
     header[4..8].copy_from_slice(&time.to_be_bytes());
     header[8..].copy_from_slice(&ssrc.to_be_bytes());
     header
+}
+
+/// A header extension with nothing but an audio level (RFC 6464, RFC 8285 section 4.2), in -dBov.
+pub fn audio_level(level: u8) -> [u8; 8] {
+    [0xbe, 0xde, 0, 1, AUDIO_LEVEL << 4, level & 0x7f | 0x80, 0, 0]
 }
 
 /// Writes a payload over all of `out`, which has at least [`MIN_PAYLOAD`] bytes.
@@ -176,5 +183,10 @@ mod tests {
         assert_eq!((parsed.pt, parsed.seq, parsed.ssrc), (VIDEO, 65_535, 77));
         assert_eq!((parsed.header_len, parsed.transport_cc), (24, Some(0x1234)));
         assert_eq!(parse(&packet[..20]), None);
+        let mut audio = header(true, AUDIO, 1, 2, 3).to_vec();
+        audio[0] |= 0x10;
+        audio.extend(audio_level(20));
+        let parsed = parse(&audio).unwrap();
+        assert_eq!((parsed.header_len, parsed.transport_cc), (20, None));
     }
 }

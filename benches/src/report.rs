@@ -78,7 +78,7 @@ pub struct ForwardingReport {
     pub nacked: u64,
     /// See above.
     pub retransmitted: u64,
-    /// Memory of the process that is not the benchmark's own, per subscriber.
+    /// Memory of the process that is not the benchmark's own, code left out, per subscriber.
     pub rss_per_subscriber_bytes: f64,
     /// CPU time of the media threads per join.
     pub join_us: f64,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use chappe_proto::node::v1 as pb;
 use chappe_sfu::control::NodeHandle;
 
-use crate::packet::{AUDIO, MID, TRANSPORT_CC, VIDEO, VIDEO_RTX};
+use crate::packet::{AUDIO, AUDIO_LEVEL, MID, TRANSPORT_CC, VIDEO, VIDEO_RTX};
 
 type Api = pb::node_service_client::NodeServiceClient<tonic::transport::Channel>;
 
@@ -70,7 +70,12 @@ impl Room {
         let ufrag = format!("c{name:x}");
         let mut state = self.state();
         match publishes {
-            Some(publisher) => state.tracks.push(self.track(publisher)),
+            Some(publisher) => {
+                state.tracks.push(self.track(publisher));
+                if self.negotiation.audio {
+                    state.extensions.push(extension(pb::ExtensionKind::AudioLevel, AUDIO_LEVEL));
+                }
+            }
             None => {
                 state.subscriptions =
                     (0..self.negotiation.publishers).map(|n| self.subscription(n)).collect();
@@ -131,12 +136,6 @@ impl Room {
             transport_cc,
             ..pb::Codec::default()
         };
-        let extension = |kind: pb::ExtensionKind, id: u8| pb::HeaderExtension {
-            kind: kind.into(),
-            id: id.into(),
-            send: true,
-            receive: true,
-        };
         let mut extensions = vec![extension(pb::ExtensionKind::Mid, MID)];
         if transport_cc {
             extensions.push(extension(pb::ExtensionKind::TransportCc, TRANSPORT_CC));
@@ -169,6 +168,10 @@ impl Room {
             ..pb::Subscription::default()
         }
     }
+}
+
+fn extension(kind: pb::ExtensionKind, id: u8) -> pb::HeaderExtension {
+    pb::HeaderExtension { kind: kind.into(), id: id.into(), send: true, receive: true }
 }
 
 /// Adds up the numbers of the metrics with this name (and label) over the shards.

@@ -238,7 +238,7 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
         .and_then(FloorThread::start)
         .map_err(|error| format!("floor: {error}"))?;
 
-    let rss_before = (cpu::rss_bytes(), alloc::own_bytes());
+    let memory_before = node_bytes();
     let config = config(args);
     let node = runtime.block_on(Node::start(config)).map_err(|error| error.to_string())?;
     let negotiation =
@@ -265,20 +265,20 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
     world.publish(&load, Duration::from_secs_f64(warm_up));
     let warm = Counters::read(&node).since(counters);
     world.restart();
-    let rss_after = (cpu::rss_bytes(), alloc::own_bytes());
+    let memory = node_bytes() - memory_before;
 
+    // For whoever looks at the media threads from outside.
+    eprintln!("forwarding: measuring");
     let counters = Counters::read(&node);
     let published = world.published();
     let measured = rounds(args, &node, &mut world, &floor, &load);
     let counters = Counters::read(&node).since(counters);
-    let own = rss_after.1 - rss_before.1;
-    let rss = rss_after.0 as f64 - rss_before.0 as f64 - own as f64;
     let figures = Figures {
         join_us,
         counters,
         measured,
         expected: (world.published() - published) * args.subscribers as u64,
-        rss_per_subscriber: rss / args.subscribers as f64,
+        rss_per_subscriber: memory / args.subscribers as f64,
         profile,
         warm,
         turn: Cost::default(),
@@ -286,6 +286,11 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
     runtime.block_on(node.stop());
     let figures = Figures { turn: turn(args, warm_up)?, ..figures };
     Ok(report(args, &world, &figures))
+}
+
+/// Memory that is not the benchmark's.
+fn node_bytes() -> f64 {
+    cpu::other_threads_bytes() as f64 - alloc::own_mapped_bytes() as f64
 }
 
 /// A shard's turn without the kernel, for the same load on one shard; nothing else of this process runs meanwhile.
@@ -449,6 +454,9 @@ fn parts(args: &Args) -> Vec<String> {
     let mut parts = vec!["reports 1 Hz".to_owned(), "consent".to_owned(), "MID".to_owned()];
     if args.feedback {
         parts.push("transport-cc 10 Hz, estimator, pacer".to_owned());
+    }
+    if args.audio {
+        parts.push("audio levels, speakers".to_owned());
     }
     if args.uneven {
         parts.push("uneven sizes".to_owned());
