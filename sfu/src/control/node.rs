@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{ApiConfig, NodeConfig},
-    runtime::{Output, Placer, Runtime, StartError},
+    runtime::{Output, OutputReader, Placer, Runtime, StartError},
     telemetry::{self, ByShard},
 };
 
@@ -84,7 +84,7 @@ impl Node {
 }
 
 /// Takes what the shards say, in the order they said it.
-async fn read_outputs(mut outputs: mpsc::Receiver<Output>, shared: std::sync::Weak<Shared>) {
+async fn read_outputs(mut outputs: OutputReader, shared: std::sync::Weak<Shared>) {
     while let Some(output) = outputs.recv().await {
         let Some(shared) = shared.upgrade() else { return };
         match output {

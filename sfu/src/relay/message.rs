@@ -46,7 +46,7 @@ pub enum RelayMessage {
         /// The room.
         room: RoomId,
         /// Peers with voices.
-        publishers: Arc<[PeerId]>,
+        publishers: Arc<Vec<PeerId>>,
     },
     /// The track is gone.
     Unpublish {

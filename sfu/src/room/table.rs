@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use super::{PeerId, RoomId, ShardId, Speakers};
+use super::{PeerId, RoomId, ShardId, Speakers, Speaking};
 use crate::rtp::TrackId;
 
 /// A peer of this shard. Never given twice.
@@ -110,6 +110,11 @@ impl Rooms {
     /// The routes of a room.
     pub(crate) fn routes_in(&self, room: RoomKey) -> impl Iterator<Item = RouteKey> + '_ {
         self.rooms.get(room.0).into_iter().flat_map(|room| room.routes.values().copied())
+    }
+
+    /// Who is heard in a room, as elected last.
+    pub(crate) fn speaking(&self, room: RoomKey) -> &[Speaking] {
+        self.rooms.get(room.0).map_or(&[], |room| room.speakers.speaking())
     }
 
     /// Who speaks in a room.

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     candidates::{Addresses, Candidate},
-    outputs::{self, Outputs},
+    outputs::{self, OutputReader, Outputs},
     ring::{Rings, mesh},
     stats,
     steering::{self, Handed, Steering},
-    worker::{Letter, MailboxError, Output, Then, Worker},
+    worker::{Letter, MailboxError, Then, Worker},
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
@@ -119,7 +119,7 @@ struct Seat {
     handover: Rings<Handed>,
     ports: Arc<OnceLock<Box<[UdpSender]>>>,
     wake: Arc<Notify>,
-    outputs: mpsc::Sender<Output>,
+    outputs: Outputs,
     block: Arc<Block>,
     stop: CancellationToken,
 }
@@ -127,7 +127,7 @@ struct Seat {
 impl Runtime {
     /// Binds the ports and starts the threads. Blocks for some milliseconds, or seconds where a STUN server is asked.
     #[allow(clippy::disallowed_methods)] // entropy and the clock enter the core here
-    pub(crate) fn start(config: &NodeConfig) -> Result<(Self, mpsc::Receiver<Output>), StartError> {
+    pub(crate) fn start(config: &NodeConfig) -> Result<(Self, OutputReader), StartError> {
         let mut random = rand::rng();
         let addresses =
             Addresses::gather(config, random.random()).map_err(StartError::Addresses)?;
@@ -150,7 +150,7 @@ impl Runtime {
         let count = config.shards.max(1);
         let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
         let descriptions = stats::describe();
-        let (sender, receiver) = mpsc::channel(outputs::CAPACITY);
+        let (outputs, reader) = outputs::ways(count.into(), outputs::CAPACITY);
         let cores = cores(config);
         let mut runtime = Self {
             mailboxes: Vec::new(),
@@ -166,7 +166,7 @@ impl Runtime {
         let mut senders = Vec::new();
         let rings = mesh(&wakes, config.ring.max(1)).into_iter();
         let handovers = mesh(&wakes, steering::CAPACITY);
-        for (index, (rings, handover)) in rings.zip(handovers).enumerate() {
+        for (index, ((rings, handover), outputs)) in rings.zip(handovers).zip(outputs).enumerate() {
             let id = ShardId(index as u16);
             let (letters, mailbox) = mpsc::channel(config.mailbox.max(1));
             let (door, accepted) = mpsc::channel(ACCEPTED_WAITING);
@@ -192,7 +192,7 @@ impl Runtime {
                 handover,
                 ports: Arc::clone(&ports),
                 wake: Arc::clone(&wakes[index]),
-                outputs: sender.clone(),
+                outputs,
                 block: Arc::clone(&block),
                 stop: runtime.stop.clone(),
             };
@@ -210,7 +210,7 @@ impl Runtime {
         if let Some(acceptor) = tcp {
             runtime.spawn_acceptor(acceptor, node_generation, doors)?;
         }
-        Ok((runtime, receiver))
+        Ok((runtime, reader))
     }
 
     /// How many shards.
@@ -343,10 +343,11 @@ impl Seat {
                 steering: Steering::new(own, generation, self.handover),
                 ports: self.ports,
                 wake: self.wake,
-                outputs: Outputs::new(self.outputs),
+                outputs: self.outputs,
                 accepted: self.accepted,
                 block: self.block,
                 stop: self.stop,
+                came: 0,
             };
             worker.run().await;
         });
@@ -373,7 +374,7 @@ fn cores(config: &NodeConfig) -> Vec<core_affinity::CoreId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::room::RoomId;
+    use crate::{room::RoomId, runtime::Output};
 
     #[test]
     fn a_full_mailbox_is_an_error_to_the_caller() {
@@ -416,7 +417,8 @@ mod tests {
             }
             assert!(taken < 100_000, "nobody reads");
         }
-        assert!(taken > outputs::CAPACITY && taken < 3 * outputs::CAPACITY, "{taken} commands");
+        let most = outputs::CAPACITY + outputs::MAX_BACKLOG + 2 * MAILBOX;
+        assert!(taken > outputs::CAPACITY && taken < most, "{taken} commands");
         let mut answers = 0;
         while answers < taken {
             assert!(matches!(outputs.recv().await, Some(Output::Answer { .. })));

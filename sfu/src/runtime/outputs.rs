@@ -1,13 +1,25 @@
-//! The way from a shard to the control side, bounded: a control side that does not read costs a shard neither memory nor
+//! The way from the shards to the control side, bounded: a control side that does not read costs a shard neither memory nor
 //! time.
 //!
 //! Nothing may be lost on it, since the node's snapshots are made from what arrives. So what finds no room waits here, and
 //! of what can happen again and again the newest replaces the older: an encoding starts, the demand for a track changes,
 //! a subscription pauses and goes on. The rest happens once in a peer's life, and peers are made by commands, of which no more are taken meanwhile.
+//!
+//! Waking another thread is a system call, and under steady load a shard makes none: statistics and speakers go into the ring
+//! without a word. The reader, once it has read anything, looks for more each [`LOOK`] until nothing has come for [`REST`];
+//! only then does the first word of a shard have to wake it. Everything else wakes it at once. Order is kept in any case.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    time::Duration,
+};
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
+use tokio::sync::Notify;
 
 use super::worker::Output;
 use crate::{
@@ -16,19 +28,165 @@ use crate::{
     shard::Event,
 };
 
-/// Outputs that wait on their way, of all shards together.
-pub(super) const CAPACITY: usize = 1_024;
+/// Outputs of one shard that wait on their way.
+pub(super) const CAPACITY: usize = 512;
 
 /// With so many waiting in a shard it takes no commands.
-const MAX_BACKLOG: usize = 1_024;
+pub(super) const MAX_BACKLOG: usize = 1_024;
 
 /// Replaced places that are kept until the backlog is packed.
 const SLACK: usize = 256;
 
-/// One shard's end.
+/// Between two looks of the reader, for what does not wake it. Longer is seen as lag of who speaks (elected each 300 ms),
+/// shorter costs a turn of the control side each.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// After so many looks that found nothing the reader sleeps until it is woken: 5 s, longer than from one statistics of a peer
+/// to the next.
+const REST: u32 = 100;
+
+/// The ways of so many shards with room for `capacity` outputs each, and who reads them all.
+pub(crate) fn ways(shards: usize, capacity: usize) -> (Vec<Outputs>, OutputReader) {
+    let bell = Arc::new(Bell { notify: Notify::new(), looks: AtomicBool::new(false) });
+    let (mut ends, mut rings) = (Vec::new(), Vec::new());
+    for _ in 0..shards {
+        let (producer, consumer) = RingBuffer::new(capacity);
+        let room = Arc::new(Room { notify: Notify::new(), wanted: AtomicBool::new(false) });
+        ends.push(Outputs::new(producer, Ringer(Arc::clone(&bell)), Arc::clone(&room)));
+        rings.push(Ring { consumer, room: RoomMaker(room) });
+    }
+    (ends, OutputReader { rings, bell, next: 0, idle: 0 })
+}
+
+/// Wakes the reader.
 #[derive(Debug)]
-pub(super) struct Outputs {
-    sender: mpsc::Sender<Output>,
+struct Bell {
+    notify: Notify,
+    /// The reader looks by itself: it need not be woken for what can wait for a moment.
+    looks: AtomicBool,
+}
+
+/// A shard's hand on the bell. The reader learns of its end.
+#[derive(Debug)]
+struct Ringer(Arc<Bell>);
+
+impl Drop for Ringer {
+    fn drop(&mut self) {
+        self.0.notify.notify_one();
+    }
+}
+
+/// Wakes a shard that waits for room in its ring.
+#[derive(Debug)]
+struct Room {
+    notify: Notify,
+    wanted: AtomicBool,
+}
+
+/// The reader's side of it. The shard learns of its end.
+#[derive(Debug)]
+struct RoomMaker(Arc<Room>);
+
+impl Drop for RoomMaker {
+    fn drop(&mut self) {
+        self.0.notify.notify_one();
+    }
+}
+
+/// What one shard says. Fields go in this order: who is woken by the end of `room` finds the ring abandoned.
+struct Ring {
+    consumer: Consumer<Output>,
+    room: RoomMaker,
+}
+
+/// Reads what the shards say, each shard's words in their order.
+pub(crate) struct OutputReader {
+    rings: Vec<Ring>,
+    bell: Arc<Bell>,
+    /// The ring to look at first: each has its turn.
+    next: usize,
+    /// Looks since anything came.
+    idle: u32,
+}
+
+impl std::fmt::Debug for OutputReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutputReader").field("shards", &self.rings.len()).finish_non_exhaustive()
+    }
+}
+
+impl OutputReader {
+    /// The next word. `None`: all shards have ended and everything was read.
+    pub(crate) async fn recv(&mut self) -> Option<Output> {
+        loop {
+            // However much comes, other tasks of this thread have their turn.
+            tokio::task::coop::consume_budget().await;
+            // Asked first: what a shard said last is in its ring by then.
+            let ended = self.rings.iter().all(|ring| ring.consumer.is_abandoned());
+            match self.try_recv() {
+                None if !ended => self.wait().await,
+                read => return read,
+            }
+        }
+    }
+
+    /// The next word that is there.
+    pub(crate) fn try_recv(&mut self) -> Option<Output> {
+        let count = self.rings.len();
+        for index in (0..count).map(|n| (self.next + n) % count) {
+            if let Some(output) = self.rings.get_mut(index).and_then(Ring::pop) {
+                self.next = (index + 1) % count;
+                self.idle = 0;
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    async fn wait(&mut self) {
+        if self.idle < REST {
+            self.bell.looks.store(true, Ordering::Relaxed);
+            self.idle += 1;
+            tokio::select! {
+                () = self.bell.notify.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            return;
+        }
+        // Either a shard sees that nobody looks, or what it said is seen here: see `Outputs::ring`.
+        self.bell.looks.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.rings.iter().all(|ring| ring.consumer.is_empty()) {
+            self.bell.notify.notified().await;
+        }
+        self.idle = 0;
+    }
+}
+
+impl Ring {
+    fn pop(&mut self) -> Option<Output> {
+        let output = self.consumer.pop().ok()?;
+        // Not for each place that is free: a shard comes to fill half a ring.
+        if self.consumer.slots() <= self.consumer.buffer().capacity() / 2 {
+            // Either the shard sees this place, or its wish is seen here: see `Outputs::ready`.
+            fence(Ordering::SeqCst);
+            if self.room.0.wanted.load(Ordering::Relaxed) {
+                self.room.0.wanted.store(false, Ordering::Relaxed);
+                self.room.0.notify.notify_one();
+            }
+        }
+        Some(output)
+    }
+}
+
+/// One shard's end. Fields go in this order: who is woken by the end of `bell` finds the ring abandoned.
+pub(crate) struct Outputs {
+    producer: Producer<Output>,
+    bell: Ringer,
+    room: Arc<Room>,
+    /// Something was put in since the reader was last woken, and something that has to wake it.
+    put: bool,
+    put_urgent: bool,
     /// Oldest first; a place is empty where a newer event stands for it.
     backlog: VecDeque<Option<Output>>,
     /// Number of the backlog's first place, counted from the start.
@@ -38,6 +196,17 @@ pub(super) struct Outputs {
     waiting: usize,
     /// Events that were replaced by newer ones.
     pub(super) merged: u64,
+}
+
+impl std::fmt::Debug for Outputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outputs").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
+/// Comes again and again, and may wait for the reader's next look.
+fn can_wait(output: &Output) -> bool {
+    matches!(output, Output::Event(Event::PeerStats { .. } | Event::SpeakersChanged { .. }))
 }
 
 /// What the newest event stands for all about.
@@ -74,9 +243,13 @@ impl Key {
 }
 
 impl Outputs {
-    pub(super) fn new(sender: mpsc::Sender<Output>) -> Self {
+    fn new(producer: Producer<Output>, bell: Ringer, room: Arc<Room>) -> Self {
         Self {
-            sender,
+            producer,
+            bell,
+            room,
+            put: false,
+            put_urgent: false,
             backlog: VecDeque::new(),
             first: 0,
             places: HashMap::new(),
@@ -85,26 +258,23 @@ impl Outputs {
         }
     }
 
-    /// Sends something, behind everything that was sent before.
+    /// Says something, behind everything that was said before. The reader learns of it by [`Self::ring`].
     pub(super) fn send(&mut self, output: Output) {
         if !self.backlog.is_empty() {
             self.wait(output);
-            return;
-        }
-        match self.sender.try_send(output) {
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            Err(TrySendError::Full(output)) => self.wait(output),
+        } else if let Some(output) = self.put(output) {
+            self.wait(output);
         }
     }
 
-    /// Sends of what waits as much as there is room for.
+    /// Puts of what waits as much into the ring as there is room for.
     pub(super) fn flush(&mut self) {
         while let Some(place) = self.backlog.pop_front() {
             let number = self.first;
             self.first += 1;
             let Some(output) = place else { continue };
             let key = Key::of(&output);
-            if let Err(TrySendError::Full(output)) = self.sender.try_send(output) {
+            if let Some(output) = self.put(output) {
                 self.first = number;
                 self.backlog.push_front(Some(output));
                 return;
@@ -117,10 +287,47 @@ impl Outputs {
         }
     }
 
+    /// Wakes the reader, where what was said since asks for it or the reader does not look by itself.
+    pub(super) fn ring(&mut self) {
+        if !std::mem::take(&mut self.put) {
+            return;
+        }
+        let urgent = std::mem::take(&mut self.put_urgent);
+        // Either the reader sees what was put, or it is seen here that it does not look: see `OutputReader::wait`.
+        fence(Ordering::SeqCst);
+        if urgent || !self.bell.0.looks.load(Ordering::Relaxed) {
+            self.bell.0.notify.notify_one();
+        }
+    }
+
     /// Waits until there may be room.
-    pub(super) async fn ready(&self) {
-        // With an error the reader is gone, and flushing drops what waits.
-        let _ = self.sender.reserve().await;
+    pub(super) fn ready(&self) -> impl Future<Output = ()> + use<> {
+        self.room.wanted.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Where the reader is gone, flushing drops what waits.
+        let full = self.producer.is_full() && !self.producer.is_abandoned();
+        let room = Arc::clone(&self.room);
+        async move {
+            if full {
+                room.notify.notified().await;
+            }
+        }
+    }
+
+    /// Gives it back where there is no room. Where nobody will read it, it is dropped.
+    fn put(&mut self, output: Output) -> Option<Output> {
+        if self.producer.is_abandoned() {
+            return None;
+        }
+        let urgent = !can_wait(&output);
+        match self.producer.push(output) {
+            Ok(()) => {
+                self.put = true;
+                self.put_urgent |= urgent;
+                None
+            }
+            Err(PushError::Full(output)) => Some(output),
+        }
     }
 
     /// How many wait here.
@@ -165,6 +372,8 @@ impl Outputs {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::shard::{LostReason, Reply};
 
@@ -200,9 +409,18 @@ mod tests {
         }
     }
 
-    fn drain(outputs: &mut Outputs, reader: &mut mpsc::Receiver<Output>) -> Vec<String> {
+    fn way() -> (Outputs, OutputReader) {
+        let (mut outputs, reader) = ways(1, 1);
+        (outputs.pop().unwrap(), reader)
+    }
+
+    fn speakers() -> Output {
+        Output::Event(Event::SpeakersChanged { room: RoomId::new("r"), speakers: Arc::default() })
+    }
+
+    fn drain(outputs: &mut Outputs, reader: &mut OutputReader) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Ok(output) = reader.try_recv() {
+        while let Some(output) = reader.try_recv() {
             seen.push(text(&output));
             outputs.flush();
         }
@@ -211,8 +429,7 @@ mod tests {
 
     #[test]
     fn what_waits_keeps_its_order_and_the_newest_stands_for_the_older() {
-        let (sender, mut reader) = mpsc::channel(1);
-        let mut outputs = Outputs::new(sender);
+        let (mut outputs, mut reader) = way();
         let all = [
             demand(1, 0),
             demand(1, 1),
@@ -238,8 +455,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_stands_still_costs_no_more_than_there_is_to_know() {
-        let (sender, mut reader) = mpsc::channel(1);
-        let mut outputs = Outputs::new(sender);
+        let (mut outputs, mut reader) = way();
         outputs.send(answer());
         let mut most = 0;
         for n in 0..100_000 {
@@ -259,8 +475,7 @@ mod tests {
 
     #[test]
     fn with_too_many_answers_waiting_no_more_commands_are_taken() {
-        let (sender, mut reader) = mpsc::channel(1);
-        let mut outputs = Outputs::new(sender);
+        let (mut outputs, mut reader) = way();
         let taken = (0..10_000).take_while(|_| {
             let room = !outputs.is_full();
             if room {
@@ -273,6 +488,85 @@ mod tests {
         assert!(!outputs.is_full());
         drop(reader);
         outputs.send(answer());
+        assert_eq!(outputs.waiting(), 0, "nobody will read it");
+    }
+
+    /// Whether the reader was woken since it was asked last.
+    fn rung(bell: &Bell) -> bool {
+        let notified = std::pin::pin!(bell.notify.notified());
+        notified.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn what_comes_again_and_again_wakes_nobody_who_looks_by_himself() {
+        let (mut outputs, reader) = ways(1, 8);
+        let mut outputs = outputs.pop().unwrap();
+        let bell = Arc::clone(&reader.bell);
+        let mut woken_by = |output: fn() -> Output, looks: bool| {
+            bell.looks.store(looks, Ordering::Relaxed);
+            outputs.send(output());
+            assert!(!rung(&bell), "once a turn");
+            outputs.ring();
+            let woken = rung(&bell);
+            outputs.ring();
+            assert!(!rung(&bell), "there is nothing new");
+            woken
+        };
+        assert!(woken_by(answer, true) && woken_by(|| demand(1, 0), true));
+        assert!(!woken_by(speakers, true), "it looks soon");
+        assert!(woken_by(speakers, false), "it sleeps");
+        assert!(woken_by(answer, false));
+        drop(outputs);
+        assert!(rung(&bell), "the end is news");
+    }
+
+    #[tokio::test]
+    async fn a_reader_finds_what_did_not_wake_it_and_is_woken_where_it_sleeps() {
+        let (mut outputs, mut reader) = ways(2, 8);
+        for idle in [0, REST - 1, REST] {
+            reader.idle = idle;
+            let reads = tokio::spawn(async move {
+                let read = reader.recv().await;
+                (read, reader)
+            });
+            // It waits by now, whether it looks or sleeps.
+            tokio::time::sleep(LOOK / 5).await;
+            outputs[1].send(speakers());
+            outputs[1].ring();
+            let read = reads.await.unwrap();
+            assert!(read.0.is_some());
+            reader = read.1;
+        }
+        outputs[0].send(answer());
+        drop(outputs);
+        assert!(reader.recv().await.is_some(), "what was said before the end");
+        assert!(reader.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_waits_for_room_learns_of_it() {
+        let (mut outputs, mut reader) = ways(1, 4);
+        let mut outputs = outputs.pop().unwrap();
+        for _ in 0..6 {
+            outputs.send(answer());
+        }
+        assert_eq!(outputs.waiting(), 2);
+        let waits = tokio::spawn(async move {
+            outputs.ready().await;
+            outputs.flush();
+            outputs
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        assert_eq!(std::iter::from_fn(|| reader.try_recv()).count(), 4);
+        let mut outputs = waits.await.unwrap();
+        assert_eq!((outputs.waiting(), std::iter::from_fn(|| reader.try_recv()).count()), (0, 2));
+        for _ in 0..6 {
+            outputs.send(answer());
+        }
+        drop(reader);
+        outputs.ready().await;
+        outputs.flush();
         assert_eq!(outputs.waiting(), 0, "nobody will read it");
     }
 }

@@ -170,7 +170,7 @@ pub enum Event {
         /// The room.
         room: RoomId,
         /// Everybody who is heard now, the dominant speaker first.
-        speakers: Vec<SpeakerLevel>,
+        speakers: Arc<Vec<SpeakerLevel>>,
     },
     /// How a connected peer's path was of late.
     PeerStats {

@@ -19,6 +19,7 @@ mod fanout;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
 mod index;
+mod lists;
 mod media;
 mod relay;
 mod report;
@@ -61,6 +62,7 @@ use self::{
     broadcast::Broadcasts,
     fanout::Fanout,
     index::Index,
+    lists::Lists,
     relay::Relays,
     timer::{Sleeper, TimerQueue},
     track::Track,
@@ -108,6 +110,8 @@ pub struct Shard {
     /// For datagrams that a transport builds.
     scratch: Vec<u8>,
     events: VecDeque<Event>,
+    told_speakers: Lists<SpeakerLevel>,
+    told_publishers: Lists<PeerId>,
     relays: Relays,
     /// Buffers for packets to other shards.
     spare: Vec<Vec<u8>>,
@@ -140,6 +144,8 @@ impl Shard {
             touched: VecDeque::new(),
             scratch: Vec::new(),
             events: VecDeque::new(),
+            told_speakers: Lists::default(),
+            told_publishers: Lists::default(),
             spare: Vec::new(),
             blocks: Vec::new(),
             sharing: Sharing::default(),

@@ -1,7 +1,7 @@
 //! Who speaks in a room: each shard collects the levels of its own publishers, the room's home elects. Home is the lowest
 //! of the shards with members in the room, which all of them know.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     DropReason, Event, PeerId, RelayMessage, Shard, SpeakerLevel,
@@ -85,23 +85,20 @@ impl Shard {
     }
 
     fn tell_speakers(&mut self, room: RoomKey) {
-        let Some(elected) = self.rooms.speakers(room).map(|speakers| speakers.speaking().to_vec())
-        else {
-            return;
-        };
+        let Self { rooms, tracks, told_speakers, told_publishers, .. } = self;
+        let Some(id) = rooms.id(room).cloned() else { return };
+        let elected = rooms.speaking(room);
         let level = |one: &crate::room::Speaking| {
-            let track = self.rooms.route(one.route)?.track.clone();
+            let track = rooms.route(one.route)?.track.clone();
             Some(SpeakerLevel { track, level: one.level, dominant: one.dominant })
         };
-        let speakers = elected.iter().filter_map(level).collect();
-        let mut publishers: Vec<PeerId> = Vec::new();
-        for one in &elected {
-            let track = self.tracks.get(one.route.0).and_then(Option::as_ref);
-            publishers.extend(track.map(|track| track.publisher_id.clone()));
-        }
+        let speakers = told_speakers.list(elected.iter().filter_map(level));
+        let publisher = |one: &crate::room::Speaking| {
+            Some(tracks.get(one.route.0)?.as_ref()?.publisher_id.clone())
+        };
+        let publishers = told_publishers.list(elected.iter().filter_map(publisher));
         self.heard(room, &publishers);
-        let Some(room) = self.rooms.id(room).cloned() else { return };
-        let publishers: Arc<[PeerId]> = publishers.into();
+        let room = id;
         for index in 0..self.relays.present(&room).len() {
             let Some(shard) = self.relays.present(&room).get(index).copied() else { break };
             let publishers = publishers.clone();

@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::{
     net::{TcpAcceptor, UdpBuffers},
+    runtime::outputs::ways,
     shard::{DefaultLimits, ShardConfig, ShardId, TransportContext},
     transport::DtlsVersions,
 };
@@ -34,10 +35,11 @@ fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
         steering: Steering::new(ShardId(0), 1, Rings::default()),
         ports: Arc::default(),
         wake: Arc::default(),
-        outputs: Outputs::new(mpsc::channel(1).0),
+        outputs: ways(1, 1).0.remove(0),
         accepted,
         block: Arc::new(Block::new(0, stats::describe().len())),
         stop: CancellationToken::new(),
+        came: 0,
     };
     (worker, door)
 }
