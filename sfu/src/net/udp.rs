@@ -8,7 +8,7 @@ use std::{
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// One receive buffer, bytes: the largest GRO list the kernel hands over.
 const SLOT_BYTES: usize = 65_535;
@@ -20,6 +20,10 @@ const SLOT_STRIDE: usize = 65_536 + 33 * 64;
 /// Datagrams handed out in one turn. A batch of full GRO lists holds thousands; however little each of a flood costs, who
 /// is to be sent something waits for no more than these.
 const DATAGRAMS_PER_TURN: usize = 256;
+
+/// After so many times that an eager turn found a family's socket empty, it is asked no more until the reactor has heard of
+/// something there, which takes a busy thread some turns: few machines have clients of both families.
+const EMPTY_ASKS: u8 = 64;
 
 /// How often two ephemeral ports are tried until IPv4 and IPv6 share one.
 const PORT_ATTEMPTS: usize = 16;
@@ -59,10 +63,20 @@ pub(crate) struct Capabilities {
 
 /// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
 #[derive(Debug)]
-pub(crate) struct UdpPair<S = tokio::net::UdpSocket> {
+pub(crate) struct UdpPair<S = Watched> {
     v4: UdpSocket<S>,
     v6: Option<UdpSocket<S>>,
     port: u16,
+}
+
+/// A socket of which the reactor says when it can be read, and nothing else: it never waits to send, and each datagram that the
+/// kernel is through with would otherwise wake the thread to be told that there is room.
+type Watched = AsyncFd<std::net::UdpSocket>;
+
+#[allow(unsafe_code)] // a descriptor that were closed behind the reactor's back would be another's: see below
+fn watch(socket: std::net::UdpSocket) -> io::Result<Watched> {
+    // SAFETY: the socket moves into the watch, which nobody takes it from or changes it in; it stays open as long.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
 
 /// The same port for another thread, which only sends.
@@ -135,9 +149,14 @@ impl UdpPair {
             }
             batch.family = (batch.family + 1) % families;
             let Some(socket) = self.sockets().nth(batch.family) else { continue };
+            let eager = eager && batch.empty[batch.family] < EMPTY_ASKS;
             let count = match socket.receive(batch, eager) {
-                Ok(count) => count,
+                Ok(count) => {
+                    batch.empty[batch.family] = 0;
+                    count
+                }
                 Err(error) => {
+                    batch.empty[batch.family] += u8::from(eager);
                     // ICMP errors surface here; the next call goes on.
                     more |= error.kind() != io::ErrorKind::WouldBlock;
                     continue;
@@ -196,6 +215,8 @@ pub(crate) struct RecvBatch {
     offset: usize,
     /// The socket that was read last.
     family: usize,
+    /// How often in a row an eager turn found nothing, by family.
+    empty: [u8; 2],
 }
 
 impl RecvBatch {
@@ -209,6 +230,7 @@ impl RecvBatch {
             slot: 0,
             offset: 0,
             family: 0,
+            empty: [0; 2],
         }
     }
 
@@ -295,7 +317,7 @@ impl Capabilities {
 
 /// One socket of one family.
 #[derive(Debug)]
-struct UdpSocket<S = tokio::net::UdpSocket> {
+struct UdpSocket<S = Watched> {
     io: S,
     state: UdpSocketState,
     port: u16,
@@ -323,9 +345,9 @@ impl UdpSocket {
             send_buffer: socket.send_buffer_size().unwrap_or(0),
         };
         capabilities.say(address, buffers);
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
-        let port = io.local_addr()?.port();
-        Ok(Self { io, state, port, capabilities })
+        let socket = std::net::UdpSocket::from(socket);
+        let port = socket.local_addr()?.port();
+        Ok(Self { io: watch(socket)?, state, port, capabilities })
     }
 
     /// Receives a batch. One that is not full has emptied the socket: the reactor's word for it is taken back at once, which
@@ -343,7 +365,7 @@ impl UdpSocket {
         if eager && receive().is_ok() {
             return outcome;
         }
-        let again = self.io.try_io(Interest::READABLE, || match eager {
+        let again = self.io.try_io(Interest::READABLE, |_| match eager {
             true => Err(io::ErrorKind::WouldBlock.into()),
             false => receive(),
         });
@@ -454,6 +476,28 @@ mod tests {
             assert_eq!((local.ip(), local.port()), (loopback, b.port()));
             assert_eq!((remote.ip(), remote.port()), (loopback, a.port()));
             assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_always_empty_is_asked_no_more_until_something_comes() {
+        let (a, b) =
+            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+        let mut batch = RecvBatch::new();
+        for _ in 0..1_000 {
+            assert!(!b.receive(&mut batch, true, |_, _, _| panic!("nobody sends")));
+        }
+        assert_eq!(batch.empty[0], EMPTY_ASKS);
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let to = SocketAddr::new(loopback, b.port());
+        let mut got = 0;
+        for sent in 1..=3 {
+            assert_eq!(a.send(loopback, to, b"hello", None), Sent::All);
+            while got < sent {
+                b.readable().await;
+                b.receive(&mut batch, true, |_, _, _| got += 1);
+            }
+            assert!(batch.empty[0] < EMPTY_ASKS, "asked again");
         }
     }
 
