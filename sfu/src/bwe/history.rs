@@ -8,7 +8,7 @@ use crate::rtp::ProbeId;
 /// overwritten: an audio subscriber costs 2 KiB, nobody more than 16 KiB.
 #[derive(Debug)]
 pub(super) struct History {
-    /// A power of two long.
+    /// Empty before the first packet, then a power of two long.
     slots: Vec<Slot>,
     /// Extended number after the highest one.
     end: u64,
@@ -53,10 +53,13 @@ impl History {
 
     pub(super) fn new() -> Self {
         // One rollover of headroom, so that numbers below the first have an extension.
-        Self { slots: vec![Slot::EMPTY; Self::FIRST], end: 1 << 16 }
+        Self { slots: Vec::new(), end: 1 << 16 }
     }
 
     pub(super) fn insert(&mut self, now: Duration, number: u16, size: u16, probe: Option<ProbeId>) {
+        if self.slots.is_empty() {
+            self.slots = vec![Slot::EMPTY; Self::FIRST];
+        }
         let ahead = number.wrapping_sub(self.end as u16);
         // Numbers only grow; a jump leaves a gap, and the first may be any.
         self.skip(ahead);

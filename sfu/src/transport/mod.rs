@@ -19,6 +19,7 @@ mod path;
 #[cfg(test)]
 mod rtc_tests;
 mod sctp;
+mod signing;
 mod srtp;
 #[cfg(test)]
 mod tests;
@@ -87,7 +88,8 @@ impl Transport {
             sctp_params: None,
             early_data: Vec::new(),
             state: State::Live,
-            answers: VecDeque::new(),
+            // Drained after each message.
+            answers: VecDeque::with_capacity(1),
             records: VecDeque::new(),
             events: VecDeque::new(),
         }

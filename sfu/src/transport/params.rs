@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use dimpl::DtlsCertificate;
 
+use super::signing;
+
 /// ICE user fragment and password (RFC 8445 section 5.3). The Debug form shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCredentials {
@@ -112,6 +114,7 @@ impl TransportContext {
             .flight_start_rto(Duration::from_millis(250))
             .flight_retries(6)
             .handshake_timeout(Duration::from_secs(30))
+            .with_crypto_provider(signing::provider())
             .build()
             .map_err(|error| ContextError::Dtls(error.to_string()))?;
         let fingerprint =

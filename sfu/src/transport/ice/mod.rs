@@ -14,8 +14,6 @@
 
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
-
 pub(super) use self::stun::Response;
 use self::stun::{BindingRequest, ParseError};
 use super::{DropReason, FiveTuple, IceCredentials};
@@ -69,7 +67,8 @@ pub(super) struct IceLite {
 
 struct Credentials {
     ufrag: String,
-    key: hmac::Key,
+    /// Expanded for each check: the key takes 1,232 bytes for as long as the peer lives, and checks are seconds apart.
+    pwd: String,
     remote_ufrag: Option<String>,
 }
 
@@ -84,7 +83,7 @@ impl IceLite {
         Self {
             current: Credentials::new(local),
             previous: None,
-            tuples: Vec::new(),
+            tuples: Vec::with_capacity(1),
             selected: None,
             nominated: false,
             last_check: None,
@@ -146,16 +145,17 @@ impl IceLite {
             Some(previous) if previous.is_addressed_by(request.username) => previous,
             _ => return Err(DropReason::StunUsername),
         };
-        if !request.verify(&credentials.key) {
+        let key = stun::integrity_key(&credentials.pwd);
+        if !request.verify(&key) {
             return Err(DropReason::StunIntegrity);
         }
         if self.only_tcp && five.protocol != super::Protocol::Tcp {
             return Err(DropReason::Protocol);
         }
         if request.controlled {
-            return Ok(stun::role_conflict(request.transaction, &credentials.key));
+            return Ok(stun::role_conflict(request.transaction, &key));
         }
-        let answer = stun::binding_success(request.transaction, five.remote, &credentials.key);
+        let answer = stun::binding_success(request.transaction, five.remote, &key);
         let slot = self.note(now, five, request.use_candidate, events)?;
         self.last_check = Some(now);
         self.select(slot, request.use_candidate, by_current, events);
@@ -295,11 +295,7 @@ impl IceLite {
 
 impl Credentials {
     fn new(local: &IceCredentials) -> Self {
-        Self {
-            ufrag: local.ufrag.clone(),
-            key: stun::integrity_key(&local.pwd),
-            remote_ufrag: None,
-        }
+        Self { ufrag: local.ufrag.clone(), pwd: local.pwd.clone(), remote_ufrag: None }
     }
 
     fn is_addressed_by(&self, username: &[u8]) -> bool {

@@ -16,12 +16,8 @@ pub struct SrtpEgress {
 impl SrtpEgress {
     /// Expands the keys.
     pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
-        Ok(Self {
-            profile: keys.profile(),
-            rtp: keys.rtp_cipher()?,
-            rtcp: keys.rtcp_cipher()?,
-            rtcp_index: 0,
-        })
+        let (rtp, rtcp) = keys.ciphers()?;
+        Ok(Self { profile: keys.profile(), rtp, rtcp, rtcp_index: 0 })
     }
 
     /// The profile, which tells the room that sealing needs.

@@ -19,10 +19,11 @@ pub struct SrtpIngress {
 impl SrtpIngress {
     /// Expands the keys.
     pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
+        let (rtp, rtcp) = keys.ciphers()?;
         Ok(Self {
             profile: keys.profile(),
-            rtp: keys.rtp_cipher()?,
-            rtcp: keys.rtcp_cipher()?,
+            rtp,
+            rtcp,
             rtp_streams: Streams::default(),
             rtcp_streams: Streams::default(),
         })

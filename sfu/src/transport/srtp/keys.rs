@@ -52,35 +52,42 @@ impl SrtpKeys {
         (&self.key, &self.salt)
     }
 
-    /// Cipher for RTP packets.
-    pub(super) fn rtp_cipher(&self) -> Result<Cipher, SrtpError> {
-        self.cipher(0)
-    }
-
-    /// Cipher for RTCP packets.
-    pub(super) fn rtcp_cipher(&self) -> Result<Cipher, SrtpError> {
-        self.cipher(3)
+    /// Ciphers for RTP and for RTCP packets.
+    pub(super) fn ciphers(&self) -> Result<(Cipher, Cipher), SrtpError> {
+        let prf = self.prf()?;
+        Ok((self.cipher(&prf, 0)?, self.cipher(&prf, 3)?))
     }
 
     /// `label` is that of the encryption key; authentication key and salt follow it (RFC 3711 section 4.3.2).
-    fn cipher(&self, label: u8) -> Result<Cipher, SrtpError> {
+    fn cipher(&self, prf: &EncryptingKey, label: u8) -> Result<Cipher, SrtpError> {
         let mut key = [0; 32];
         let mut auth = [0; 20];
         let mut salt = [0; 14];
         let key = &mut key[..self.key.len()];
         let salt = &mut salt[..self.salt.len()];
-        self.derive(label, key)?;
-        self.derive(label + 1, &mut auth)?;
-        self.derive(label + 2, salt)?;
+        self.derive(prf, label, key)?;
+        if self.profile == SrtpProfile::AesCm128HmacSha1_80 {
+            self.derive(prf, label + 1, &mut auth)?;
+        }
+        self.derive(prf, label + 2, salt)?;
         Cipher::new(self.profile, key, salt, &auth)
     }
 
-    /// RFC 3711 section 4.3 with a key derivation rate of 0; for 256-bit keys RFC 6188 section 3.
-    pub(super) fn derive(&self, label: u8, out: &mut [u8]) -> Result<(), SrtpError> {
+    /// What session keys are drawn from.
+    pub(super) fn prf(&self) -> Result<EncryptingKey, SrtpError> {
         let algorithm = if self.key.len() == 32 { &AES_256 } else { &AES_128 };
-        let prf = UnboundCipherKey::new(algorithm, &self.key)
+        UnboundCipherKey::new(algorithm, &self.key)
             .and_then(EncryptingKey::ctr)
-            .map_err(|_| SrtpError::NoKeys)?;
+            .map_err(|_| SrtpError::NoKeys)
+    }
+
+    /// RFC 3711 section 4.3 with a key derivation rate of 0; for 256-bit keys RFC 6188 section 3.
+    pub(super) fn derive(
+        &self,
+        prf: &EncryptingKey,
+        label: u8,
+        out: &mut [u8],
+    ) -> Result<(), SrtpError> {
         let mut iv = [0; 16];
         iv[..self.salt.len()].copy_from_slice(&self.salt);
         // The label stands above the 48-bit index, which is 0 at this rate.

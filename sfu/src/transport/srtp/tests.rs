@@ -83,14 +83,15 @@ fn session_keys_are_those_of_rfc_3711() {
     )
     .unwrap();
     let mut key = [0; 16];
-    keys.derive(0, &mut key).unwrap();
+    let prf = keys.prf().unwrap();
+    keys.derive(&prf, 0, &mut key).unwrap();
     assert_eq!(key[..], hex("C61E7A93744F39EE10734AFE3FF7A087"));
     let mut salt = [0; 14];
-    keys.derive(2, &mut salt).unwrap();
+    keys.derive(&prf, 2, &mut salt).unwrap();
     assert_eq!(salt[..], hex("30CBBC08863D8C85D49DB34A9AE1"));
     // The RFC derives 94 bytes, of which HMAC-SHA1 uses 20.
     let mut auth = [0; 20];
-    keys.derive(1, &mut auth).unwrap();
+    keys.derive(&prf, 1, &mut auth).unwrap();
     assert_eq!(auth[..], hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4"));
 }
 
