@@ -284,6 +284,7 @@ impl SendSideEstimator {
     /// A packet left of which no feedback tells.
     pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
         let now = self.since_origin(now);
+        self.fallback.handle_sent(size.bytes() as f64);
         self.count_sent(now, u16::try_from(size.bytes()).unwrap_or(u16::MAX));
     }
 

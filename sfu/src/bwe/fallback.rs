@@ -20,6 +20,8 @@ pub(super) struct Fallback {
     /// Packets that reports told of since the last look at them, and how many of those were lost.
     told: (f64, f64),
     judged_at: Duration,
+    /// Bytes of a packet, of late.
+    packet_size: f64,
     /// When loss last lowered the rate, and how often it did of late.
     cut_at: Option<Duration>,
     cuts: i32,
@@ -68,8 +70,14 @@ impl Fallback {
     /// Reports are looked at so often at most, and when they tell of so many packets.
     const INTERVAL: Duration = Duration::from_millis(900);
     const PACKETS: f64 = 20.0;
+    /// Looks further apart than this do not bound when what reports tell of arrived.
+    const MAX_PASSED: Duration = Duration::from_secs(3);
+    /// Of the newest packet in the usual size of one. Sound and pictures mix within a few frames.
+    const SIZE_WEIGHT: f64 = 1.0 / 64.0;
     /// After a fall the next report is still about what was sent before.
     const AFTER_CUT: Duration = Duration::from_millis(1_500);
+    /// Cuts that follow so closely are of one fall.
+    const DESCENT: Duration = Duration::from_secs(5);
     /// REMB comes each second. One that was not repeated for so long bounds no more, but for growing as by loss.
     const REMB_LIFE: Duration = Duration::from_secs(4);
     /// Reports come each second about video, each 5 s (RFC 3550 section 6.2), half as much more by chance, about audio.
@@ -91,6 +99,14 @@ impl Fallback {
         self.remb = Some((bps, now));
     }
 
+    /// A packet of so many bytes leaves.
+    pub(super) fn handle_sent(&mut self, bytes: f64) {
+        if self.packet_size == 0.0 {
+            self.packet_size = bytes;
+        }
+        self.packet_size += (bytes - self.packet_size) * Self::SIZE_WEIGHT;
+    }
+
     /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late. No
     /// rate above `max_bps` is a bound.
     pub(super) fn handle_report(
@@ -110,16 +126,26 @@ impl Fallback {
         if packets < Self::PACKETS || now.saturating_sub(self.judged_at) < Self::INTERVAL {
             return;
         }
-        (self.told, self.judged_at) = ((0.0, 0.0), now);
+        let passed = now.saturating_sub(std::mem::replace(&mut self.judged_at, now));
+        self.told = (0.0, 0.0);
         self.loss = lost / packets;
         if self.loss > Self::LOSS.0 {
             let fresh = self.cut_at.is_none_or(|at| now.saturating_sub(at) >= Self::AFTER_CUT);
-            if let Some(sent) = sent_bps.filter(|_| fresh) {
-                // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to
-                // a quarter.
-                let arrived = sent * (1.0 - self.loss);
+            // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to a quarter.
+            // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
+            let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
+            let left = sent_bps.map(|sent| sent * (1.0 - self.loss));
+            let arrived = if passed <= Self::MAX_PASSED { Some(counted) } else { left };
+            if let Some(arrived) = arrived.filter(|_| fresh) {
+                let descends = self.cut_at.is_some_and(|at| now.saturating_sub(at) < Self::DESCENT);
+                // Some of what arrived meanwhile was sent by the bound of before, and did not fill the path.
+                let least = self.by_loss_bps.filter(|_| descends).map_or(0.0, |bps| bps * 0.5);
+                let arrived = arrived.max(least);
                 self.by_loss_bps = Some(self.by_loss_bps.map_or(arrived, |bps| bps.min(arrived)));
-                self.cuts = if self.is_calm(now) { 1 } else { self.cuts + 1 };
+                self.cuts = match self.cuts {
+                    _ if self.is_calm(now) => 1,
+                    cuts => cuts + i32::from(!descends),
+                };
                 self.cut_at = Some(now);
             }
         } else if self.loss < Self::LOSS.1 {
@@ -272,8 +298,10 @@ mod tests {
     #[test]
     fn loss_of_reports_bounds_what_leaves() {
         let mut fallback = Fallback::default();
+        // 1 Mb/s; what left in the last moment is another's.
+        fallback.handle_sent(1_250.0);
         let report = |fallback: &mut Fallback, seconds: u32, lost: f64| {
-            fallback.handle_report(SECOND * seconds, (100.0, lost), Some(1e6), MAX);
+            fallback.handle_report(SECOND * seconds, (100.0, lost), Some(5e6), MAX);
             fallback.bound()
         };
         assert_eq!(report(&mut fallback, 1, 9.0), None, "less than a tenth");
@@ -281,14 +309,21 @@ mod tests {
         assert_eq!(report(&mut fallback, 3, 90.0), Some((6e5, Limit::Loss)), "of before the fall");
         assert_eq!(report(&mut fallback, 4, 5.0), Some((6e5, Limit::Loss)), "neither");
         assert_eq!(report(&mut fallback, 5, 1.0), Some((6.3e5, Limit::Loss)));
-        assert_eq!(report(&mut fallback, 6, 50.0), Some((5e5, Limit::Loss)));
-        report(&mut fallback, 7, 0.0);
+        assert_eq!(report(&mut fallback, 7, 5.0), Some((6.3e5, Limit::Loss)));
+        assert_eq!(report(&mut fallback, 8, 50.0), Some((5e5, Limit::Loss)));
+        report(&mut fallback, 9, 0.0);
         let (bps, _) = fallback.bound().unwrap();
         assert!((bps - 5.125e5).abs() < 1.0, "slower the second time: {bps}");
         for seconds in 1..200 {
-            report(&mut fallback, 7 + seconds, 0.0);
+            report(&mut fallback, 9 + seconds, 0.0);
         }
         assert_eq!(fallback.bound(), None, "it has grown out of it");
+        fallback.handle_report(SECOND * 212, (100.0, 40.0), Some(5e6), MAX);
+        assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
+        // Cuts in a row are one fall, and none takes more than half of what is left.
+        assert_eq!(report(&mut fallback, 214, 20.0), Some((1.5e6, Limit::Loss)));
+        assert_eq!(report(&mut fallback, 216, 90.0), Some((7.5e5, Limit::Loss)));
+        assert_eq!(report(&mut fallback, 218, 0.0), Some((7.875e5, Limit::Loss)));
         // Few packets tell nothing, and many reports in a moment are one.
         let mut fallback = Fallback::default();
         for n in 0..30 {

@@ -40,6 +40,11 @@ impl Claim {
         }
     }
 
+    /// It came back from a pause just now.
+    pub fn resumes(&self, now: Instant) -> bool {
+        self.resumed_at == Some(now)
+    }
+
     /// What its steps cost now. `kept` is the step that what was granted has become; the ladder may be another one.
     pub fn set_steps(&mut self, steps: impl IntoIterator<Item = Bitrate>, kept: Option<u8>) {
         self.len = 0;

@@ -408,26 +408,25 @@ impl EgressStream {
         self.redundancy.handle_path(lost, crowded);
     }
 
-    /// What the subscriber received; false when the block is about another SSRC.
-    pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> bool {
-        if self.rtx_ssrc == Some(block.ssrc) || self.fec.is_some_and(|fec| fec.ssrc == block.ssrc) {
-            return true;
-        }
+    /// What the subscriber received of the media; blocks about other SSRCs say nothing. The round trip, where the block
+    /// answers a sender report.
+    pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> Option<Duration> {
         if block.ssrc != self.ssrc {
-            return false;
+            return None;
         }
         self.marks.acknowledged = true;
         self.span = 0;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
         self.redundancy.handle_loss(now, self.fraction_lost);
         self.jitter = block.jitter;
-        let sent = self.reports.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
-        if let Some((_, at)) = sent.filter(|_| block.last_sr != 0) {
-            let held = compact_to_duration(block.delay_since_last_sr);
-            let rtt = now.saturating_duration_since(*at).saturating_sub(held);
-            self.rtt = Some(rtt);
-        }
-        true
+        // Once: in a later answer to the same report the way there is still that of then.
+        let told = |report: &&mut Option<(u32, Instant)>| {
+            report.is_some_and(|(ntp, _)| block.last_sr != 0 && ntp == block.last_sr)
+        };
+        let (_, sent_at) = self.reports.iter_mut().find(told)?.take()?;
+        let held = compact_to_duration(block.delay_since_last_sr);
+        self.rtt = Some(now.saturating_duration_since(sent_at).saturating_sub(held));
+        self.rtt
     }
 
     /// Share of the numbers between the last report and one up to `highest_seq` that nothing was sent on, in 1/256: the
@@ -482,11 +481,6 @@ impl EgressStream {
     /// Of its retransmissions.
     pub fn rtx_ssrc(&self) -> Option<Ssrc> {
         self.rtx_ssrc
-    }
-
-    /// Round trip to the subscriber, once it answered a sender report.
-    pub fn rtt(&self) -> Option<Duration> {
-        self.rtt
     }
 
     /// What its path lost between the subscriber's last two reports, in 1/256; what the publisher lost is not in it.
@@ -620,13 +614,11 @@ impl EgressStream {
         dependency_descriptor: &'a [u8],
         mid: Option<Mid>,
     ) -> ExtensionValues<'a> {
-        let has_transport_cc = extensions.id(Extension::TransportCc).is_some();
         ExtensionValues {
             mid,
             audio_level: meta.audio_level,
             transport_cc: Some(0),
-            // One clock for congestion control is enough.
-            abs_send_time: (!has_transport_cc).then_some(AbsSendTime::from_bits(0)),
+            abs_send_time: place_for_send_time(extensions),
             abs_capture_time: meta.abs_capture_time,
             playout_delay: meta.playout_delay,
             video_orientation: meta.video_orientation,
@@ -667,6 +659,12 @@ fn rename_red_blocks(payload: &mut [u8], pt: Pt) {
         }
         at += 4;
     }
+}
+
+/// Room for the time at which a packet leaves, where nothing better tells of delays: one clock is enough.
+fn place_for_send_time(extensions: &ExtensionMap) -> Option<AbsSendTime> {
+    let has_transport_cc = extensions.id(Extension::TransportCc).is_some();
+    (!has_transport_cc).then_some(AbsSendTime::from_bits(0))
 }
 
 #[cfg(test)]

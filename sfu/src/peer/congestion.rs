@@ -116,6 +116,10 @@ const UNCONTROLLED: Bitrate = Bitrate::from_kbps(8_000);
 const STARVED: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_secs(2);
 
+/// A picture that comes back to a receiver which estimates for itself stays for so long. Longer gives the estimate more time to
+/// follow, and fills a path longer that is too narrow.
+const TRY_RESUMED: Duration = Duration::from_secs(4);
+
 /// Pictures that wait longer for the pacer are late.
 const BEHIND: Duration = Duration::from_millis(300);
 
@@ -475,6 +479,13 @@ impl Congestion {
     /// A probe found nothing to be filled with, or did.
     pub(crate) fn set_unable(&mut self, unable: bool) {
         self.unable = unable;
+    }
+
+    /// A picture comes back. What a receiver estimates for itself is of the pause until pictures have come for a while.
+    pub(crate) fn begin_try(&mut self, now: Instant) {
+        if self.estimator.is_fallback() {
+            self.trying_until = Some(now + TRY_RESUMED);
+        }
     }
 
     /// Whether a picture shall be sent that does not fit; `starved`: none does.

@@ -112,6 +112,9 @@ impl Sharing {
             budget = budget.max(least.unwrap_or(Bitrate::ZERO).mul_f64(UNTRIED));
         }
         self.allocator.allocate(now, budget, &mut self.claims);
+        if self.claims.iter().any(|claim| claim.resumes(now)) {
+            congestion.begin_try(now);
+        }
         if !congestion.may_pause() {
             for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
                 let known = subscriptions.get(*slot as usize);

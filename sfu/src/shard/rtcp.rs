@@ -125,8 +125,8 @@ impl Shard {
         let (mut packets, mut losses) = (0.0, 0.0);
         for block in blocks {
             let Some(subscription) = peer.subscription_of(block.ssrc) else { continue };
-            subscription.egress.handle_report_block(now, &block);
-            let (rtt, route) = (subscription.egress.rtt(), subscription.route);
+            let rtt = subscription.egress.handle_report_block(now, &block);
+            let route = subscription.route;
             let lost = subscription.egress.fraction_lost();
             let told = f64::from(subscription.egress.reported());
             let is_media = subscription.spec.ssrc == block.ssrc;

@@ -255,9 +255,9 @@ pub(super) fn select(remote: &[RemoteCodec], audio: bool) -> Vec<Codec> {
 
 /// Whether an m-line knows feedback of RFC 8888, and none by transport-wide numbers.
 pub(super) fn gives_only_ccfb(remote: &RemoteSection) -> bool {
-    let any = |name: &str| {
-        remote.codecs.iter().any(|codec| codec.feedback.iter().any(|offered| offered == name))
-    };
+    // aiortc takes what stands for all payload types for RTX alone.
+    let media = || remote.codecs.iter().filter(|codec| !codec.name.eq_ignore_ascii_case("rtx"));
+    let any = |name: &str| media().any(|codec| codec.feedback.iter().any(|given| given == name));
     any("ack ccfb") && !any("transport-cc")
 }
 
@@ -386,7 +386,7 @@ fn offered_video() -> Vec<Codec> {
     const H264: &str = "level-asymmetry-allowed=1;packetization-mode=";
     let h264 = |mode: u8, id: &str| format!("{H264}{mode};profile-level-id={id}");
     let feedback =
-        Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false, ccfb: true };
+        Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true, ccfb: true };
     [
         (96, Some(97), CodecKind::Vp8, String::new()),
         (98, Some(99), CodecKind::Vp9, "profile-id=0".to_owned()),

@@ -117,6 +117,8 @@ pub(super) fn offered(audio: bool) -> &'static [(u8, ExtensionKind)] {
         ]
     } else {
         &[
+            // For receivers without transport-cc, whose REMB needs it; it is sent to no others.
+            (2, ExtensionKind::AbsSendTime),
             (3, ExtensionKind::TransportCc),
             (4, ExtensionKind::Mid),
             (5, ExtensionKind::PlayoutDelay),

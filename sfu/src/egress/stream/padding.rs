@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{EgressStream, Resend, WriteError, Written};
+use super::{EgressStream, Resend, WriteError, Written, place_for_send_time};
 use crate::{
     rtp::{RtpTs32, SeqNo},
     wire::{ExtensionValues, RtpHeaderFields},
@@ -44,6 +44,7 @@ impl EgressStream {
         let values = ExtensionValues {
             mid: Some(self.mid),
             transport_cc: Some(0),
+            abs_send_time: place_for_send_time(&self.extensions),
             ..ExtensionValues::default()
         };
         let header =

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{EgressStream, WriteError, Written};
+use super::{EgressStream, WriteError, Written, place_for_send_time};
 use crate::{
     egress::{RepairShare, protection::Protection},
-    rtp::{Extension, Pt, SeqNo, Ssrc},
-    wire::{AbsSendTime, ExtensionValues, RtpHeaderFields},
+    rtp::{Pt, SeqNo, Ssrc},
+    wire::{ExtensionValues, RtpHeaderFields},
 };
 
 /// The stream of repair packets (FlexFEC) of a subscription.
@@ -65,11 +65,10 @@ impl EgressStream {
         let seq = fec.next;
         let fields =
             RtpHeaderFields { marker: false, pt, seq: seq.seq16(), timestamp, ssrc: fec.ssrc };
-        let has_transport_cc = self.extensions.id(Extension::TransportCc).is_some();
         let values = ExtensionValues {
             mid: Some(self.mid),
             transport_cc: Some(0),
-            abs_send_time: (!has_transport_cc).then_some(AbsSendTime::from_bits(0)),
+            abs_send_time: place_for_send_time(&self.extensions),
             ..ExtensionValues::default()
         };
         let Ok(header) = fields.write(out, &values, &self.extensions) else {

@@ -263,14 +263,16 @@ fn round_trips_follow_the_example_of_the_rfc() {
 
     // A = 0xb710:8000, LSR = 0xb705:2000, DLSR = 0x0005:4000: the delay is 0x0006:2000 = 6.125 s.
     let arrival = now + compact_to_duration(0xb710_8000 - 0xb705_2000);
-    assert!(stream.handle_report_block(arrival, &block(SSRC, 0xb705_2000, 0x0005_4000)));
-    assert_eq!(stream.rtt(), Some(ms(6_125)));
+    let report = block(SSRC, 0xb705_2000, 0x0005_4000);
+    assert_eq!(stream.handle_report_block(arrival, &report), Some(ms(6_125)));
     assert_eq!((stream.fraction_lost(), stream.jitter()), (12, 44));
 
-    assert!(!stream.handle_report_block(arrival, &block(Ssrc(1), 0, 0)));
+    let again = stream.handle_report_block(arrival + ms(1_000), &report);
+    assert_eq!(again, None, "the way there is that of then");
+    assert_eq!(stream.handle_report_block(arrival, &block(Ssrc(1), 0, 0)), None);
     let unknown = block(SSRC, 0x1111_1111, duration_to_compact(ms(1)));
-    stream.handle_report_block(arrival, &unknown);
-    assert_eq!(stream.rtt(), Some(ms(6_125)), "a report that was never sent says nothing");
+    let rtt = stream.handle_report_block(arrival, &unknown);
+    assert_eq!(rtt, None, "a report that was never sent says nothing");
 }
 
 #[test]
@@ -398,8 +400,12 @@ fn padding_takes_numbers_of_the_retransmissions_alone() {
     assert_eq!((packet.header.pt, packet.header.seq), (Pt::new(124).unwrap(), Seq16(7)));
     assert!(packet.payload.is_empty(), "nothing but padding");
     assert_eq!(written.len - written.header_len, 255);
+    assert!(written.transport_cc.is_some() && written.abs_send_time.is_none());
     // Whoever takes the SSRC up again must not seal these numbers twice, though no media left.
     assert_eq!(stream.next_numbers(), [None, Some((RTX, SeqNo(8))), None]);
+    // A receiver that estimates for itself needs to know when it left.
+    stream.set_extensions(extensions(&[(Extension::Mid, 4), (Extension::AbsSendTime, 6)]));
+    assert!(stream.write_padding(1_000, &mut out).unwrap().abs_send_time.is_some());
 }
 
 #[test]
@@ -469,7 +475,7 @@ fn redundancy_is_added_where_the_subscriber_loses_and_takes_it() {
             last_sr: 0,
             delay_since_last_sr: 0,
         };
-        assert!(stream.handle_report_block(now, &report));
+        stream.handle_report_block(now, &report);
 
         let sounds: [&[u8]; 3] = [&[0xfc, 1, 1, 1], &[0xfc, 2], &[0xfc, 3, 3]];
         let payloads = sounds.map(|sound| match case.red_primary {
@@ -610,7 +616,6 @@ fn repair_packets_are_a_stream_of_their_own_whose_numbers_go_on() {
     stream.set_protection(Some(RepairShare::MOST), Duration::ZERO);
     assert!(!stream.is_protected());
     assert_eq!(repairs(&mut stream, now, 280..330), [0; 0]);
-    let block = ReportBlock { fraction_lost: 9, ..block(FEC, 0, 0) };
-    assert!(stream.handle_report_block(now, &block), "they are reported on, too");
-    assert_eq!(stream.fraction_lost(), 0);
+    stream.handle_report_block(now, &ReportBlock { fraction_lost: 9, ..block(FEC, 0, 0) });
+    assert_eq!(stream.fraction_lost(), 0, "what they lose is not the media's");
 }

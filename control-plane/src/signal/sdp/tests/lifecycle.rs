@@ -306,6 +306,40 @@ fn our_offers_name_both_kinds_of_feedback_and_the_answer_picks_one() {
 }
 
 #[test]
+fn who_only_estimates_for_itself_gets_the_times_that_it_needs() {
+    const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+    let mut negotiator = Negotiator::offering(42);
+    assigned(negotiator.assign(audio("TR_a")));
+    assigned(negotiator.assign(video("TR_v", "video/VP8")));
+    assigned(negotiator.assign(video("TR_h", "video/H264")));
+    let offer = negotiator.offer(&local()).expect("offer");
+    assert!(section(&offer.sdp, "2").contains(&"a=rtcp-fb:96 goog-remb"));
+    let time = format!("a=extmap:2 {SEND_TIME}");
+    assert!(section(&offer.sdp, "2").contains(&&*time));
+    // As aiortc answers: REMB for its codecs, and for RTX what we offer for all payload types.
+    let answer: Vec<String> = fixture("chromium-answer-media")
+        .lines()
+        .filter(|line| !line.contains("transport-"))
+        .flat_map(|line| {
+            let more = match line {
+                "a=rtpmap:96 VP8/90000" => Some("a=rtcp-fb:96 goog-remb"),
+                "a=rtpmap:97 rtx/90000" => Some("a=rtcp-fb:97 ack ccfb"),
+                _ if line.starts_with("m=video") => Some(&*time),
+                _ => None,
+            };
+            [line].into_iter().chain(more).map(str::to_owned)
+        })
+        .collect();
+    negotiator.handle_answer(offer.id, &(answer.join("\r\n") + "\r\n")).expect("answer");
+    assert!(negotiator.codecs().iter().any(|codec| codec.remb));
+    assert!(!negotiator.codecs().iter().any(|codec| codec.transport_cc || codec.ccfb));
+    let extensions = negotiator.extensions();
+    let sent =
+        extensions.iter().any(|one| one.kind() == node::ExtensionKind::AbsSendTime && one.send);
+    assert!(sent, "{extensions:?}");
+}
+
+#[test]
 fn our_section_is_reused_once_its_inactive_state_was_answered() {
     let mut negotiator = Negotiator::offering(42);
     for (sid, mime) in [("TR_v", "video/VP8"), ("TR_h", "video/H264")] {
