@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 FORWARDING=${FORWARDING:-${CARGO_TARGET_DIR:-target}/release/forwarding}
 said=$(mktemp)
-trap 'rm -f "$said"' EXIT
+process=
+trap 'rm -f "$said" "$said.json"; [ -z "$process" ] || kill "$process" 2>/dev/null || true' EXIT
 "$FORWARDING" --duration 12 --json "$@" 2>"$said" >"$said.json" &
 process=$!
 until grep -q measuring "$said"; do
@@ -16,6 +17,6 @@ threads=$(grep -l '^shard-' /proc/"$process"/task/*/comm | cut -d/ -f5 | sed 's/
 # shellcheck disable=SC2086 # one argument each
 timeout 10 strace -c $threads 2>&1 | grep -v attached || true
 wait "$process" || true
+process=
 grep -o '"[a-z_]*allocations[a-z_]*":[^,]*' "$said.json"
-rm -f "$said.json"
 cat "$said" >&2

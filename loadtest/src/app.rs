@@ -18,20 +18,11 @@ use crate::{
     scenario::{self, Scenario, plan},
     server::Server,
     swarm::{Crew, Lead},
+    usage::Usage,
 };
 
 /// Errors of usage are one line each and end with this code.
 const USAGE: u8 = 2;
-
-/// A cause that keeps the run from making sense.
-#[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
-
-impl From<String> for Usage {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
 
 /// Runs a command to its exit code.
 pub(crate) fn run(cli: Cli) -> ExitCode {

@@ -22,6 +22,7 @@ mod report;
 mod scenario;
 mod server;
 mod swarm;
+mod usage;
 
 use std::process::ExitCode;
 

@@ -8,9 +8,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    app::Usage,
     cli::OutputArgs,
     report::{self, Condition, Report},
+    usage::Usage,
 };
 
 /// Mistakes in what comes after a run, told before it.

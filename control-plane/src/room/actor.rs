@@ -34,6 +34,7 @@ use crate::{
 
 /// Messages that wait for the actor; senders wait beyond.
 const MAILBOX: usize = 1_024;
+
 /// A session's place in the room. A session that was replaced by a resume holds an older number.
 struct Session {
     attachment: Attachment,

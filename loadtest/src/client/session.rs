@@ -31,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOKS_PER_FLUSH: u32 = 5;
 /// Reads of one socket in a turn at most.
 const MAX_READS: usize = 16;
+
 /// How a session ended.
 #[derive(Debug)]
 pub(crate) enum End {

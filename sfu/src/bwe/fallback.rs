@@ -70,8 +70,8 @@ impl Fallback {
     /// Reports are looked at so often at most, and when they tell of so many packets.
     const INTERVAL: Duration = Duration::from_millis(900);
     const PACKETS: f64 = 20.0;
-    /// Looks further apart than this do not bound when what reports tell of arrived.
-    const MAX_PASSED: Duration = Duration::from_secs(3);
+    /// Looks further apart than this do not bound when what reports tell of arrived: nothing did for a part of it.
+    const MAX_PASSED: Duration = Duration::from_millis(1_500);
     /// Of the newest packet in the usual size of one. Sound and pictures mix within a few frames.
     const SIZE_WEIGHT: f64 = 1.0 / 64.0;
     /// After a fall the next report is still about what was sent before.
@@ -135,7 +135,8 @@ impl Fallback {
             // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
             let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
             let left = sent_bps.map(|sent| sent * (1.0 - self.loss));
-            let arrived = if passed <= Self::MAX_PASSED { Some(counted) } else { left };
+            let counts = passed <= Self::MAX_PASSED && self.packet_size > 0.0;
+            let arrived = if counts { Some(counted) } else { left };
             if let Some(arrived) = arrived.filter(|_| fresh) {
                 let descends = self.cut_at.is_some_and(|at| now.saturating_sub(at) < Self::DESCENT);
                 // Some of what arrived meanwhile was sent by the bound of before, and did not fill the path.
@@ -321,9 +322,15 @@ mod tests {
         fallback.handle_report(SECOND * 212, (100.0, 40.0), Some(5e6), MAX);
         assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
         // Cuts in a row are one fall, and none takes more than half of what is left.
+        assert_eq!(report(&mut fallback, 213, 20.0), Some((3e6, Limit::Loss)), "of before it");
         assert_eq!(report(&mut fallback, 214, 20.0), Some((1.5e6, Limit::Loss)));
+        assert_eq!(report(&mut fallback, 215, 5.0), Some((1.5e6, Limit::Loss)));
         assert_eq!(report(&mut fallback, 216, 90.0), Some((7.5e5, Limit::Loss)));
-        assert_eq!(report(&mut fallback, 218, 0.0), Some((7.875e5, Limit::Loss)));
+        assert_eq!(report(&mut fallback, 217, 0.0), Some((7.875e5, Limit::Loss)));
+        // Who promised feedback by packet, and reports only: its packets were not counted.
+        let mut fallback = Fallback::default();
+        report(&mut fallback, 1, 0.0);
+        assert_eq!(report(&mut fallback, 2, 40.0), Some((3e6, Limit::Loss)));
         // Few packets tell nothing, and many reports in a moment are one.
         let mut fallback = Fallback::default();
         for n in 0..30 {

@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-/// Takes what the shards say, in the order they said it.
+/// Takes what the shards say, what each says in its order.
 async fn read_outputs(mut outputs: OutputReader, shared: std::sync::Weak<Shared>) {
     while let Some(output) = outputs.recv().await {
         let Some(shared) = shared.upgrade() else { return };

@@ -156,9 +156,11 @@ impl UdpPair {
                     count
                 }
                 Err(error) => {
-                    batch.empty[batch.family] += u8::from(eager);
-                    // ICMP errors surface here; the next call goes on.
-                    more |= error.kind() != io::ErrorKind::WouldBlock;
+                    // ICMP errors surface here; the next call goes on, and asks whatever the reactor knows.
+                    let empty = error.kind() == io::ErrorKind::WouldBlock;
+                    more |= !empty;
+                    let asks = &mut batch.empty[batch.family];
+                    *asks = if empty { *asks + u8::from(eager) } else { 0 };
                     continue;
                 }
             };

@@ -133,7 +133,13 @@ impl Sharing {
             subscription.claim = claim.clone();
             let grant = match claim.granted().and_then(|step| choices.get(usize::from(step))) {
                 Some(layers) => Grant::UpTo(*layers),
-                None if choices.is_empty() => Grant::UpTo(unseen(subscription.wish(), &mut room)),
+                None if choices.is_empty() => {
+                    match (subscription.granted(), subscription.current()) {
+                        // It rests: a picture that does not move, a camera that is off.
+                        (kept @ Grant::UpTo(_), Some(_)) => kept,
+                        _ => Grant::UpTo(unseen(subscription.wish(), &mut room)),
+                    }
+                }
                 None => Grant::Nothing,
             };
             let before = subscription.granted();

@@ -1,7 +1,7 @@
 //! What the deterministic core is driven by: threads, clock, entropy, mailboxes, rings, a budget of work, placement.
 //!
 //! One OS thread per shard runs a current-thread tokio runtime with the shard's sockets. Other threads reach it by its
-//! bounded mailbox; what it says comes out of a ring of [`Output`]s, in the order it happened.
+//! bounded mailbox; what each says comes out of a ring of its own, in the order it happened.
 
 mod candidates;
 mod node;

@@ -302,10 +302,12 @@ impl Outputs {
 
     /// Waits until there may be room.
     pub(super) fn ready(&self) -> impl Future<Output = ()> + use<> {
-        self.room.wanted.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        // Where the reader is gone, flushing drops what waits.
-        let full = self.producer.is_full() && !self.producer.is_abandoned();
+        let full = self.waiting > 0 && {
+            self.room.wanted.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            // Where the reader is gone, flushing drops what waits.
+            self.producer.is_full() && !self.producer.is_abandoned()
+        };
         let room = Arc::clone(&self.room);
         async move {
             if full {

@@ -4,6 +4,7 @@
 use std::{cell::RefCell, fmt, sync::Arc};
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair},
 };
@@ -20,8 +21,8 @@ pub(super) fn provider() -> CryptoProvider {
     CryptoProvider { key_provider: &ParsedOnce, ..default::default_provider() }
 }
 
-/// A key as it was given, and what it is.
-type Parsed = (Box<[u8]>, Arc<EcdsaKeyPair>);
+/// The digest of a key as it was given, and what it is.
+type Parsed = (aws_lc_rs::digest::Digest, Arc<EcdsaKeyPair>);
 
 thread_local! {
     /// The key that was asked for last. A process has one.
@@ -33,8 +34,10 @@ struct ParsedOnce;
 
 impl KeyProvider for ParsedOnce {
     fn load_private_key(&self, der: &[u8]) -> Result<Box<dyn SigningKey>, CryptoError> {
+        let name = digest(&SHA256, der);
         let known = LATEST.with_borrow(|latest| {
-            latest.as_ref().filter(|(known, _)| **known == *der).map(|(_, key)| Arc::clone(key))
+            let same = |(known, _): &&Parsed| known.as_ref() == name.as_ref();
+            latest.as_ref().filter(same).map(|(_, key)| Arc::clone(key))
         });
         if let Some(key) = known {
             return Ok(Box::new(P256Key(key)));
@@ -43,7 +46,7 @@ impl KeyProvider for ParsedOnce {
             return default::default_provider().key_provider.load_private_key(der);
         };
         let key = Arc::new(key);
-        LATEST.set(Some((der.into(), Arc::clone(&key))));
+        LATEST.set(Some((name, Arc::clone(&key))));
         Ok(Box::new(P256Key(key)))
     }
 }

@@ -300,6 +300,7 @@ async fn oversized_messages_end_the_connection_only() {
     let mut ada = Client::join_v1(&server, "r", "ada").await;
     ada.settle_answer().await;
     server.node.connect(&ada.sid);
+    ada.until_active().await;
     ada.send_bytes(vec![0; super::wire::MAX_FRAME + 1]).await;
     ada.expect_closed().await;
     let mut back = ada.resume(&server).await;
