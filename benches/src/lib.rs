@@ -17,4 +17,5 @@ pub mod rtcp;
 pub mod sink;
 pub mod srtp;
 pub mod stun;
+pub mod turn_cost;
 pub mod world;

@@ -21,8 +21,7 @@ use chappe_sfu::{
 };
 
 use crate::{
-    cpu,
-    floor::{self, Floor, Run, Work},
+    floor,
     handshake::{Handshake, Identity},
     packet::{self, AUDIO, MID, Place, Stamp, TRANSPORT_CC, VIDEO, VIDEO_RTX},
     room::{of_ssrc, ssrc},
@@ -401,69 +400,6 @@ impl Rig {
 
 fn is_rtp(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second))
-}
-
-/// What a turn came to beside the floor with nothing sent.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Cost {
-    /// CPU time of a packet.
-    pub user_ns: f64,
-    /// The same of the floor, with the same cipher and sizes.
-    pub floor_ns: f64,
-    /// Packets of one send.
-    pub run_length: f64,
-}
-
-/// Rounds of which the median counts.
-const ROUNDS: usize = 9;
-
-/// Measures on the calling thread; `warm_up` and `packets` (of each round) at least.
-pub fn measure(setup: Setup, warm_up: Duration, packets: u64) -> Result<Cost, String> {
-    let mut rig = Rig::new(setup)?;
-    for _ in 0..(warm_up.as_secs_f64() / rig.interval().as_secs_f64()) as u64 {
-        let inputs = rig.prepare();
-        rig.turn(inputs);
-    }
-    let turns = packets.div_ceil(rig.packets_per_turn()).max(8);
-    let keys = floor::keys(rig.profile(), setup.subscribers);
-    let nowhere = vec![([127, 0, 0, 1], 9).into(); setup.subscribers];
-    let mut floor = Floor::new(rig.profile(), keys, nowhere).map_err(|error| error.to_string())?;
-    let work = Work {
-        frame_packets: setup.frame_packets as f64,
-        payload: setup.payload,
-        run: Run::Frame,
-        discard: true,
-        frames: (turns * setup.publishers as u64) as u32,
-        interval: Duration::ZERO,
-    };
-    let (mut turn_ns, mut floor_ns, mut output) = (Vec::new(), Vec::new(), Output::default());
-    for _ in 0..ROUNDS {
-        let inputs: Vec<Inputs> = (0..turns).map(|_| rig.prepare()).collect();
-        let (before, cpu) = (rig.output(), cpu::own_ns());
-        inputs.into_iter().for_each(|inputs| rig.turn(inputs));
-        let cpu = cpu::own_ns() - cpu;
-        let sent = rig.output().since(before);
-        turn_ns.push(cpu as f64 / sent.packets.max(1) as f64);
-        floor_ns.push(floor.work(&work, |_| {}).ns_per_packet());
-        output = Output {
-            packets: output.packets + sent.packets,
-            sends: output.sends + sent.sends,
-            bytes: output.bytes + sent.bytes,
-        };
-    }
-    if output.packets == 0 {
-        return Err("nothing left the shard".to_owned());
-    }
-    Ok(Cost {
-        user_ns: median(&mut turn_ns),
-        floor_ns: median(&mut floor_ns),
-        run_length: output.run_length(),
-    })
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 impl Client {

@@ -17,9 +17,10 @@ use chappe_benches::{
     packet,
     port::kernel_drops,
     report::{ForwardingReport, LoadReport, forwarding_table, percentile_us},
-    rig::{self, Cost, Setup},
+    rig::Setup,
     room::{Described, Negotiation, Room, metric},
     srtp::Profile,
+    turn_cost::{self, Cost},
     world::{Load, World},
 };
 use chappe_sfu::{
@@ -310,7 +311,7 @@ fn turn(args: &Args, warm_up: f64) -> Result<Cost, String> {
     let warm_up = Duration::from_secs_f64(warm_up);
     let measure = move || {
         alloc::mark_own_thread();
-        rig::measure(setup, warm_up, 100_000)
+        turn_cost::measure(setup, warm_up, 100_000)
     };
     let thread = std::thread::Builder::new().name("turn".to_owned()).spawn(measure);
     let outcome = thread.map_err(|error| error.to_string())?.join();

@@ -5,8 +5,9 @@
 use std::{process::ExitCode, time::Duration};
 
 use chappe_benches::{
-    rig::{self, Rig, Setup},
+    rig::{Rig, Setup},
     srtp::Profile,
+    turn_cost,
 };
 use clap::Parser;
 
@@ -77,7 +78,7 @@ fn run(args: &Args) -> Result<(), String> {
     if let Some(turns) = args.turns {
         return count(setup, args.warm_up, turns);
     }
-    let cost = rig::measure(setup, Duration::from_secs_f64(args.warm_up), 200_000)?;
+    let cost = turn_cost::measure(setup, Duration::from_secs_f64(args.warm_up), 200_000)?;
     println!(
         "{:.1} ns a packet, floor without sending {:.1} ns, ratio {:.2}, runs of {:.2}",
         cost.user_ns,

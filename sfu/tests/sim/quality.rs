@@ -145,6 +145,24 @@ fn pictures_that_begin_together_do_not_stand() {
     assert_eq!(world.down[subscriber].overflowed, 0);
 }
 
+/// A still screen goes on in the size that it had, though the usual price of that is more than the estimate.
+#[test]
+fn a_picture_that_rested_goes_on_in_its_layer() {
+    let mut room = room(1, &SIMULCAST, 1_200_000);
+    let best = room.video;
+    room.world.run_until("the best layer", 10 * SECOND, |world| {
+        world.clients[1].packets(best).last().is_some_and(|packet| packet.tag().stream == 3)
+    });
+    room.world.run_for(3 * SECOND);
+    let rests_until = room.world.now + 3 * SECOND;
+    room.world.clients[0].begin_at(rests_until);
+    room.world.run_for(5 * SECOND);
+    let since: Vec<_> = room.video().filter(|packet| packet.at >= rests_until).collect();
+    assert!(since.len() > 50, "{} packets", since.len());
+    let lower = since.iter().filter(|packet| packet.tag().stream != 3).count();
+    assert_eq!(lower, 0, "of {} packets", since.len());
+}
+
 #[test]
 fn a_picture_that_does_not_fit_is_paused_and_comes_back() {
     let mut room = room(1, &SIMULCAST[..1], 1_000_000);
