@@ -3,29 +3,19 @@
 //! The pacer holds no packets. What has to wait is noted here by subscription and number at ingress; nothing is decided
 //! or written before its turn comes, so that a packet which nobody wants any more by then costs no bandwidth.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{Estimate, EstimateLimit, sent_numbers::SentNumbers};
+use super::{
+    Estimate, EstimateLimit,
+    queue::{Waiting, WaitingQueue},
+    sent_numbers::SentNumbers,
+};
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
     egress::{Evidence, LossCount, Pacer, Patience, Raises, RepairNeed, Seen},
-    rtp::{Bitrate, DataSize, Seq16, SeqNo, Ssrc},
+    rtp::{Bitrate, DataSize, Seq16, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
-
-/// A packet whose turn has not come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Waiting {
-    /// The subscription.
-    pub(crate) slot: u32,
-    /// Index into the track's encodings.
-    pub(crate) encoding: u8,
-    /// Its number at ingress.
-    pub(crate) seq: SeqNo,
-}
 
 /// How a peer's estimate was shared out, audio included.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +44,7 @@ pub(crate) struct Repair {
 pub(crate) struct Congestion {
     estimator: SendSideEstimator,
     pacer: Pacer,
-    waiting: VecDeque<Waiting>,
+    waiting: WaitingQueue,
     /// The peer negotiated transport-wide feedback.
     transport_cc: bool,
     /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
@@ -79,9 +69,6 @@ pub(crate) struct Congestion {
     /// When the estimate was shared out last, and how much that was.
     allocated: Option<(Instant, Bitrate)>,
 }
-
-/// Waiting packets at most: a second of 20 Mb/s. What is over is not sent; its subscribers ask for it again.
-const MAX_WAITING: usize = 2_048;
 
 /// Packets that are lost behind such a queue are lost because it is full. Shorter takes redundancy from paths that only waver.
 const CROWDED_QUEUE: Duration = Duration::from_millis(100);
@@ -147,7 +134,7 @@ impl Congestion {
         Self {
             pacer: Pacer::new(now, estimator.estimate()),
             estimator,
-            waiting: VecDeque::new(),
+            waiting: WaitingQueue::default(),
             transport_cc: false,
             by_stream: None,
             reportable: 0,
@@ -342,17 +329,13 @@ impl Congestion {
 
     /// Puts a packet behind those that wait. `false`: too many do.
     pub(crate) fn defer(&mut self, waiting: Waiting) -> bool {
-        if self.waiting.len() >= MAX_WAITING {
-            return false;
-        }
-        self.waiting.push_back(waiting);
-        true
+        self.waiting.push(waiting)
     }
 
     /// A packet whose turn has come.
     pub(crate) fn poll_waiting(&mut self, now: Instant) -> Option<Waiting> {
         let free = !self.is_controlled() || self.pacer.can_send(now);
-        if free { self.waiting.pop_front() } else { None }
+        if free { self.waiting.pop() } else { None }
     }
 
     /// Bytes that a probe needs beside the media, where none waits.
@@ -381,7 +364,7 @@ impl Congestion {
 
     /// A subscription is gone: what comes at its place is another.
     pub(crate) fn forget(&mut self, slot: u32) {
-        self.waiting.retain(|waiting| waiting.slot != slot);
+        self.waiting.forget(slot);
     }
 
     /// What may leave. Without evidence that the path is too narrow for them, at least voices and lowest layers.

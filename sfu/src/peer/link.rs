@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Congestion, Counters, DropReason, Outbox, congestion::Waiting, outbox::MAX_PACKET};
+use super::{Congestion, Counters, DropReason, Outbox, Waiting, outbox::MAX_PACKET};
 use crate::{
     egress::Written,
     rtp::DataSize,

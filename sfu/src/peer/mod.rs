@@ -7,6 +7,7 @@ mod frame_bound;
 mod limits;
 mod link;
 mod outbox;
+mod queue;
 mod report;
 mod sent_numbers;
 mod sharing;
@@ -30,11 +31,12 @@ pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, Track
 pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
 pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
-pub(crate) use congestion::{Congestion, Repair, Shared, Waiting};
+pub(crate) use congestion::{Congestion, Repair, Shared};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::{Bucket, Budget};
 pub(crate) use link::Link;
 pub(crate) use outbox::Outbox;
+pub(crate) use queue::Waiting;
 pub(crate) use sharing::Sharing;
 pub(crate) use subscription::{Arrived, FirstNumbers, Grant, Subscription};
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DropReason, EgressCounters, Link, PeerSpec, SubscriptionReport, SubscriptionSpec,
-    congestion::Waiting, frame_bound::FrameBound, jitter_time,
+    DropReason, EgressCounters, Link, PeerSpec, SubscriptionReport, SubscriptionSpec, Waiting,
+    frame_bound::FrameBound, jitter_time,
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta},
