@@ -1,10 +1,11 @@
 //! One UDP socket per peer (servers tell peers apart by their addresses), with the network that a scenario gives it.
 
 use std::{
-    cell::RefCell,
+    cell::{LazyCell, RefCell},
     collections::VecDeque,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{io::Interest, net::UdpSocket};
 
+use super::rounds::ROUND;
 use crate::{media::unix_now, scenario::Impairment};
 
 /// A socket's receive buffer in the kernel: some hundred packets, so that a busy worker loses none.
@@ -26,9 +28,7 @@ const QUEUE: Duration = Duration::from_millis(300);
 /// What the kernel hands over at once: coalesced datagrams of one size.
 const MAX_COALESCED: usize = 65_536;
 /// Of these in one read at most.
-const BATCH: usize = 8;
-/// Between two looks at a socket that nobody waits for. Short enough for its buffer: a keyframe at 720p is some 60 KB.
-const LOOK: Duration = Duration::from_millis(40);
+const BATCH: usize = 12;
 
 thread_local! {
     /// The receive buffers of a worker.
@@ -75,7 +75,7 @@ struct Run {
 enum Socket {
     /// Its datagrams wake the client.
     Driven(UdpSocket),
-    /// The client looks for them, the next time at this one.
+    /// The worker looks for them in its rounds, the next time at this one.
     Looked(std::net::UdpSocket, Instant),
     /// The kernel did not give it back.
     Gone,
@@ -129,21 +129,23 @@ impl Link {
         })
     }
 
-    /// From now on the socket is looked at in intervals, several datagrams at a time: neither the kernel nor the event loop
-    /// wakes anybody for each of them. The kernel's timestamps say when they came. A bad network needs its exact moments.
-    pub(crate) fn look_in_intervals(&mut self, now: Instant) {
+    /// From now on the socket is looked at once a round, for several datagrams at a time: neither the kernel nor the event loop
+    /// wakes anybody for each of them. The kernel's timestamps say when they came. False for a bad network: it needs its exact
+    /// moments.
+    pub(crate) fn look_in_rounds(&mut self, now: Instant) -> bool {
         if self.shaper.is_some() {
-            return;
+            return false;
         }
         self.socket = match std::mem::replace(&mut self.socket, Socket::Gone) {
             Socket::Driven(socket) => {
-                socket.into_std().map_or(Socket::Gone, |socket| Socket::Looked(socket, now + LOOK))
+                socket.into_std().map_or(Socket::Gone, |socket| Socket::Looked(socket, now + ROUND))
             }
             other => other,
         };
+        true
     }
 
-    /// When to read without having been woken.
+    /// When it should be looked at, if nobody is woken for it.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         match self.socket {
             Socket::Looked(_, due) => Some(due),
@@ -151,31 +153,38 @@ impl Link {
         }
     }
 
-    /// Waits until datagrams can be read; for ever when they are looked for in intervals.
+    /// Waits until datagrams can be read; for ever when they are looked for in rounds.
     pub(crate) async fn readable(&self) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_readable(context)).await
+    }
+
+    /// [`Self::readable`] for one who may not hold it while it waits.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.socket {
-            Socket::Driven(socket) => socket.readable().await,
-            Socket::Looked(..) | Socket::Gone => std::future::pending().await,
+            Socket::Driven(socket) => socket.poll_recv_ready(context),
+            Socket::Looked(..) | Socket::Gone => Poll::Pending,
+        }
+    }
+
+    /// A look of a round is over: what it came too late for has been handed over.
+    pub(crate) fn end_look(&mut self, now: Instant) {
+        if let Socket::Looked(_, due) = &mut self.socket {
+            *due = now + ROUND;
         }
     }
 
     /// Hands over what has arrived, a batch at most; true when there may be more.
     pub(crate) fn receive(&mut self, now: Instant, mut take: impl FnMut(Arrival<'_>)) -> bool {
         let looked = self.next_look();
-        if let Socket::Looked(_, due) = &mut self.socket
-            && *due <= now
-        {
-            *due = now + LOOK;
-        }
         BUFFER.with_borrow_mut(|buffer| {
             let mut meta = [RecvMeta::default(); BATCH];
             let mut parts = buffer.chunks_exact_mut(MAX_COALESCED);
             let mut slices: [IoSliceMut<'_>; BATCH] =
                 std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
             let count = self.read(&mut slices, &mut meta);
-            let read_at = unix_now();
+            let read_at = LazyCell::new(unix_now);
             for (slice, meta) in slices.iter().zip(&meta[..count]) {
-                let at = meta.timestamp.unwrap_or(read_at);
+                let at = meta.timestamp.unwrap_or_else(|| *read_at);
                 let late = match looked {
                     Some(due) => now.saturating_duration_since(due),
                     None => read_at.saturating_sub(at),

@@ -9,6 +9,7 @@ mod link;
 mod peer;
 mod publish;
 mod receive;
+mod rounds;
 mod session;
 mod signalling;
 mod sink;
@@ -30,8 +31,9 @@ use crate::{
     media::{Clock, Stamp},
     scenario::{ClientPlan, Mode, Scenario},
 };
+pub(crate) use rounds::Rounds;
 use session::{End, Session};
-use sink::Sink;
+use sink::{Media, Sink};
 use ws::{ConnectError, Target};
 
 /// What the clients of one worker share.
@@ -47,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) share: Share,
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
+    /// Past the sinks whose media path is up.
+    pub(crate) rounds: Rounds<Media>,
 }
 
 /// The clients that one process of several plays: every so many, from one on.

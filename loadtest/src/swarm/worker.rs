@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{self, Command, Context, Report, Share, ws::Target},
+    client::{self, Command, Context, Report, Rounds, Share, ws::Target},
     measure::{Recorder, Stats},
     media::Clock,
     scenario::{ClientPlan, Scenario},
@@ -63,6 +63,7 @@ impl Worker {
                 share,
                 recorder,
                 reports,
+                rounds: Rounds::default(),
             });
             LocalSet::new().block_on(&runtime, work(context, inbox));
         })?;

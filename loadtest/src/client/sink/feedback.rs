@@ -7,19 +7,19 @@ use super::sdp::{CAPTURE_TIME, TRANSPORT_CC};
 use crate::{client::link::Arrival, measure::Reported};
 
 /// Packets of one feedback at most.
-const MAX_PACKETS: u64 = 2_000;
+const MAX_PACKETS: u32 = 2_000;
 /// Unit of the reference time, and of the deltas.
-const REFERENCE: Duration = Duration::from_millis(64);
-const DELTA_MICROS: i128 = 250;
+const REFERENCE_MICROS: i64 = 64_000;
+const DELTA_MICROS: i64 = 250;
 
 /// Seconds from the NTP epoch to that of Unix (RFC 5905 section 6).
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
-/// A report with a block per stream; 31 at most.
-pub(super) fn receiver_report(own: u32, reports: &[(u32, Reported)]) -> Vec<u8> {
+/// Appends a report with a block per stream; 31 at most.
+pub(super) fn receiver_report(own: u32, reports: &[(u32, Reported)], packet: &mut Vec<u8>) {
     let reports = &reports[..reports.len().min(31)];
     let words = 1 + 6 * reports.len();
-    let mut packet = vec![0x80 | reports.len() as u8, 201];
+    packet.extend_from_slice(&[0x80 | reports.len() as u8, 201]);
     packet.extend_from_slice(&(words as u16).to_be_bytes());
     packet.extend_from_slice(&own.to_be_bytes());
     for (ssrc, report) in reports {
@@ -31,18 +31,19 @@ pub(super) fn receiver_report(own: u32, reports: &[(u32, Reported)]) -> Vec<u8> 
         // Sender reports are not decrypted: no round trip.
         packet.extend_from_slice(&[0; 8]);
     }
-    packet
 }
 
 /// Arrivals that no feedback has told yet.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     /// Highest transport-wide number, extended.
-    highest: Option<u64>,
+    highest: Option<u32>,
     /// First number that the next feedback tells.
-    next: Option<u64>,
-    /// In the order of their arrival.
-    seen: Vec<(u64, Duration)>,
+    next: Option<u32>,
+    /// In the order of their arrival: the number, and microseconds since `base`. Small, since there are thousands of sinks.
+    seen: Vec<(u32, i32)>,
+    /// When the first of them arrived.
+    base: Duration,
     count: u8,
 }
 
@@ -50,83 +51,86 @@ impl Arrivals {
     pub(super) fn handle(&mut self, arrival: &Arrival<'_>) {
         let Some(seq) = transport_seq(arrival.bytes) else { return };
         let extended = match self.highest {
-            None => u64::from(seq) + (1 << 16),
+            None => u32::from(seq) + (1 << 16),
             Some(highest) => {
                 let ahead = seq.wrapping_sub(highest as u16) as i16;
-                highest.saturating_add_signed(i64::from(ahead))
+                highest.saturating_add_signed(i32::from(ahead))
             }
         };
         self.highest = Some(self.highest.map_or(extended, |highest| highest.max(extended)));
         let next = *self.next.get_or_insert(extended);
         // A packet that was told to be missing and comes late is not told again.
         if extended >= next {
-            self.seen.push((extended, arrival.at));
+            if self.seen.is_empty() {
+                self.base = arrival.at;
+            }
+            let since = micros(arrival.at) - micros(self.base);
+            self.seen.push((extended, since.clamp(i32::MIN.into(), i32::MAX.into()) as i32));
         }
     }
 
-    /// A feedback of what arrived since the last one; nothing when nothing did.
-    pub(super) fn feedback(&mut self, own: u32, media: u32) -> Vec<u8> {
-        let mut seen = std::mem::take(&mut self.seen);
-        seen.sort_unstable_by_key(|(number, _)| *number);
-        seen.dedup_by_key(|(number, _)| *number);
-        let (Some(first), Some((last, _))) = (self.next, seen.last().copied()) else {
-            return Vec::new();
+    /// Appends a feedback of what arrived since the last one; nothing when nothing did.
+    pub(super) fn feedback(&mut self, own: u32, media: u32, packet: &mut Vec<u8>) {
+        self.seen.sort_unstable_by_key(|(number, _)| *number);
+        self.seen.dedup_by_key(|(number, _)| *number);
+        let (Some(first), Some((last, _))) = (self.next, self.seen.last().copied()) else {
+            return;
         };
         let first = first.max((last + 1).saturating_sub(MAX_PACKETS));
         self.next = Some(last + 1);
-        let mut told = seen.iter().skip_while(|(number, _)| *number < first).peekable();
-        let Some((_, start)) = told.peek().copied().copied() else { return Vec::new() };
-        let reference = (start.as_nanos() / REFERENCE.as_nanos()) as u64;
-        let mut at = (u128::from(reference) * REFERENCE.as_micros()) as i128;
-        let mut symbols = Vec::new();
-        let mut deltas = Vec::new();
-        for number in first..=last {
-            let Some((_, arrived)) = told.next_if(|(seen, _)| *seen == number) else {
-                symbols.push(0_u16);
-                continue;
-            };
-            let delta = (arrived.as_micros() as i128 - at).div_euclid(DELTA_MICROS);
-            at += delta * DELTA_MICROS;
-            if let Ok(small) = u8::try_from(delta) {
-                symbols.push(1);
-                deltas.push(small);
-            } else {
-                symbols.push(2);
-                let large = delta.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-                deltas.extend_from_slice(&large.to_be_bytes());
-            }
-        }
-        seen.clear();
-        self.seen = seen;
-        let count = self.count;
-        self.count = self.count.wrapping_add(1);
-        let mut packet = vec![0x8f, 205, 0, 0];
+        let mut told = self.seen.iter().skip_while(|(number, _)| *number < first).peekable();
+        let Some((_, start)) = told.peek().copied().copied() else { return };
+        let base = micros(self.base);
+        let reference = (base + i64::from(start)) / REFERENCE_MICROS;
+        let mut at = reference * REFERENCE_MICROS;
+        let begin = packet.len();
+        let symbols = last + 1 - first;
+        packet.extend_from_slice(&[0x8f, 205, 0, 0]);
         packet.extend_from_slice(&own.to_be_bytes());
         packet.extend_from_slice(&media.to_be_bytes());
         packet.extend_from_slice(&(first as u16).to_be_bytes());
-        packet.extend_from_slice(&(symbols.len() as u16).to_be_bytes());
-        packet.extend_from_slice(&((reference as u32) << 8 | u32::from(count)).to_be_bytes());
-        // Vectors of seven two-bit symbols each.
-        for chunk in symbols.chunks(7) {
-            let mut vector = 0b11 << 14;
-            for (index, symbol) in chunk.iter().enumerate() {
-                vector |= symbol << (12 - 2 * index);
-            }
-            packet.extend_from_slice(&vector.to_be_bytes());
+        packet.extend_from_slice(&(symbols as u16).to_be_bytes());
+        packet.extend_from_slice(&((reference as u32) << 8 | u32::from(self.count)).to_be_bytes());
+        self.count = self.count.wrapping_add(1);
+        // Vectors of seven two-bit symbols each, then the deltas.
+        let vectors = packet.len();
+        for _ in 0..symbols.div_ceil(7) {
+            packet.extend_from_slice(&[0b1100_0000, 0]);
         }
-        packet.extend_from_slice(&deltas);
-        let padding = (4 - packet.len() % 4) % 4;
+        for (index, number) in (first..=last).enumerate() {
+            let Some((_, arrived)) = told.next_if(|(seen, _)| *seen == number) else { continue };
+            let delta = (base + i64::from(*arrived) - at).div_euclid(DELTA_MICROS);
+            at += delta * DELTA_MICROS;
+            let symbol: u16 = if let Ok(small) = u8::try_from(delta) {
+                packet.push(small);
+                1
+            } else {
+                let large = delta.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+                packet.extend_from_slice(&large.to_be_bytes());
+                2
+            };
+            let bits = (symbol << (12 - 2 * (index % 7))).to_be_bytes();
+            let vector = vectors + 2 * (index / 7);
+            packet[vector] |= bits[0];
+            packet[vector + 1] |= bits[1];
+        }
+        self.seen.clear();
+        let padding = (4 - (packet.len() - begin) % 4) % 4;
         if padding > 0 {
-            packet[0] |= 0x20;
+            packet[begin] |= 0x20;
             packet.resize(packet.len() + padding, 0);
             if let Some(last) = packet.last_mut() {
                 *last = padding as u8;
             }
         }
-        let words = (packet.len() / 4 - 1) as u16;
-        packet[2..4].copy_from_slice(&words.to_be_bytes());
-        packet
+        let words = ((packet.len() - begin) / 4 - 1) as u16;
+        packet[begin + 2..begin + 4].copy_from_slice(&words.to_be_bytes());
     }
+}
+
+/// Since the Unix epoch: fits for ages.
+fn micros(time: Duration) -> i64 {
+    time.as_secs() as i64 * 1_000_000 + i64::from(time.subsec_micros())
 }
 
 /// The transport-wide sequence number.
@@ -195,11 +199,13 @@ mod tests {
     #[test]
     fn arrivals_are_told_in_the_drafts_format() {
         let mut arrivals = Arrivals::default();
-        let start = REFERENCE * 1_000;
+        let start = Duration::from_micros(REFERENCE_MICROS as u64) * 1_000;
         for (seq, micros) in [(65_534, 500), (65_535, 1_000), (1, 101_000), (2, 100_000)] {
             arrive(&mut arrivals, seq, start + Duration::from_micros(micros));
         }
-        let feedback = arrivals.feedback(1, 9);
+        // Behind something else in its compound.
+        let mut feedback = vec![7; 5];
+        arrivals.feedback(1, 9, &mut feedback);
         let parts: [&[u8]; 4] = [
             // Header, sender, media.
             &[0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 9],
@@ -210,13 +216,18 @@ mod tests {
             // 500 us, 500 us, 100 ms, -1 ms.
             &[2, 2, 0x01, 0x90, 0xff, 0xfc],
         ];
-        assert_eq!(feedback, parts.concat());
-        assert!(arrivals.feedback(1, 9).is_empty(), "told once");
+        assert_eq!(feedback[5..], parts.concat());
+        let told = |arrivals: &mut Arrivals| {
+            let mut packet = Vec::new();
+            arrivals.feedback(1, 9, &mut packet);
+            packet
+        };
+        assert!(told(&mut arrivals).is_empty(), "told once");
         arrive(&mut arrivals, 3, start);
-        let padded = arrivals.feedback(1, 9);
+        let padded = told(&mut arrivals);
         assert_eq!((padded[0], padded.len(), padded[3], padded[23]), (0xaf, 24, 5, 1));
         arrive(&mut arrivals, 0, start);
-        assert!(arrivals.feedback(1, 9).is_empty(), "too late to be told");
+        assert!(told(&mut arrivals).is_empty(), "too late to be told");
     }
 
     #[test]
@@ -246,7 +257,8 @@ mod tests {
     #[test]
     fn reports_hold_a_block_per_stream() {
         let report = Reported { fraction: 64, lost: 3, highest: 0x1_0002, jitter: 7 };
-        let bytes = receiver_report(5, &[(9, report)]);
+        let mut bytes = Vec::new();
+        receiver_report(5, &[(9, report)], &mut bytes);
         assert_eq!(bytes.len(), 32);
         assert_eq!(bytes[..4], [0x81, 201, 0, 7]);
         assert_eq!(bytes[12..20], [64, 0, 0, 3, 0, 1, 0, 2]);

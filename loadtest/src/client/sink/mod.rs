@@ -2,11 +2,13 @@
 //! sample of the packets is decrypted, no frame is put together and nothing is repaired.
 
 mod feedback;
+mod media;
 mod path;
 mod sdp;
 mod tally;
 
 use std::{
+    cell::RefCell,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -23,32 +25,27 @@ use super::{
     view::View,
     ws::{ConnectError, Ws},
 };
-use crate::scenario::ClientPlan;
+use crate::{media::unix_now, scenario::ClientPlan};
+pub(crate) use media::Media;
 use path::Path;
 use sdp::Description;
-use tally::Tally;
 
-/// Between two transport-wide feedbacks. Browsers send one in 50 to 250 ms.
-const FEEDBACK: Duration = Duration::from_millis(200);
-/// Feedbacks between two receiver reports, and two countings.
-const FEEDBACKS_PER_REPORT: u32 = 5;
-/// Reads of the socket in a turn at most.
-const MAX_READS: usize = 8;
+/// Until a sink in a round does something of its own accord, when the server wants no pings.
+const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Sink {
     context: Rc<Context>,
     plan: ClientPlan,
     since: Instant,
     ws: Ws,
-    path: Path,
+    media: Rc<RefCell<Media>>,
+    /// The worker's round looks after the media; until then this task does.
+    in_round: bool,
     view: View,
-    tally: Tally,
     outbox: Vec<Request>,
     description: Description,
     own: String,
     joined: bool,
-    next_feedback: Instant,
-    feedbacks: u32,
     ping_interval: Duration,
     next_ping: Instant,
     end: Option<End>,
@@ -57,7 +54,7 @@ pub(crate) struct Sink {
 impl Sink {
     /// Dials, and waits for the first message.
     pub(crate) async fn join(context: Rc<Context>, plan: ClientPlan) -> Result<Self, ConnectError> {
-        let since = Instant::now();
+        let (since, since_unix) = (Instant::now(), unix_now());
         let path = Path::new(context.target.local, plan.impairment, plan.number)
             .map_err(|error| ConnectError::Unreachable(format!("no socket: {error}")))?;
         let mut publisher = Publisher::new(plan.number, &context.scenario);
@@ -75,20 +72,19 @@ impl Sink {
         for other in &join.other_participants {
             view.handle(other);
         }
+        let media = Media::new(&context, plan.number, path, since_unix, now);
         Ok(Self {
-            tally: Tally::new(Rc::clone(&context), plan.number, since),
+            media: Rc::new(RefCell::new(media)),
+            in_round: false,
             context,
             plan,
             since,
             ws,
-            path,
             view,
             outbox: Vec::new(),
             description,
             own: join.participant.map(|participant| participant.sid).unwrap_or_default(),
             joined: false,
-            next_feedback: now,
-            feedbacks: 0,
             ping_interval: Duration::from_secs(u64::try_from(join.ping_interval).unwrap_or(0)),
             next_ping: now,
             end: None,
@@ -108,12 +104,11 @@ impl Sink {
                 }
                 return end;
             }
-            let mut wake = self.next_feedback.min(self.path.timeout());
-            if let Some(look) = self.path.next_look() {
-                wake = wake.min(look);
-            }
+            let wake = self.timeout();
             tokio::select! {
-                () = self.path.readable() => self.receive(Instant::now()),
+                () = readable(&self.media), if !self.in_round => {
+                    self.media.borrow_mut().receive(Instant::now());
+                }
                 message = self.ws.next() => match message {
                     Some(message) => self.handle_signal(message),
                     None => self.end = Some(self.gone()),
@@ -134,7 +129,7 @@ impl Sink {
     fn handle_command(&mut self, command: Command) {
         match command {
             Command::Leave => self.end = Some(End::Left),
-            Command::Flush => self.flush(Instant::now()),
+            Command::Flush => self.media.borrow_mut().flush(Instant::now()),
             Command::Reconnect => self.end = Some(End::Rejoin(Instant::now())),
             Command::Spotlight(turn) => self.view.turn(turn),
             Command::Pause(_) => {}
@@ -145,7 +140,7 @@ impl Sink {
         match message {
             Response::Answer(answer) if self.description.is_current(answer.id) => {
                 let remote = sdp::Remote::read(&answer.sdp);
-                self.path.set_remote(&remote, Instant::now());
+                self.media.borrow_mut().path.set_remote(&remote, Instant::now());
                 self.view.described(answer.mid_to_track_id.values());
                 self.offer_if_wanted(true);
             }
@@ -153,7 +148,7 @@ impl Sink {
                 let init: serde_json::Value =
                     serde_json::from_str(&trickle.candidate_init).unwrap_or_default();
                 if let Some(text) = init.get("candidate").and_then(|value| value.as_str()) {
-                    self.path.add_candidate(text);
+                    self.media.borrow_mut().path.add_candidate(text);
                 }
             }
             Response::MediaSectionsRequirement(more) => {
@@ -186,43 +181,17 @@ impl Sink {
         }
     }
 
-    fn receive(&mut self, now: Instant) {
-        let Self { path, tally, .. } = self;
-        for _ in 0..MAX_READS {
-            let more = path.receive(now, |keys, arrival, header| {
-                tally.handle(keys, arrival, header, now);
-            });
-            if !more {
-                break;
-            }
+    /// When [`Self::advance`] has something to do.
+    fn timeout(&self) -> Instant {
+        if !self.in_round {
+            return self.media.borrow().timeout();
         }
+        if self.ping_interval.is_zero() { Instant::now() + IDLE } else { self.next_ping }
     }
 
     fn advance(&mut self, now: Instant) {
-        if self.path.next_look().is_some_and(|due| due <= now) {
-            self.receive(now);
-        }
-        let Self { path, tally, .. } = self;
-        path.handle_timeout(now, |keys, arrival, header| tally.handle(keys, arrival, header, now));
-        if self.path.failed() {
-            self.end = Some(End::Failed(ConnectError::Protocol("DTLS failed".to_owned())));
-        }
-        if self.path.connected() && !self.joined {
-            self.joined = true;
-            self.path.look_in_intervals(now);
-            let stats = &mut self.context.recorder.borrow_mut().stats;
-            stats.join.record(now.saturating_duration_since(self.since));
-            let _ = self.context.reports.send(Report::Joined(self.plan.number));
-        }
-        let timeout = self.context.scenario.join_timeout.0;
-        if !self.joined && now.saturating_duration_since(self.since) > timeout {
-            let error = ConnectError::Timeout("waiting for the media path".into());
-            self.end = Some(End::Failed(error));
-        }
-        if now >= self.next_feedback {
-            self.next_feedback = now + FEEDBACK;
-            self.feedbacks += 1;
-            self.answer(now);
+        if !self.in_round {
+            self.drive(now);
         }
         if now >= self.next_ping && !self.ping_interval.is_zero() {
             self.next_ping = now + self.ping_interval;
@@ -231,25 +200,35 @@ impl Sink {
         self.outbox.extend(signalling::requests_of(self.view.poll()));
     }
 
-    /// RTCP: what arrived when, and once a second what was lost.
-    fn answer(&mut self, now: Instant) {
-        let with_report = self.feedbacks.is_multiple_of(FEEDBACKS_PER_REPORT);
-        let compound = self.tally.feedback(with_report);
-        if with_report {
-            self.flush(now);
+    /// The media while the worker's round does not look after it.
+    fn drive(&mut self, now: Instant) {
+        let mut media = self.media.borrow_mut();
+        media.handle_timeout(now);
+        if media.path.failed() {
+            self.end = Some(End::Failed(ConnectError::Protocol("DTLS failed".to_owned())));
         }
-        if !compound.is_empty() {
-            self.path.send_rtcp(now, &compound);
+        if media.path.connected() && !self.joined {
+            self.joined = true;
+            self.in_round = media.path.look_in_rounds(now);
+            let stats = &mut self.context.recorder.borrow_mut().stats;
+            stats.join.record(now.saturating_duration_since(self.since));
+            let _ = self.context.reports.send(Report::Joined(self.plan.number));
+        }
+        if self.in_round && self.context.rounds.join(&self.media) {
+            let context = Rc::clone(&self.context);
+            tokio::task::spawn_local(async move { context.rounds.walk().await });
+        }
+        let timeout = self.context.scenario.join_timeout.0;
+        if !self.joined && now.saturating_duration_since(self.since) > timeout {
+            let error = ConnectError::Timeout("waiting for the media path".into());
+            self.end = Some(End::Failed(error));
         }
     }
+}
 
-    /// Counts what there is up to now.
-    fn flush(&mut self, now: Instant) {
-        if self.path.next_look().is_some() {
-            self.receive(now);
-        }
-        self.tally.flush(self.path.take_impaired());
-    }
+/// Waits until the socket can be read, and holds nothing meanwhile.
+async fn readable(media: &RefCell<Media>) {
+    std::future::poll_fn(|context| media.borrow().path.poll_readable(context)).await;
 }
 
 impl std::fmt::Debug for Sink {

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -156,8 +157,8 @@ impl Path {
         matches!(self.dtls, Dtls1::Failed)
     }
 
-    pub(super) async fn readable(&self) {
-        let _ = self.link.readable().await;
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.link.poll_readable(context).map(|_| ())
     }
 
     /// Reads the socket once; `media` gets RTP with the keys, if they are there. True when there may be more.
@@ -169,8 +170,9 @@ impl Path {
         let Self { link, ice, dtls, fingerprint, verified, .. } = self;
         let local = link.local;
         let mut answers = Vec::new();
+        let mut only_media = true;
         let more = link.receive(now, |arrival| {
-            take(
+            only_media &= take(
                 ice,
                 dtls,
                 (fingerprint, verified),
@@ -184,18 +186,25 @@ impl Path {
         for packet in answers {
             self.send(now, &packet);
         }
-        self.pump(now);
+        // Media changes nothing of ICE and DTLS, of which each look would bring the state into the cache.
+        if !only_media {
+            self.pump(now);
+        }
         more
     }
 
-    /// The media path is up: the socket is looked at in intervals from now on.
-    pub(super) fn look_in_intervals(&mut self, now: Instant) {
-        self.link.look_in_intervals(now);
+    /// The media path is up: the socket is looked at in the worker's rounds from now on. False when this network needs its
+    /// exact moments.
+    pub(super) fn look_in_rounds(&mut self, now: Instant) -> bool {
+        self.link.look_in_rounds(now)
     }
 
-    /// When to read without having been woken.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.link.next_look()
+    pub(super) fn end_look(&mut self, now: Instant) {
+        self.link.end_look(now);
+    }
+
+    pub(super) fn is_looked_at(&self) -> bool {
+        self.link.next_look().is_some()
     }
 
     /// Timers of the link, of ICE and of DTLS. `media` gets what a bad network has delayed until now.
@@ -211,7 +220,7 @@ impl Path {
         let local = link.local;
         let mut answers = Vec::new();
         link.handle_timeout(now, |arrival| {
-            take(
+            let _ = take(
                 ice,
                 dtls,
                 (fingerprint, verified),
@@ -296,6 +305,7 @@ impl Path {
     }
 }
 
+/// Deals with one datagram; true when it was media.
 #[allow(clippy::too_many_arguments)] // The borrowed parts of one Path.
 fn take(
     ice: &mut IceAgent,
@@ -306,7 +316,7 @@ fn take(
     arrival: &Arrival<'_>,
     answers: &mut Vec<Vec<u8>>,
     media: &mut impl FnMut(Option<&mut Keys>, &Arrival<'_>, Header),
-) {
+) -> bool {
     match arrival.bytes.first() {
         Some(0..=3) => {
             if let Ok(message) = StunMessage::parse(arrival.bytes) {
@@ -318,6 +328,7 @@ fn take(
                 };
                 ice.handle_packet(now, packet);
             }
+            false
         }
         Some(20..=63) => {
             if let Dtls1::Handshake(handshake, _) = dtls {
@@ -325,6 +336,7 @@ fn take(
                 let _ = handshake.handle_packet(arrival.bytes);
                 drain(dtls, trust, answers);
             }
+            false
         }
         _ => {
             if let Some(header) = Header::parse(arrival.bytes) {
@@ -334,6 +346,7 @@ fn take(
                 };
                 media(keys, arrival, header);
             }
+            true
         }
     }
 }

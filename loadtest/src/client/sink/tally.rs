@@ -1,6 +1,6 @@
 //! What a sink counts from the headers of its packets, and from the few that it decrypts.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, time::Duration};
 
 use super::{
     feedback::{self, Arrivals},
@@ -32,7 +32,8 @@ pub(super) struct Tally {
     context: Rc<Context>,
     /// SSRC of its reports.
     own: u32,
-    since: Instant,
+    /// When the client began to join, since the Unix epoch: the clock of the arrivals.
+    since: Duration,
     /// A handful: looked through from the front.
     streams: Vec<Received>,
     arrivals: Arrivals,
@@ -43,8 +44,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// `since` is when the client began to join.
-    pub(super) fn new(context: Rc<Context>, own: u32, since: Instant) -> Self {
+    /// `since` is when the client began to join, since the Unix epoch.
+    pub(super) fn new(context: Rc<Context>, own: u32, since: Duration) -> Self {
         let window = context.recorder.borrow().window;
         Self {
             context,
@@ -63,10 +64,9 @@ impl Tally {
         keys: Option<&mut Keys>,
         arrival: &Arrival<'_>,
         header: Header,
-        now: Instant,
     ) {
         self.arrivals.handle(arrival);
-        self.count(arrival, header, now);
+        self.count(arrival, header);
         let marker = arrival.bytes[1] & 0x80 != 0;
         let payload = Payload::of(header.payload_type);
         if payload == Payload::Audio || (marker && payload != Payload::Repair) {
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, arrival: &Arrival<'_>, header: Header, now: Instant) {
+    fn count(&mut self, arrival: &Arrival<'_>, header: Header) {
         let payload = Payload::of(header.payload_type);
         let repair = payload == Payload::Repair;
         let bytes = arrival.bytes.len() as u64;
@@ -87,7 +87,7 @@ impl Tally {
         follow(&mut self.window, &mut self.streams, &recorder);
         if !self.got_packet {
             self.got_packet = true;
-            recorder.stats.first_packet.record(now.saturating_duration_since(self.since));
+            recorder.stats.first_packet.record(arrival.at.saturating_sub(self.since));
         }
         if let Some(stats) = recorder.window() {
             stats.count_arrival(arrival.bytes.len(), header, repair, arrival.late);
@@ -141,18 +141,16 @@ impl Tally {
         }
     }
 
-    /// RTCP to send: what arrived when, and what was lost if that is asked for.
-    pub(super) fn feedback(&mut self, with_report: bool) -> Vec<u8> {
-        let mut compound = Vec::new();
+    /// Appends RTCP to send: what arrived when, and what was lost if that is asked for.
+    pub(super) fn feedback(&mut self, with_report: bool, compound: &mut Vec<u8>) {
         if with_report {
             let streams = self.streams.iter_mut();
             let reports: Vec<_> =
                 streams.map(|stream| (stream.ssrc, stream.headers.report())).collect();
-            compound.extend(feedback::receiver_report(self.own, &reports));
+            feedback::receiver_report(self.own, &reports, compound);
         }
         let media = self.streams.first().map_or(0, |stream| stream.ssrc);
-        compound.extend(self.arrivals.feedback(self.own, media));
-        compound
+        self.arrivals.feedback(self.own, media, compound);
     }
 
     /// Moves what became certain to the window. `impaired` datagrams were lost by the scenario's network.
