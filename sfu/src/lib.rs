@@ -19,6 +19,7 @@ mod net;
 #[cfg(fuzzing)]
 pub use net::fuzz_framing;
 pub mod peer;
+mod prefetch;
 pub mod relay;
 pub mod room;
 pub mod rtp;

@@ -46,7 +46,7 @@ const MEDIA_NODE: Layers = Layers {
         &["wire", "room", "net"],
         &["rtp"],
     ],
-    leaves: &["telemetry", "config"],
+    leaves: &["telemetry", "config", "prefetch"],
     leaves_see: &["rtp"],
     rules: &[
         Rule::OnlyFrom { path: &["crate", "net"], importers: &["runtime"] },

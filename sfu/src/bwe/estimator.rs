@@ -16,6 +16,7 @@ use super::{
     trendline::Trendline,
 };
 use crate::{
+    prefetch::prefetch,
     rtp::{Bitrate, DataSize, Probe, ProbeId, Seq16, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -88,37 +89,40 @@ pub struct EstimatorStats {
 /// Estimates what one transport takes.
 ///
 /// After each `handle_*` ask [`Self::estimate`], [`Self::poll_probe`] and [`Self::poll_timeout`]. Costs 5 to 19 KiB.
+///
+/// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SendSideEstimator {
-    config: EstimatorConfig,
     /// Times inside count from here.
     origin: Instant,
+    feedback_at: Option<Duration>,
+    /// When a packet last left, and the first one that left since the latest feedback.
+    sent_at: Option<Duration>,
+    unanswered_since: Option<Duration>,
     history: History,
+    /// The last that left.
+    latest_number: u16,
+    /// What counts until feedback by packet comes.
+    fallback: Fallback,
+    sent: Throughput,
+    config: EstimatorConfig,
     clock: FeedbackClock,
     /// Of RFC 8888 reports that are not complete: number, and arrival in microseconds.
     collected: Vec<(u16, Option<i64>)>,
-    /// The last that left.
-    latest_number: u16,
     groups: ArrivalGroups,
     trendline: Trendline,
     rate: RateControl,
     loss: LossBound,
     prober: Prober,
     arrived: Throughput,
-    sent: Throughput,
     path: PathDelay,
     competition: Competition,
     wanted: Bitrate,
     /// See [`Self::set_held`].
     held: bool,
-    /// What counts until feedback by packet comes.
-    fallback: Fallback,
-    feedback_at: Option<Duration>,
     /// When the rate was last cut because the receiver is silent.
     silent_at: Option<Duration>,
-    /// When a packet last left, and the first one that left since the latest feedback.
-    sent_at: Option<Duration>,
-    unanswered_since: Option<Duration>,
     limit: Limit,
     /// When a probe was last asked for.
     polled_at: Duration,
@@ -261,6 +265,25 @@ impl SendSideEstimator {
             loss: self.loss(),
             probes: self.prober.asked(),
         }
+    }
+
+    /// What [`Self::handle_sent`] and [`Self::handle_sent_unnumbered`] look at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.origin);
+        prefetch(&self.history);
+        prefetch(&self.latest_number);
+        prefetch(&self.feedback_at);
+        prefetch(&self.sent_at);
+        prefetch(&self.unanswered_since);
+        self.fallback.prefetch();
+    }
+
+    /// What depends on that, once it is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_pointees(&self, now: Instant) {
+        self.sent.prefetch(self.since_origin(now).as_micros() as i64);
+        self.history.prefetch();
     }
 
     /// A packet left with this transport-wide number, which counts up by one from packet to packet.

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use super::Limit;
-use crate::rtp::{Bitrate, Probe, ProbeId};
+use crate::{
+    prefetch::prefetch,
+    rtp::{Bitrate, Probe, ProbeId},
+};
 
 /// A rate by REMB and receiver reports. Nothing bounds it before either says something that does.
 #[derive(Debug, Default)]
@@ -97,6 +100,15 @@ impl Fallback {
             self.climb.due = self.climb.due.max(now + Climb::AFTER_FALL);
         }
         self.remb = Some((bps, now));
+    }
+
+    /// What a packet that leaves looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.remb);
+        prefetch(&self.by_loss_bps);
+        prefetch(&self.silent_bps);
+        prefetch(&self.packet_size);
     }
 
     /// A packet of so many bytes leaves.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rtp::ProbeId;
+use crate::{prefetch::prefetch, rtp::ProbeId};
 
 /// A ring of 8-byte records. It starts small and doubles while a packet that may still be reported on would be
 /// overwritten: an audio subscriber costs 2 KiB, nobody more than 16 KiB.
@@ -54,6 +54,15 @@ impl History {
     pub(super) fn new() -> Self {
         // One rollover of headroom, so that numbers below the first have an extension.
         Self { slots: Vec::new(), end: 1 << 16 }
+    }
+
+    /// Where the next packet will be noted.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        let next = self.end as usize & self.slots.len().wrapping_sub(1);
+        if let Some(slot) = self.slots.get(next) {
+            prefetch(slot);
+        }
     }
 
     pub(super) fn insert(&mut self, now: Duration, number: u16, size: u16, probe: Option<ProbeId>) {

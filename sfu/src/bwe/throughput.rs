@@ -1,6 +1,6 @@
 //! How much passes: the rate at which packets arrived, and the rate at which they left.
 
-use crate::rtp::Bitrate;
+use crate::{prefetch::prefetch, rtp::Bitrate};
 
 /// Bytes by 10 ms of some clock, over the last second.
 #[derive(Debug)]
@@ -21,6 +21,15 @@ impl Throughput {
 
     pub(super) fn new() -> Self {
         Self { buckets: [0; Self::BUCKETS], packets: [0; Self::BUCKETS], at: 0, since: None }
+    }
+
+    /// What [`Self::add`] changes, about that time.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, at_us: i64) {
+        let index = at_us.div_euclid(Self::BUCKET_US).rem_euclid(Self::BUCKETS as i64) as usize;
+        prefetch(&self.buckets[index]);
+        prefetch(&self.packets[index]);
+        prefetch(&self.at);
     }
 
     pub(super) fn add(&mut self, at_us: i64, size: u16) {

@@ -1,6 +1,6 @@
 //! Which of the latest sequence numbers were there before.
 
-use crate::rtp::SeqNo;
+use crate::{prefetch::prefetch, rtp::SeqNo};
 
 /// Remembers the numbers of the latest [`Self::LEN`].
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,13 @@ pub(crate) enum Seen {
 impl SeqWindow {
     /// Twice what a cache keeps: a repair from the time of the cache is always told from a duplicate.
     pub(crate) const LEN: u64 = 1_024;
+
+    /// What a number near this one is noted in.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, seq: SeqNo) {
+        prefetch(&self.bits[(seq.0 % Self::LEN / 64) as usize]);
+        prefetch(&self.highest);
+    }
 
     pub(crate) fn check(&self, seq: SeqNo) -> Seen {
         match self.highest {

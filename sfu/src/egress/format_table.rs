@@ -2,6 +2,7 @@
 
 use crate::{
     cache::{FormatId, Formats},
+    prefetch::prefetch,
     rtp::{Codec, CodecKind, CodecMap, Pt},
 };
 
@@ -56,6 +57,13 @@ impl FormatTable {
             }
         }
         table
+    }
+
+    /// What [`Self::get`] looks at, for the first formats.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.mappings);
+        prefetch(&self.keeps_records);
     }
 
     pub(super) fn get(&self, id: FormatId) -> Option<Mapping> {

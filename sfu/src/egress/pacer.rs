@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rtp::{Bitrate, DataSize, Probe, ProbeId};
+use crate::{
+    prefetch::prefetch,
+    rtp::{Bitrate, DataSize, Probe, ProbeId},
+};
 
 /// Says when a packet may leave. It holds none: whoever has a queue asks [`Self::can_send`] before each packet of it and
 /// tells [`Self::handle_sent`] of every packet that left. Audio is not asked for, only told.
@@ -71,6 +74,14 @@ impl Pacer {
             resends: Resends { tokens: Self::RESEND_LEAST, filled_at: now },
             relaxed: false,
         }
+    }
+
+    /// What [`Self::can_send`] and [`Self::handle_sent`] look at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.probe);
+        prefetch(&self.busy_until);
+        prefetch(&self.relaxed);
     }
 
     /// The estimate changed.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     cache::{CodecPatch, EncodingSet, PacketMeta, Rewritten},
+    prefetch::prefetch,
     rtp::{RtpTs32, SeqNo},
     wire::{ActiveTargets, DescriptorPatch},
 };
@@ -75,6 +76,16 @@ impl Records {
 
     pub(super) fn new(origin: Instant) -> Self {
         Self { slots: Vec::new(), origin, latest: (origin, 0), ingress: SeqNo(0) }
+    }
+
+    /// Where packets from this number on will be noted: four of them, or two lines.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, next: SeqNo) {
+        for seq in [next, next.plus(2)] {
+            if let Some(slot) = self.slots.get(self.index(seq)) {
+                prefetch(slot);
+            }
+        }
     }
 
     pub(super) fn insert(&mut self, now: Instant, meta: &PacketMeta, rewritten: &Rewritten) {

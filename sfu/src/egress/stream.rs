@@ -22,6 +22,7 @@ use crate::{
         CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, Seen, SenderClock,
         SeqWindow,
     },
+    prefetch::prefetch,
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
         AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, WrittenHeader,
@@ -197,6 +198,29 @@ impl EgressStream {
             fec: config.fec,
             fec_pt: None,
             protection: None,
+        }
+    }
+
+    /// What [`Self::write`] looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.ssrc);
+        prefetch(&self.header);
+        self.header.prefetch();
+        self.formats.prefetch();
+        prefetch(&self.marks);
+        prefetch(&self.octets);
+        prefetch(&self.highest);
+        prefetch(&self.records);
+        prefetch(&self.redundancy);
+    }
+
+    /// What depends on that, once it is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_pointees(&self) {
+        if let Some(highest) = self.highest {
+            self.sent.prefetch(highest);
+            self.records.prefetch(highest.plus(1));
         }
     }
 

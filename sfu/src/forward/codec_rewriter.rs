@@ -1,7 +1,10 @@
 //! Continuous fields of payload descriptors for a subscriber.
 
 use super::{counter::Counter, renumber::Renumber};
-use crate::cache::{CodecFields, CodecPatch, Vp8Fields, Vp9Fields, Vp9Flexible};
+use crate::{
+    cache::{CodecFields, CodecPatch, Vp8Fields, Vp9Fields, Vp9Flexible},
+    prefetch::prefetch,
+};
 
 /// Keeps picture ids and the like continuous where one subscriber gets several encodings in turn: VP8 (RFC 7741) and
 /// VP9 (RFC 9628). Other formats pass as they are.
@@ -28,6 +31,23 @@ impl CodecRewriter {
     /// Nothing to rewrite until a stream starts.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What [`Self::rewrite`] looks at, behind its pointer.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        match &self.state {
+            State::Verbatim => {}
+            State::Vp8(vp8) => {
+                vp8.pictures.prefetch();
+                prefetch(&vp8.tl0);
+            }
+            State::Vp9(vp9) => {
+                vp9.pictures.prefetch();
+                prefetch(&vp9.tl0);
+                prefetch(&vp9.pending);
+            }
+        }
     }
 
     /// The first packet of a stream: see [`super::Decision::Open`].
@@ -81,6 +101,12 @@ impl Pictures {
     fn start(&mut self, id: Option<u16>) {
         self.highest = Self::first(id);
         self.numbers.start(self.highest);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self) {
+        self.numbers.prefetch();
+        prefetch(&self.highest);
     }
 
     /// With headroom, so that picture ids before the first have numbers too.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     cache::{EncodingSet, PacketMeta, Rewritten, SenderClock, Timing},
+    prefetch::prefetch,
     rtp::{MediaKind, SeqNo},
 };
 
@@ -31,6 +32,21 @@ impl Forwarder {
             descriptor: DescriptorRewriter::default(),
             silence: SilenceGate::default(),
         }
+    }
+
+    /// What [`Self::forward`] looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        self.selector.prefetch();
+        self.numbers.prefetch();
+        prefetch(&self.codec);
+        prefetch(&self.silence);
+    }
+
+    /// What that points to, once it is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_pointees(&self) {
+        self.codec.prefetch();
     }
 
     /// The highest layers to pass; `None` pauses.

@@ -2,6 +2,7 @@
 
 use crate::{
     cache::{LayerFacts, LayerSet, Layers, PacketMeta},
+    prefetch::prefetch,
     rtp::MediaTime,
     wire::Indication,
 };
@@ -64,6 +65,14 @@ const PATIENCE: u16 = 32;
 impl LayerGate {
     /// More changes than this within the life of a late packet do not happen.
     const TURNS: usize = 8;
+
+    /// What [`Self::select`] looks at, but for the older turns.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.turns);
+        prefetch(&self.front);
+        prefetch(&self.len);
+    }
 
     /// A stream begins with this packet.
     pub(super) fn open(&mut self, meta: &PacketMeta, wanted: Layers) {

@@ -3,6 +3,7 @@
 use super::layer_gate::{Gate, LayerGate};
 use crate::{
     cache::{EncodingSet, FormatId, Layers, PacketMeta},
+    prefetch::prefetch,
     rtp::MediaKind,
 };
 
@@ -78,6 +79,13 @@ impl LayerSelector {
             state: State::Paused,
             gate: LayerGate::default(),
         }
+    }
+
+    /// What [`Self::select`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.state);
+        self.gate.prefetch();
     }
 
     /// The highest layers to pass; `None` pauses.

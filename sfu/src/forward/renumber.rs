@@ -1,5 +1,7 @@
 //! Growing numbers of a source onto numbers without the ones that we chose to leave out.
 
+use crate::prefetch::prefetch;
+
 /// How far back numbers can still be told apart: this many runs of skipped numbers. At 30 frames per second with
 /// every second frame dropped it is two seconds; more memory per subscriber buys nothing, since later repairs come
 /// too late.
@@ -47,6 +49,13 @@ impl Renumber {
             front: 0,
             next_out: first_out,
         }
+    }
+
+    /// What [`Self::map`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.newest);
+        prefetch(&self.front);
     }
 
     /// A new source begins at `first`; what was before it is dropped. It continues where the last one ended.

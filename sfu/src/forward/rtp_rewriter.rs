@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::renumber::Renumber;
 use crate::{
     cache::{FormatId, PacketMeta, SenderClock, Timing, ticks_in},
+    prefetch::prefetch,
     rtp::{MediaTime, SeqNo},
 };
 
@@ -40,6 +41,14 @@ impl RtpRewriter {
     /// on the rollover counter even when the first packets are lost (RFC 3711 section 3.3.1).
     pub fn new(first_seq: SeqNo) -> Self {
         Self { numbers: Renumber::new(first_seq.0), time_offset: 0, last: None }
+    }
+
+    /// What [`Self::rewrite`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        self.numbers.prefetch();
+        prefetch(&self.time_offset);
+        prefetch(&self.last);
     }
 
     /// The first packet of a stream: see [`super::Decision::Open`].

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     bwe::{EstimatorConfig, Limit, SendSideEstimator},
     egress::{Evidence, LossCount, Pacer, Patience, Raises, RepairNeed, Seen},
+    prefetch::prefetch,
     rtp::{Bitrate, DataSize, Seq16, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -40,17 +41,22 @@ pub(crate) struct Repair {
 }
 
 /// Congestion control of what leaves to one peer.
+///
+/// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Congestion {
-    estimator: SendSideEstimator,
-    pacer: Pacer,
     waiting: WaitingQueue,
     /// The peer negotiated transport-wide feedback.
     transport_cc: bool,
     /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
     by_stream: Option<SentNumbers>,
+    /// Everything that left.
+    sent: DataSize,
     /// Packets that feedback may still tell of: what is over was made up.
     reportable: u32,
+    pacer: Pacer,
+    estimator: SendSideEstimator,
     /// Nothing that is sent can fill a probe: no stream has retransmissions.
     unable: bool,
     /// Since when no picture fits, and the end of a try with one all the same.
@@ -62,8 +68,6 @@ pub(crate) struct Congestion {
     patience: Patience,
     repair_need: RepairNeed,
     trying_until: Option<Instant>,
-    /// Everything that left.
-    sent: DataSize,
     /// The control plane's cap.
     cap: Option<Bitrate>,
     /// When the estimate was shared out last, and how much that was.
@@ -150,6 +154,23 @@ impl Congestion {
             cap: None,
             allocated: None,
         }
+    }
+
+    /// What a packet that leaves looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.waiting);
+        prefetch(&self.transport_cc);
+        prefetch(&self.by_stream);
+        prefetch(&self.sent);
+        self.estimator.prefetch();
+        self.pacer.prefetch();
+    }
+
+    /// What depends on that, once it is here.
+    #[inline(always)]
+    pub(super) fn prefetch_pointees(&self, now: Instant) {
+        self.estimator.prefetch_pointees(now);
     }
 
     /// Whether the peer gives transport-wide feedback, or such as of RFC 8888, and the most that it may get.

@@ -11,6 +11,7 @@ use crate::{
     egress::{Claim, EgressConfig, EgressStream, FecStream, RepairShare, WriteError},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
+    prefetch::prefetch,
     room::RouteKey,
     rtp::{Bitrate, DataSize, FrameRate, MediaKind, SeqNo},
     wire::rtcp::SenderInfo,
@@ -121,6 +122,30 @@ impl Subscription {
             switches: 0,
             sent_at: None,
             measured: (0, Bitrate::ZERO),
+        }
+    }
+
+    /// What [`Self::forward`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.route);
+        prefetch(&self.formats);
+        prefetch(&self.coming);
+        prefetch(&self.sent);
+        prefetch(&self.switches);
+        prefetch(&self.sent_at);
+        self.egress.prefetch();
+        if let Some(forwarder) = &self.forwarder {
+            forwarder.prefetch();
+        }
+    }
+
+    /// What depends on that, once it is here.
+    #[inline(always)]
+    pub(super) fn prefetch_pointees(&self) {
+        self.egress.prefetch_pointees();
+        if let Some(forwarder) = &self.forwarder {
+            forwarder.prefetch_pointees();
         }
     }
 
@@ -348,7 +373,7 @@ impl Subscription {
         else {
             return false;
         };
-        let outcome = match self.egress.redundancy() {
+        let mut outcome = match self.egress.redundancy() {
             0 => self.egress.write(link.now, packet, &rewritten, link.space()),
             count => {
                 let PacketMeta { seq, encoding, .. } = *packet.meta;
@@ -357,7 +382,8 @@ impl Subscription {
                 self.egress.write_redundant(link.now, packet, older, &rewritten, link.space())
             }
         };
-        let mut written = match outcome {
+        // Looked at where it is: moved, it is read wider than it was written, which waits as [`EgressStream::write`] says.
+        let written = match &mut outcome {
             Ok(written) => written,
             Err(WriteError::Duplicate) => return false,
             Err(_) => {
@@ -366,7 +392,7 @@ impl Subscription {
             }
         };
         if padding > 0 {
-            link.pad(&mut written, padding);
+            link.pad(written, padding);
         }
         // Summed up before anything in it is encrypted.
         let repairs = self.egress.is_protected()
@@ -374,7 +400,7 @@ impl Subscription {
                 .space()
                 .get(..written.len)
                 .is_some_and(|packet| self.egress.protect(packet, rewritten.marker));
-        match link.seal(&written) {
+        match link.seal(written) {
             Some(len) => {
                 link.counters.media_out += 1;
                 link.counters.media_bytes_out += len as u64;

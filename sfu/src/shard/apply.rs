@@ -157,7 +157,7 @@ impl Shard {
             max_ssrcs: max_ssrcs as usize,
         };
         let bare = PeerSpec { tracks: Vec::new(), subscriptions: Vec::new(), ..spec.clone() };
-        self.peers.insert(Peer::new(self.now, birth, &self.context, bare));
+        self.peers.insert(Box::new(Peer::new(self.now, birth, &self.context, bare)));
         if first {
             self.enter_relay(room);
         }

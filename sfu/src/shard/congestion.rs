@@ -3,6 +3,7 @@
 use super::{
     DropReason, Event, Shard,
     fanout::RUN,
+    find_peer,
     timer::{Sleeper, Timer},
     track::Demand,
 };
@@ -91,9 +92,7 @@ impl Shard {
     pub(super) fn allocate(&mut self, key: PeerKey) {
         let now = self.now;
         let Self { peers, tracks, rooms, fanout, events, sharing, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
-            return;
-        };
+        let Some(peer) = find_peer(peers, key) else { return };
         let identity = &peer.identity;
         let changed = |subscription: &Subscription, before| {
             let route = subscription.route;
@@ -151,9 +150,7 @@ impl Shard {
     pub(super) fn serve_release(&mut self, key: PeerKey, limit: usize) -> usize {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
-        let Some(peer) = peers.get_mut(key.index()).filter(|peer| peer.identity.key == key) else {
-            return 1;
-        };
+        let Some(peer) = find_peer(peers, key) else { return 1 };
         peer.releasing = false;
         outbox.close_run();
         let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cache::EncodingSet,
-    peer::{Arrived, Subscription},
+    peer::{Arrived, Peer, Subscription},
     relay::{LaneFull, Nacked, RelayPacket},
     room::{PeerKey, RouteKey},
     rtp::SeqNo,
@@ -232,6 +232,7 @@ impl Shard {
     /// One subscriber gets everything of the walk, `limit` subscriptions of it at once; it comes again for the rest. Returns
     /// how many subscriptions were looked at.
     fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
+        self.prefetch();
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return 1 };
@@ -269,6 +270,16 @@ impl Shard {
         }
         self.follow_up();
         served.max(1)
+    }
+
+    /// Asks for what the turns of the next subscribers will need, step by step: the nearer a turn, the further along its pointers.
+    fn prefetch(&self) {
+        for ahead in 0..Peer::PREFETCHES {
+            let next = self.fanout.destinations.get(ahead);
+            if let Some(peer) = next.and_then(|key| self.peers.get(key.index())) {
+                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead);
+            }
+        }
     }
 
     /// Sends again what a subscriber asked for.

@@ -95,7 +95,8 @@ pub struct Shard {
     random: StdRng,
     /// Of the current slice.
     now: Instant,
-    peers: Slab<Peer>,
+    /// Boxed: who is next can be asked for without a look at it, and a new one moves nobody.
+    peers: Slab<Box<Peer>>,
     next_serial: u32,
     rooms: Rooms,
     index: Index,
@@ -462,6 +463,6 @@ impl Shard {
 }
 
 /// The peer with this key, for where other parts of the shard are borrowed as well.
-fn find_peer(peers: &mut Slab<Peer>, key: PeerKey) -> Option<&mut Peer> {
-    peers.get_mut(key.index()).filter(|peer| peer.identity.key == key)
+fn find_peer(peers: &mut Slab<Box<Peer>>, key: PeerKey) -> Option<&mut Peer> {
+    peers.get_mut(key.index()).map(|peer| &mut **peer).filter(|peer| peer.identity.key == key)
 }

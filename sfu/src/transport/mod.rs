@@ -43,6 +43,8 @@ pub use path::{FiveTuple, Protocol};
 pub use sctp::MAX_MESSAGE_SIZE;
 pub use srtp::{SrtpEgress, SrtpError, SrtpIngress, SrtpKeys, SrtpProfile};
 
+use crate::prefetch::prefetch;
+
 use self::{
     dtls::{DtlsEndpoint, DtlsEvent},
     ice::{IceEvent, IceLite},
@@ -52,17 +54,19 @@ use self::{
 /// SCTP packets kept until the association can begin: an INIT and its first repetitions.
 const MAX_EARLY_DATA: usize = 4;
 
-/// One peer's network path.
+/// One peer's network path. In this order: what each packet looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Transport {
-    ice: IceLite,
-    dtls: DtlsEndpoint,
     srtp: Option<Box<(SrtpEgress, SrtpIngress)>>,
+    state: State,
+    ice: IceLite,
+    /// Boxed: 3.4 KiB that a packet passes by.
+    dtls: Box<DtlsEndpoint>,
     sctp: Option<Box<Sctp>>,
     sctp_params: Option<SctpParams>,
     /// SCTP packets that came before the association could begin.
     early_data: Vec<Bytes>,
-    state: State,
     /// STUN answers, each for the five-tuple it came by.
     answers: VecDeque<(FiveTuple, ice::Response)>,
     /// DTLS records for the egress path.
@@ -82,7 +86,7 @@ impl Transport {
     pub fn new(context: &TransportContext, local: &IceCredentials, now: Instant) -> Self {
         Self {
             ice: IceLite::new(local, now),
-            dtls: DtlsEndpoint::new(context.clone()),
+            dtls: Box::new(DtlsEndpoint::new(context.clone())),
             srtp: None,
             sctp: None,
             sctp_params: None,
@@ -188,6 +192,23 @@ impl Transport {
     /// What seals packets to this peer, once connected. Borrow it once and seal many.
     pub fn srtp_egress(&mut self) -> Option<&mut SrtpEgress> {
         self.srtp.as_deref_mut().map(|(egress, _)| egress)
+    }
+
+    /// What the turn of this peer needs; see [`crate::prefetch`].
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.srtp);
+        prefetch(&self.state);
+        self.ice.prefetch();
+    }
+
+    /// What that points to, once it is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_pointees(&self) {
+        self.ice.prefetch_pointees();
+        if let Some(srtp) = &self.srtp {
+            srtp.0.prefetch();
+        }
     }
 
     /// What opens packets of this peer, once connected.

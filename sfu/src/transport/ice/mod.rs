@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::stun::Response;
 use self::stun::{BindingRequest, ParseError};
 use super::{DropReason, FiveTuple, IceCredentials};
+use crate::prefetch::prefetch;
 
 mod stun;
 #[cfg(any(test, fuzzing))]
@@ -51,13 +52,14 @@ pub(super) enum IceEvent {
 
 /// ICE of one transport.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct IceLite {
+    /// Index into `tuples`.
+    selected: Option<usize>,
+    tuples: Vec<Tuple>,
     current: Credentials,
     /// Of before a restart.
     previous: Option<Credentials>,
-    tuples: Vec<Tuple>,
-    /// Index into `tuples`.
-    selected: Option<usize>,
     /// Whether `selected` was nominated, rather than just first.
     nominated: bool,
     last_check: Option<Instant>,
@@ -89,6 +91,23 @@ impl IceLite {
             last_check: None,
             created: now,
             only_tcp: false,
+        }
+    }
+
+    /// What [`Self::egress_path`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.tuples);
+        prefetch(&self.selected);
+    }
+
+    /// What that points to, once it is here.
+    #[inline(always)]
+    pub(super) fn prefetch_pointees(&self) {
+        if let Some(tuple) = self.selected.and_then(|slot| self.tuples.get(slot)) {
+            prefetch(&tuple.five.local);
+            prefetch(&tuple.five.remote);
+            prefetch(&tuple.five.protocol);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sealing what leaves.
 
 use super::{RTCP_ENCRYPTED, SrtpError, SrtpKeys, SrtpProfile, cipher::Cipher};
-use crate::rtp::SeqNo;
+use crate::{prefetch::prefetch, rtp::SeqNo};
 
 /// Seals packets to one peer. Holds expanded keys and one counter; nothing per SSRC.
 #[derive(Debug)]
@@ -18,6 +18,13 @@ impl SrtpEgress {
     pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
         let (rtp, rtcp) = keys.ciphers()?;
         Ok(Self { profile: keys.profile(), rtp, rtcp, rtcp_index: 0 })
+    }
+
+    /// What sealing a packet needs; the expanded key itself belongs to the library.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.profile);
+        prefetch(&self.rtp);
     }
 
     /// The profile, which tells the room that sealing needs.
