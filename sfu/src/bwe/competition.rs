@@ -28,6 +28,8 @@ pub(super) struct Competition {
     competing_since: Option<Duration>,
     yielded_at: Option<Duration>,
     lost_at: Option<Duration>,
+    /// When far less arrived than was sent, all of a sudden.
+    fell_at: Option<Duration>,
 }
 
 impl Competition {
@@ -41,15 +43,26 @@ impl Competition {
     const FUTILE: u32 = 2;
     /// Who obeys loss only makes some, sooner or later; flows that obey the delay do not.
     const LOSS_MEMORY: Duration = Duration::from_secs(15);
+    /// What is lost for so long before and after a fall of the path is its doing, not that of others.
+    const FALL: Duration = Duration::from_secs(5);
     /// Longest time to compete, and to see whether the queue drains before competing again.
     const COMPETE: Duration = Duration::from_secs(12);
     const YIELD: Duration = Duration::from_secs(4);
 
-    /// The rate was cut because of the delay.
-    pub(super) fn handle_cut(&mut self, now: Duration, queue: Duration) {
+    /// The rate was cut because of the delay; `fell`: far less arrived than was sent.
+    pub(super) fn handle_cut(&mut self, now: Duration, queue: Duration, fell: bool) {
+        if fell && !self.is_falling(now) {
+            self.fell_at = Some(now);
+            // What was lost just before may be told first.
+            self.lost_at = self.lost_at.filter(|at| now.saturating_sub(*at) > Self::FALL);
+        }
         if queue > Self::SHORT {
             self.watched.get_or_insert((now, queue));
         }
+    }
+
+    fn is_falling(&self, now: Duration) -> bool {
+        self.fell_at.is_some_and(|at| now.saturating_sub(at) < Self::FALL)
     }
 
     /// After each feedback; `lossy`: packets were lost of late, so that others may have cut, too; `obeyed`: what is
@@ -62,7 +75,7 @@ impl Competition {
         lossy: bool,
         obeyed: bool,
     ) -> Contest {
-        if lossy {
+        if lossy && !self.is_falling(now) {
             self.lost_at = Some(now);
         }
         let loss_seen = self.lost_at.is_some_and(|at| now.saturating_sub(at) < Self::LOSS_MEMORY);
@@ -120,10 +133,30 @@ mod tests {
             {
                 competing += 1;
             } else if n % 10 == 0 && queue > MS * 50 {
-                competition.handle_cut(now, queue);
+                competition.handle_cut(now, queue, false);
             }
         }
         f64::from(competing) / 10.0
+    }
+
+    #[test]
+    fn what_a_path_loses_when_it_falls_is_not_the_loss_of_others() {
+        // Lost in the first second alone, then a queue that two cuts do not drain.
+        let contest = |fell_at: Option<u32>| {
+            let mut competition = Competition::default();
+            let mut contests = (0..100).map(|n| {
+                let now = MS * 100 * n;
+                if n % 10 == 5 {
+                    competition.handle_cut(now, MS * 200, fell_at == Some(n));
+                }
+                competition.update(now, MS * 200, MS * 100, n < 10, true)
+            });
+            contests.any(|contest| contest == Contest::Compete)
+        };
+        assert!(contest(None));
+        assert!(!contest(Some(5)));
+        assert!(!contest(Some(15)), "told after its losses");
+        assert!(contest(Some(95)), "too late to be the reason");
     }
 
     #[test]

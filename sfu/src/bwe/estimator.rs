@@ -169,6 +169,8 @@ impl SendSideEstimator {
     /// says: at low rates it takes half a second to see its twenty groups.
     const LONG_QUEUE: Duration = Duration::from_millis(50);
     const QUEUE_STEP: Duration = Duration::from_millis(20);
+    /// The path has fallen when less than this share of what is sent arrives: nobody else takes so much at once.
+    const FELL: f64 = 0.5;
     /// Loss above this is more than an accident.
     const LOSSY: f64 = 0.005;
     /// What a probe that found the path full may add at most.
@@ -599,7 +601,11 @@ impl SendSideEstimator {
             Step::Increased => self.limit = Limit::Delay,
             Step::Decreased => {
                 self.limit = Limit::Delay;
-                self.competition.handle_cut(now, self.path.queue);
+                let sent = self.sent.rate(Self::SENT_WINDOW);
+                let fell = acknowledged
+                    .zip(sent)
+                    .is_some_and(|(arrives, sent)| arrives < sent.mul_f64(Self::FELL));
+                self.competition.handle_cut(now, self.path.queue, fell);
             }
         }
         if let Some(outcome) = self.prober.poll_outcome(now) {
