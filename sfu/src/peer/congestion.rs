@@ -356,7 +356,7 @@ impl Congestion {
     /// A packet whose turn has come.
     pub(crate) fn poll_waiting(&mut self, now: Instant) -> Option<Waiting> {
         let free = !self.is_controlled() || self.pacer.can_send(now);
-        if free { self.waiting.pop() } else { None }
+        if free { self.waiting.pop(self.is_behind()) } else { None }
     }
 
     /// Bytes that a probe needs beside the media, where none waits.

@@ -282,7 +282,7 @@ impl Subscription {
         // Audio does not wait: it is little, and late it is worth nothing.
         let paced = track.kind() == MediaKind::Video;
         for (place, Arrived { encoding, seq, padding }) in batch.iter().copied().enumerate() {
-            let packet = Waiting { slot, encoding, seq };
+            let packet = self.waiting(slot, encoding, seq);
             if paced && !link.congestion.may_send(link.now) {
                 if self.demanded().contains(encoding) && link.defer(packet) {
                     self.note_keyframe(track, packet);
@@ -304,7 +304,7 @@ impl Subscription {
         track: &PublishedTrack,
         link: &mut Link<'_>,
     ) {
-        let Waiting { slot, encoding, seq } = packet;
+        let Waiting { slot, encoding, seq, .. } = packet;
         self.coming.take_if(|coming| *coming == (encoding, seq));
         if self.is_leaving(encoding) && link.congestion.is_behind() {
             // What waits of it would only delay the keyframe behind it.
@@ -330,11 +330,17 @@ impl Subscription {
                     self.pass(track, packet, 0, link);
                 }
                 Some(_) => {
-                    link.defer(Waiting { slot, encoding, seq: early });
+                    link.defer(self.waiting(slot, encoding, early));
                 }
                 None => {}
             }
         }
+    }
+
+    fn waiting(&self, slot: u32, encoding: u8, seq: SeqNo) -> Waiting {
+        // Beyond 32,767 a node's user has one priority: a record has 16 bytes.
+        let priority = u16::try_from(self.claim.priority).unwrap_or(u16::MAX);
+        Waiting { slot, encoding, priority, seq }
     }
 
     fn note_keyframe(&mut self, track: &PublishedTrack, waiting: Waiting) {

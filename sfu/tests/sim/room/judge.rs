@@ -137,7 +137,8 @@ impl Room {
         let Some((steady, changing)) = self.scenario.limits.freeze else { return };
         let (mut longest_steady, mut longest_changing) = (Duration::ZERO, Duration::ZERO);
         let end = SECOND * self.scenario.seconds;
-        for (picture, screen) in self.pictures.iter().zip(screens).take(self.scenario.speakers) {
+        let pictures = self.pictures.iter().zip(screens).take(self.scenario.speakers);
+        for (number, (picture, screen)) in pictures.enumerate() {
             for (from, to) in screen.gaps(end) {
                 // A paused picture does not freeze, nor does one that has just been paused or resumed.
                 let is_paused = |(at, paused): &(Duration, bool)| *paused && *at <= to;
@@ -149,7 +150,14 @@ impl Room {
                 }
                 let unsteady =
                     self.changes().any(|change| to >= change && from <= change + SETTLING);
-                let longest = if unsteady { &mut longest_changing } else { &mut longest_steady };
+                let (longest, limit) = if unsteady {
+                    (&mut longest_changing, changing)
+                } else {
+                    (&mut longest_steady, steady)
+                };
+                if to - from > limit {
+                    println!("  picture {number} stood from {from:?} to {to:?}");
+                }
                 *longest = (*longest).max(to - from);
             }
         }

@@ -162,9 +162,10 @@ impl Room {
         let layers: String = layers.collect();
         let link = &mut self.world.down[self.subscriber];
         println!(
-            "{:6.1} s: estimate {:5} kb/s, {:3} packets wait, queue {:3} ms, {} dropped, layers {layers}",
+            "{:6.1} s: estimate {:5} kb/s ({:?}), {:3} packets wait, queue {:3} ms, {} dropped, layers {layers}",
             now.as_secs_f64(),
             report.path.estimate.map_or(0, |it| it.estimate.rate.bps() / 1_000),
+            report.path.estimate.map(|it| it.estimate.limit),
             report.path.pacer_packets,
             std::mem::take(&mut link.longest_wait).as_millis(),
             link.overflowed,
