@@ -366,6 +366,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_looked_at_late_came_when_the_kernel_had_it() {
+        let local = Ipv4Addr::LOCALHOST.into();
+        let mut sender = Link::bind(local, None, 1).unwrap();
+        let mut receiver = Link::bind(local, None, 2).unwrap();
+        assert!(receiver.look_in_rounds(Instant::now()));
+        sender.send(Instant::now(), receiver.local, &[7; 30]);
+        sender.flush();
+        let sent = unix_now();
+        tokio::time::sleep(ROUND).await;
+        let mut came = Vec::new();
+        // Received on loopback when it was sent.
+        while came.is_empty() {
+            receiver.receive(Instant::now(), |arrival| came.push(arrival.at));
+        }
+        assert!(came[0] < sent + ROUND / 2, "{:?} after it was sent", came[0].saturating_sub(sent));
+    }
+
+    #[tokio::test]
     async fn a_bad_network_loses_and_delays() {
         let local = Ipv4Addr::LOCALHOST.into();
         let impairment = Impairment {
