@@ -11,6 +11,7 @@ use super::{
     feedback_clock::FeedbackClock,
     history::History,
     loss::LossBound,
+    path_delay::PathDelay,
     probing::{Outcome, Prober, Situation},
     throughput::Throughput,
     trendline::Trendline,
@@ -126,16 +127,6 @@ pub struct SendSideEstimator {
     limit: Limit,
     /// When a probe was last asked for.
     polled_at: Duration,
-}
-
-/// Round-trip time and queue.
-#[derive(Debug, Default)]
-struct PathDelay {
-    rtt: Option<Duration>,
-    /// Least one-way delays (on clocks with different origins) of this and the last interval, in microseconds.
-    least_us: [Option<i64>; 2],
-    since: Duration,
-    queue: Duration,
 }
 
 /// What one feedback said, while it is read.
@@ -570,7 +561,7 @@ impl SendSideEstimator {
         self.unanswered_since = None;
         self.sent.advance(now.as_micros() as i64);
         let queue_before = self.path.queue;
-        self.path.update(now, digest);
+        self.path.update(now, digest.latest_sent, digest.least_us);
         let rtt = self.path.rtt.unwrap_or(Self::FIRST_RTT);
         let lossy = self.loss.recent() > Self::LOSSY;
         let contest = self.competition.update(now, self.path.queue, rtt, lossy, !self.held);
@@ -673,32 +664,6 @@ impl SendSideEstimator {
 
     fn since_origin(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.origin)
-    }
-}
-
-impl PathDelay {
-    /// For how long the least delay counts: a change of route, or of the clocks' drift, is followed in twice this.
-    const INTERVAL: Duration = Duration::from_secs(30);
-    /// Weight of a new round-trip time (RFC 6298).
-    const RTT_WEIGHT: u32 = 8;
-
-    fn update(&mut self, now: Duration, digest: &Digest) {
-        if let Some(sent) = digest.latest_sent {
-            let sample = now.saturating_sub(sent);
-            self.rtt =
-                Some(self.rtt.map_or(sample, |rtt| {
-                    (rtt * (Self::RTT_WEIGHT - 1) + sample) / Self::RTT_WEIGHT
-                }));
-        }
-        let Some(delay_us) = digest.least_us else { return };
-        if now.saturating_sub(self.since) > Self::INTERVAL {
-            self.least_us = [None, self.least_us[0]];
-            self.since = now;
-        }
-        let least = self.least_us[0].get_or_insert(delay_us);
-        *least = (*least).min(delay_us);
-        let base = self.least_us.iter().flatten().min().copied().unwrap_or(delay_us);
-        self.queue = Duration::from_micros(delay_us.saturating_sub(base).max(0) as u64);
     }
 }
 

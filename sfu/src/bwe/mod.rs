@@ -12,6 +12,7 @@ mod fallback;
 mod feedback_clock;
 mod history;
 mod loss;
+mod path_delay;
 mod probing;
 mod throughput;
 mod trendline;
