@@ -6,6 +6,7 @@
 mod address;
 mod framing;
 mod kernel;
+mod poller;
 mod stun;
 mod tcp;
 mod udp;
@@ -15,6 +16,7 @@ pub use framing::fuzz_framing;
 
 pub(crate) use address::{InterfaceFilter, local_addresses};
 pub(crate) use kernel::udp_kernel_drops;
+pub(crate) use poller::{BellRope, Poller, Source};
 pub(crate) use stun::{local_ufrag, public_address};
-pub(crate) use tcp::{Accepted, TcpAcceptor, TcpConnection, TcpWrite};
-pub(crate) use udp::{Capabilities, RecvBatch, Sent, UdpBuffers, UdpPair, UdpSender};
+pub(crate) use tcp::{Accepted, TcpAcceptor, TcpBuffer, TcpConnection, TcpRead, TcpWrite};
+pub(crate) use udp::{Capabilities, RecvBatch, Sent, UdpBuffers, UdpPair};

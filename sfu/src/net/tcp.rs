@@ -2,22 +2,23 @@
 //! connection is for; from then on the connection belongs to a shard.
 
 use std::{
-    cell::RefCell,
-    io,
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, Interest},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::{Notify, Semaphore, mpsc},
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 
-use super::framing::{FrameReader, MAX_FRAME, push_frame};
+use super::{
+    framing::{FrameReader, MAX_FRAME, push_frame},
+    poller::{Interest, Poller},
+};
 
 /// A client sends its check right after connecting.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ const BACKLOG: i32 = 512;
 
 /// A connection whose first message was read.
 pub(crate) struct Accepted {
-    /// The connection, not registered with any reactor.
+    /// The connection. It does not block.
     pub(crate) stream: std::net::TcpStream,
     /// Our address.
     pub(crate) local: SocketAddr,
@@ -155,138 +156,144 @@ pub(crate) enum TcpWrite {
     Closed,
 }
 
-/// A connection of one shard: its own tasks read and flush, on the shard's thread.
+/// What one look at a connection left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TcpRead {
+    /// Whole packets wait in it: look again soon.
+    More,
+    /// The poller tells when there is more.
+    Empty,
+    /// It has ended, or sent what no client sends. Packets that came before were handed out.
+    Closed,
+}
+
+/// A connection of one shard.
+#[derive(Debug)]
 pub(crate) struct TcpConnection {
-    write: Rc<WriteSide>,
-    /// Ends both tasks.
-    _tasks: AbortOnDrop,
+    stream: std::net::TcpStream,
+    /// Its name for the poller.
+    token: u32,
+    frames: FrameReader,
+    /// To be written, framed.
+    waiting: Vec<u8>,
+    /// The poller tells when there is room to write.
+    writes_watched: bool,
 }
 
-struct WriteSide {
-    half: OwnedWriteHalf,
-    waiting: RefCell<Vec<u8>>,
-    flush: Notify,
-}
+/// Where connections are read into, one after another.
+#[derive(Debug)]
+pub(crate) struct TcpBuffer(Box<[u8]>);
 
-struct AbortOnDrop([tokio::task::JoinHandle<()>; 2]);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
+impl Default for TcpBuffer {
+    fn default() -> Self {
+        Self(vec![0; 4 * MAX_FRAME].into())
     }
 }
 
 impl TcpConnection {
-    /// Takes over a connection. Packets go to `packets` as `(key, Some(packet))`, the end as `(key, None)`; while it is full
-    /// nothing is read, so TCP slows its client. Must run inside a `LocalSet`.
-    pub(crate) fn adopt<K: Copy + 'static>(
-        accepted: Accepted,
-        key: K,
-        packets: mpsc::Sender<(K, Option<Vec<u8>>)>,
-    ) -> io::Result<Self> {
-        let (read, half) = TcpStream::from_std(accepted.stream)?.into_split();
-        let write = Rc::new(WriteSide { half, waiting: RefCell::default(), flush: Notify::new() });
+    /// Takes over a connection, which `poller` reports by `token` from now on. What came with it is handed out by the first
+    /// [`Self::serve`].
+    pub(crate) fn adopt(accepted: Accepted, token: u32, poller: &Poller) -> io::Result<Self> {
+        let mut came = Vec::with_capacity(2 + accepted.first.len() + accepted.rest.len());
+        push_frame(&accepted.first, &mut came);
+        came.extend_from_slice(&accepted.rest);
         let mut frames = FrameReader::default();
-        frames.push(&accepted.rest);
-        let first = accepted.first;
-        let reading = tokio::task::spawn_local(async move {
-            let sent_first = packets.send((key, Some(first))).await.is_ok();
-            if sent_first {
-                read_packets(read, frames, key, &packets).await;
+        frames.push(&came);
+        poller.watch_tcp(token, &accepted.stream)?;
+        Ok(Self {
+            stream: accepted.stream,
+            token,
+            frames,
+            waiting: Vec::new(),
+            writes_watched: false,
+        })
+    }
+
+    /// Its name for the poller.
+    pub(crate) fn token(&self) -> u32 {
+        self.token
+    }
+
+    /// Writes what waits, reads what is there, one buffer at most, and hands out `limit` packets at most, taking them off it.
+    /// What is not read makes TCP slow its client.
+    pub(crate) fn serve(
+        &mut self,
+        poller: &Poller,
+        buffer: &mut TcpBuffer,
+        limit: &mut usize,
+        mut each: impl FnMut(&mut [u8]),
+    ) -> TcpRead {
+        if !self.waiting.is_empty() && self.flush(poller).is_err() {
+            return TcpRead::Closed;
+        }
+        for read in [false, true] {
+            if read {
+                match self.stream.read(&mut buffer.0) {
+                    Ok(0) => return TcpRead::Closed,
+                    Ok(len) => self.frames.push(buffer.0.get(..len).unwrap_or_default()),
+                    Err(error) if is_transient(&error) => return TcpRead::Empty,
+                    Err(_) => return TcpRead::Closed,
+                }
             }
-            let _ = packets.send((key, None)).await;
-        });
-        let flushing = tokio::task::spawn_local(flush(Rc::clone(&write)));
-        Ok(Self { write, _tasks: AbortOnDrop([reading, flushing]) })
+            loop {
+                if *limit == 0 {
+                    return TcpRead::More;
+                }
+                match self.frames.poll() {
+                    Ok(Some(packet)) => {
+                        *limit -= 1;
+                        each(packet);
+                    }
+                    Ok(None) => break,
+                    Err(_) => return TcpRead::Closed,
+                }
+            }
+        }
+        TcpRead::Empty
     }
 
     /// Writes one packet, framed. Never waits.
-    pub(crate) fn write(&self, packet: &[u8]) -> TcpWrite {
-        let mut waiting = self.write.waiting.borrow_mut();
-        if waiting.len() + 2 + packet.len() > WRITE_BUFFER {
+    pub(crate) fn write(&mut self, packet: &[u8], poller: &Poller) -> TcpWrite {
+        if self.waiting.len() + 2 + packet.len() > WRITE_BUFFER {
             return TcpWrite::Full;
         }
-        let idle = waiting.is_empty();
-        if !push_frame(packet, &mut waiting) {
+        let idle = self.waiting.is_empty();
+        if !push_frame(packet, &mut self.waiting) {
             return TcpWrite::Full;
         }
-        if idle {
-            match self.write.half.try_write(&waiting) {
-                Ok(written) => {
-                    waiting.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return TcpWrite::Closed,
-            }
-            if !waiting.is_empty() {
-                self.write.flush.notify_one();
-            }
+        if idle && self.flush(poller).is_err() {
+            return TcpWrite::Closed;
         }
         TcpWrite::Taken
     }
-}
 
-impl std::fmt::Debug for TcpConnection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TcpConnection").finish_non_exhaustive()
+    /// Writes of what waits as much as there is room for.
+    fn flush(&mut self, poller: &Poller) -> io::Result<()> {
+        match self.stream.write(&self.waiting) {
+            Ok(written) => drop(self.waiting.drain(..written)),
+            Err(error) if is_transient(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let waits = !self.waiting.is_empty();
+        if waits != self.writes_watched {
+            let interest = if waits { Interest::ReadAndWrite } else { Interest::Read };
+            poller.set_interest(self.token, &self.stream, interest)?;
+            self.writes_watched = waits;
+        }
+        Ok(())
     }
 }
 
-async fn read_packets<K: Copy>(
-    mut read: OwnedReadHalf,
-    mut frames: FrameReader,
-    key: K,
-    packets: &mpsc::Sender<(K, Option<Vec<u8>>)>,
-) {
-    let mut buffer = vec![0; 4 * MAX_FRAME];
-    loop {
-        loop {
-            match frames.poll() {
-                Ok(Some(packet)) => {
-                    if packets.send((key, Some(packet.to_vec()))).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => return,
-            }
-        }
-        match read.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(len) => frames.push(buffer.get(..len).unwrap_or_default()),
-        }
-    }
-}
-
-async fn flush(write: Rc<WriteSide>) {
-    loop {
-        write.flush.notified().await;
-        while !write.waiting.borrow().is_empty() {
-            if write.half.ready(Interest::WRITABLE).await.is_err() {
-                return;
-            }
-            let mut waiting = write.waiting.borrow_mut();
-            match write.half.try_write(&waiting) {
-                Ok(written) => {
-                    waiting.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The reading task sees the end too and tells the shard.
-                Err(_) => return,
-            }
-        }
-    }
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-
-    use tokio::task::LocalSet;
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::net::Source;
 
     fn framed(packet: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -312,58 +319,85 @@ mod tests {
         (client, accepted)
     }
 
+    /// What a connection hands out until it is empty or has ended; the latter is said.
+    fn serve(
+        connection: &mut TcpConnection,
+        poller: &Poller,
+        mut limit: usize,
+    ) -> (Vec<Vec<u8>>, TcpRead) {
+        let (mut packets, mut buffer) = (Vec::new(), TcpBuffer::default());
+        let each = |packet: &mut [u8]| packets.push(packet.to_vec());
+        let read = connection.serve(poller, &mut buffer, &mut limit, each);
+        (packets, read)
+    }
+
+    fn reported(poller: &Poller, patience: Duration) -> Vec<Source> {
+        let mut reported = Vec::new();
+        poller.wait(Some(patience), |source| reported.push(source)).unwrap();
+        reported
+    }
+
+    fn wait(poller: &Poller) {
+        assert_eq!(reported(poller, Duration::from_secs(10)), [Source::Tcp(7)]);
+    }
+
     #[tokio::test]
     async fn packets_travel_both_ways() {
         let first = [framed(b"hello"), framed(b"behind"), vec![0]].concat();
         let (mut client, accepted) = connected(&first).await;
         assert_eq!((accepted.first.as_slice(), accepted.rest.len()), (&b"hello"[..], 2 + 6 + 1));
-        LocalSet::new()
-            .run_until(async move {
-                let (sender, mut packets) = mpsc::channel(4);
-                let connection = TcpConnection::adopt(accepted, 7, sender).unwrap();
-                client.write_all(&framed(b"more")[1..]).unwrap();
-                for wanted in ["hello", "behind", "more"] {
-                    assert_eq!(packets.recv().await, Some((7, Some(wanted.into()))));
-                }
-                assert_eq!(connection.write(b"answer"), TcpWrite::Taken);
-                let mut answer = [0; 8];
-                client.read_exact(&mut answer).unwrap();
-                assert_eq!(answer.to_vec(), framed(b"answer"));
-                drop(client);
-                assert_eq!(packets.recv().await, Some((7, None)));
-            })
-            .await;
+        let poller = Poller::new().unwrap();
+        let mut connection = TcpConnection::adopt(accepted, 7, &poller).unwrap();
+        let packets = |texts: &[&str]| texts.iter().map(|t| t.as_bytes().to_vec()).collect();
+        assert_eq!(serve(&mut connection, &poller, 1), (packets(&["hello"]), TcpRead::More));
+        assert_eq!(serve(&mut connection, &poller, 9), (packets(&["behind"]), TcpRead::Empty));
+        client.write_all(&framed(b"more")[1..]).unwrap();
+        wait(&poller);
+        assert_eq!(serve(&mut connection, &poller, 9), (packets(&["more"]), TcpRead::Empty));
+        assert_eq!(connection.write(b"answer", &poller), TcpWrite::Taken);
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer.to_vec(), framed(b"answer"));
+        client.write_all(&framed(b"last")).unwrap();
+        drop(client);
+        wait(&poller);
+        assert_eq!(serve(&mut connection, &poller, 9).0, packets(&["last"]));
+        wait(&poller);
+        assert_eq!(serve(&mut connection, &poller, 9), (vec![], TcpRead::Closed));
     }
 
     #[tokio::test]
     async fn a_client_that_does_not_read_loses_packets_and_nothing_waits() {
         let (mut client, accepted) = connected(&framed(b"x")).await;
-        LocalSet::new()
-            .run_until(async move {
-                let (sender, _packets) = mpsc::channel(4);
-                let connection = TcpConnection::adopt(accepted, 0, sender).unwrap();
-                let packet = [9; 1_200];
-                let (mut taken, mut lost) = (0, 0);
-                // Far more than kernel buffers and ours together.
-                for _ in 0..20_000 {
-                    match connection.write(&packet) {
-                        TcpWrite::Taken => taken += 1,
-                        TcpWrite::Full => lost += 1,
-                        TcpWrite::Closed => panic!("the client is there"),
-                    }
-                }
-                assert!(lost > 0 && connection.write.waiting.borrow().len() <= WRITE_BUFFER);
-                // What was taken arrives whole: the framing survives the losses.
-                let reading = tokio::task::spawn_blocking(move || {
-                    let mut frame = [0; 1_202];
-                    for _ in 0..taken {
-                        client.read_exact(&mut frame).unwrap();
-                        assert_eq!(frame[..2], 1_200_u16.to_be_bytes());
-                    }
-                });
-                reading.await.unwrap();
-            })
-            .await;
+        let poller = Poller::new().unwrap();
+        let mut connection = TcpConnection::adopt(accepted, 7, &poller).unwrap();
+        let packet = [9; 1_200];
+        let (mut taken, mut lost) = (0, 0);
+        // Far more than kernel buffers and ours together.
+        for _ in 0..20_000 {
+            match connection.write(&packet, &poller) {
+                TcpWrite::Taken => taken += 1,
+                TcpWrite::Full => lost += 1,
+                TcpWrite::Closed => panic!("the client is there"),
+            }
+        }
+        assert!(lost > 0 && connection.waiting.len() <= WRITE_BUFFER);
+        // What was taken arrives whole: the framing survives the losses.
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut frame = [0; 1_202];
+            for _ in 0..taken {
+                client.read_exact(&mut frame).unwrap();
+                assert_eq!(frame[..2], 1_200_u16.to_be_bytes());
+            }
+            client
+        });
+        while !connection.waiting.is_empty() {
+            wait(&poller);
+            serve(&mut connection, &poller, 0);
+        }
+        let client = reading.await.unwrap();
+        assert_eq!(reported(&poller, Duration::ZERO), [], "room to write is no news");
+        drop(client);
     }
 
     #[tokio::test]

@@ -3,12 +3,12 @@
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
 };
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{Interest, unix::AsyncFd};
+
+use super::poller::Poller;
 
 /// One receive buffer, bytes: the largest GRO list the kernel hands over.
 const SLOT_BYTES: usize = 65_535;
@@ -21,7 +21,7 @@ const SLOT_STRIDE: usize = 65_536 + 33 * 64;
 /// is to be sent something waits for no more than these.
 const DATAGRAMS_PER_TURN: usize = 256;
 
-/// After so many times that an eager turn found a family's socket empty, it is asked no more until the reactor has heard of
+/// After so many times that an eager turn found a family's socket empty, it is asked no more until the poller has heard of
 /// something there, which takes a busy thread some turns: few machines have clients of both families.
 const EMPTY_ASKS: u8 = 64;
 
@@ -63,28 +63,15 @@ pub(crate) struct Capabilities {
 
 /// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
 #[derive(Debug)]
-pub(crate) struct UdpPair<S = Watched> {
-    v4: UdpSocket<S>,
-    v6: Option<UdpSocket<S>>,
+pub(crate) struct UdpPair {
+    v4: UdpSocket,
+    v6: Option<UdpSocket>,
     port: u16,
 }
 
-/// A socket of which the reactor says when it can be read, and nothing else: it never waits to send, and each datagram that the
-/// kernel is through with would otherwise wake the thread to be told that there is room.
-type Watched = AsyncFd<std::net::UdpSocket>;
-
-#[allow(unsafe_code)] // a descriptor that were closed behind the reactor's back would be another's: see below
-fn watch(socket: std::net::UdpSocket) -> io::Result<Watched> {
-    // SAFETY: the socket moves into the watch, which nobody takes it from or changes it in; it stays open as long.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
-}
-
-/// The same port for another thread, which only sends.
-pub(crate) type UdpSender = UdpPair<std::net::UdpSocket>;
-
 impl UdpPair {
     /// Binds to `port` (0: any free one) on the wildcard addresses of the wanted families. IPv6 is left out silently where the
-    /// machine has none. Needs a tokio runtime, whose reactor then watches the sockets.
+    /// machine has none.
     pub(crate) fn bind(port: u16, ipv6: bool, buffers: UdpBuffers) -> io::Result<Self> {
         let attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         let mut last_error = None;
@@ -113,26 +100,18 @@ impl UdpPair {
         Capabilities { gso_segments: self.v4.state.max_gso_segments(), ..self.v4.capabilities }
     }
 
-    /// Waits until a datagram may be there.
-    pub(crate) async fn readable(&self) {
-        let v6 = async {
-            match &self.v6 {
-                Some(v6) => v6.io.readable().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.v4.io.readable() => {}
-            _ = v6 => {}
-        }
+    /// Has a poller report the sockets, by family, to [`RecvBatch::heard`].
+    pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
+        let mut families = self.sockets().enumerate();
+        families.try_for_each(|(family, socket)| poller.watch_udp(family, &socket.io))
     }
 
     /// Receives what is there, at most one batch of each family, and hands datagrams out, [`DATAGRAMS_PER_TURN`] of them at
-    /// most, each with the local address it was sent to and the remote it came from. `false`: nothing is left, and
-    /// [`Self::readable`] tells when there is more.
+    /// most, each with the local address it was sent to and the remote it came from. `false`: nothing is left, and the poller
+    /// tells when there is more.
     ///
-    /// With `eager` the kernel is asked whether the reactor has heard of anything or not: for a thread that works on and does
-    /// not let the reactor run.
+    /// With `eager` the kernel is asked whether the poller has heard of anything or not: for a thread that works on and does
+    /// not ask the poller.
     pub(crate) fn receive(
         &self,
         batch: &mut RecvBatch,
@@ -149,40 +128,42 @@ impl UdpPair {
             }
             batch.family = (batch.family + 1) % families;
             let Some(socket) = self.sockets().nth(batch.family) else { continue };
-            let eager = eager && batch.empty[batch.family] < EMPTY_ASKS;
-            let count = match socket.receive(batch, eager) {
-                Ok(count) => {
-                    batch.empty[batch.family] = 0;
-                    count
-                }
-                Err(error) => {
-                    // ICMP errors surface here; the next call goes on, and asks whatever the reactor knows.
-                    let empty = error.kind() == io::ErrorKind::WouldBlock;
-                    more |= !empty;
-                    let asks = &mut batch.empty[batch.family];
-                    *asks = if empty { *asks + u8::from(eager) } else { 0 };
-                    continue;
-                }
+            let heard = batch.heard[batch.family];
+            let asked = heard || (eager && batch.empty[batch.family] < EMPTY_ASKS);
+            if !asked {
+                continue;
+            }
+            let received = socket.receive(batch);
+            // A batch that is not full has emptied the socket, which saves the call that would find nothing.
+            let empty = match &received {
+                Ok(count) => *count < BATCH_SIZE,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             };
-            more |= count == BATCH_SIZE;
+            batch.heard[batch.family] = !empty;
+            more |= !empty;
+            let Ok(count) = received else {
+                // ICMP errors surface here; the next call goes on.
+                let asks = &mut batch.empty[batch.family];
+                *asks = if empty { *asks + u8::from(!heard) } else { 0 };
+                continue;
+            };
+            batch.empty[batch.family] = 0;
             batch.received(count, socket.port);
             more |= batch.hand_out(&mut left, &mut each);
         }
         more
     }
 
-    /// A way for another thread to send from this port.
-    pub(crate) fn sender(&self) -> io::Result<UdpSender> {
+    /// The same port for another thread, which only sends.
+    pub(crate) fn sender(&self) -> io::Result<Self> {
         let v6 = self.v6.as_ref().map(UdpSocket::sender).transpose()?;
-        Ok(UdpPair { v4: self.v4.sender()?, v6, port: self.port })
+        Ok(Self { v4: self.v4.sender()?, v6, port: self.port })
     }
 
     fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         std::iter::once(&self.v4).chain(&self.v6)
     }
-}
 
-impl<S: AsFd> UdpPair<S> {
     /// The port, the same in both families.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -217,6 +198,8 @@ pub(crate) struct RecvBatch {
     offset: usize,
     /// The socket that was read last.
     family: usize,
+    /// The poller said that there is something, by family.
+    heard: [bool; 2],
     /// How often in a row an eager turn found nothing, by family.
     empty: [u8; 2],
 }
@@ -232,7 +215,15 @@ impl RecvBatch {
             slot: 0,
             offset: 0,
             family: 0,
+            heard: [false; 2],
             empty: [0; 2],
+        }
+    }
+
+    /// The poller reported this family's socket.
+    pub(crate) fn heard(&mut self, family: usize) {
+        if let Some(heard) = self.heard.get_mut(family) {
+            *heard = true;
         }
     }
 
@@ -319,8 +310,8 @@ impl Capabilities {
 
 /// One socket of one family.
 #[derive(Debug)]
-struct UdpSocket<S = Watched> {
-    io: S,
+struct UdpSocket {
+    io: std::net::UdpSocket,
     state: UdpSocketState,
     port: u16,
     /// When it was bound.
@@ -349,40 +340,20 @@ impl UdpSocket {
         capabilities.say(address, buffers);
         let socket = std::net::UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
-        Ok(Self { io: watch(socket)?, state, port, capabilities })
+        Ok(Self { io: socket, state, port, capabilities })
     }
 
-    /// Receives a batch. One that is not full has emptied the socket: the reactor's word for it is taken back at once, which
-    /// saves the call that would find nothing. What comes after it wakes the thread.
-    fn receive(&self, batch: &mut RecvBatch, eager: bool) -> io::Result<usize> {
+    fn receive(&self, batch: &mut RecvBatch) -> io::Result<usize> {
         let (mut slots, metas) = batch.slots();
-        let mut outcome = Err(io::ErrorKind::WouldBlock.into());
-        let mut receive = || {
-            outcome = self.state.recv((&self.io).into(), &mut slots, &mut metas[..]);
-            match outcome {
-                Ok(BATCH_SIZE) => Ok(()),
-                _ => Err(io::ErrorKind::WouldBlock.into()),
-            }
-        };
-        if eager && receive().is_ok() {
-            return outcome;
-        }
-        let again = self.io.try_io(Interest::READABLE, |_| match eager {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false => receive(),
-        });
-        drop(again);
-        outcome
+        self.state.recv((&self.io).into(), &mut slots, metas)
     }
 
-    fn sender(&self) -> io::Result<UdpSocket<std::net::UdpSocket>> {
-        let io = std::net::UdpSocket::from(self.io.as_fd().try_clone_to_owned()?);
+    fn sender(&self) -> io::Result<Self> {
+        let io = self.io.try_clone()?;
         let state = UdpSocketState::new((&io).into())?;
-        Ok(UdpSocket { io, state, port: self.port, capabilities: self.capabilities })
+        Ok(Self { io, state, port: self.port, capabilities: self.capabilities })
     }
-}
 
-impl<S: AsFd> UdpSocket<S> {
     fn send(
         &self,
         local: IpAddr,
@@ -444,72 +415,95 @@ impl<S: AsFd> UdpSocket<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Source;
 
     const BUFFERS: UdpBuffers = UdpBuffers { receive: 1 << 20, send: 1 << 20 };
 
-    async fn receive_until(
-        pair: &UdpPair,
-        batch: &mut RecvBatch,
-        count: usize,
-    ) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
-        let mut got = Vec::new();
-        while got.len() < count {
-            pair.readable().await;
-            pair.receive(batch, false, |local, remote, bytes| {
-                got.push((local, remote, bytes.to_vec()));
-            });
-        }
-        got
+    /// A port and who reports its sockets.
+    struct Watched {
+        pair: UdpPair,
+        poller: Poller,
+        batch: RecvBatch,
     }
 
-    #[tokio::test]
-    async fn a_segmented_run_arrives_as_its_datagrams() {
-        let (a, b) =
-            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
-        let mut batch = RecvBatch::new();
+    impl Watched {
+        fn bind(ipv6: bool) -> Self {
+            let (pair, poller) = (UdpPair::bind(0, ipv6, BUFFERS).unwrap(), Poller::new().unwrap());
+            pair.watch(&poller).unwrap();
+            Self { pair, poller, batch: RecvBatch::new() }
+        }
+
+        /// Waits until a datagram is there.
+        fn wait(&mut self) {
+            let patience = Some(std::time::Duration::from_secs(10));
+            let (mut reported, batch) = (0, &mut self.batch);
+            let note = |source| {
+                let Source::Udp(family) = source else { panic!("{source:?}") };
+                batch.heard(family);
+                reported += 1;
+            };
+            self.poller.wait(patience, note).unwrap();
+            assert!(reported > 0, "nothing came");
+        }
+
+        fn receive_until(&mut self, count: usize) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+            let mut got = Vec::new();
+            while got.len() < count {
+                self.wait();
+                self.pair.receive(&mut self.batch, false, |local, remote, bytes| {
+                    got.push((local, remote, bytes.to_vec()));
+                });
+            }
+            got
+        }
+    }
+
+    fn bind() -> UdpPair {
+        UdpPair::bind(0, false, BUFFERS).unwrap()
+    }
+
+    #[test]
+    fn a_segmented_run_arrives_as_its_datagrams() {
+        let (a, mut b) = (bind(), Watched::bind(false));
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let run: Vec<u8> = (0..2_500_u32).map(|i| (i / 1_000) as u8).collect();
-        let sent = a.send(loopback, SocketAddr::new(loopback, b.port()), &run, Some(1_000));
+        let sent = a.send(loopback, SocketAddr::new(loopback, b.pair.port()), &run, Some(1_000));
         assert_eq!(sent, Sent::All);
-        let got = receive_until(&b, &mut batch, 3).await;
+        let got = b.receive_until(3);
         let sizes: Vec<usize> = got.iter().map(|(.., bytes)| bytes.len()).collect();
         assert_eq!(sizes, [1_000, 1_000, 500]);
         for (index, (local, remote, bytes)) in got.iter().enumerate() {
-            assert_eq!((local.ip(), local.port()), (loopback, b.port()));
+            assert_eq!((local.ip(), local.port()), (loopback, b.pair.port()));
             assert_eq!((remote.ip(), remote.port()), (loopback, a.port()));
             assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
         }
     }
 
-    #[tokio::test]
-    async fn a_socket_that_is_always_empty_is_asked_no_more_until_something_comes() {
-        let (a, b) =
-            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
-        let mut batch = RecvBatch::new();
+    #[test]
+    fn a_socket_that_is_always_empty_is_asked_no_more_until_something_comes() {
+        let (a, mut b) = (bind(), Watched::bind(false));
         for _ in 0..1_000 {
-            assert!(!b.receive(&mut batch, true, |_, _, _| panic!("nobody sends")));
+            assert!(!b.pair.receive(&mut b.batch, true, |_, _, _| panic!("nobody sends")));
         }
-        assert_eq!(batch.empty[0], EMPTY_ASKS);
+        assert_eq!(b.batch.empty[0], EMPTY_ASKS);
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        let to = SocketAddr::new(loopback, b.port());
+        let to = SocketAddr::new(loopback, b.pair.port());
         let mut got = 0;
         for sent in 1..=3 {
             assert_eq!(a.send(loopback, to, b"hello", None), Sent::All);
             while got < sent {
-                b.readable().await;
-                b.receive(&mut batch, true, |_, _, _| got += 1);
+                b.wait();
+                b.pair.receive(&mut b.batch, true, |_, _, _| got += 1);
             }
-            assert!(batch.empty[0] < EMPTY_ASKS, "asked again");
+            assert!(b.batch.empty[0] < EMPTY_ASKS, "asked again");
         }
     }
 
-    #[tokio::test]
-    async fn a_turn_takes_a_bounded_part_of_a_flood_and_nothing_is_lost() {
-        let (a, b) =
-            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
-        let mut batch = RecvBatch::new();
+    #[test]
+    fn a_turn_takes_a_bounded_part_of_a_flood_and_nothing_is_lost() {
+        let (a, mut b) = (bind(), Watched::bind(false));
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        let to = SocketAddr::new(loopback, b.port());
+        let to = SocketAddr::new(loopback, b.pair.port());
         // Few enough for the smallest buffers, where the kernel keeps each by itself.
         for run in 0..10_u8 {
             let bytes: Vec<u8> = (0..40_u8).flat_map(|n| [run, n, 0, 0]).collect();
@@ -518,10 +512,10 @@ mod tests {
         let (mut got, mut more) = (Vec::new(), false);
         while got.len() < 400 {
             if !more {
-                b.readable().await;
+                b.wait();
             }
             let before = got.len();
-            more = b.receive(&mut batch, false, |_, remote, bytes| {
+            more = b.pair.receive(&mut b.batch, false, |_, remote, bytes| {
                 assert_eq!(remote.port(), a.port());
                 got.push((bytes[0], bytes[1]));
             });
@@ -531,54 +525,50 @@ mod tests {
         assert!(got.into_iter().eq(all), "in order");
     }
 
-    #[tokio::test]
-    async fn answers_leave_from_the_address_that_was_asked() {
-        let (node, client) =
-            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
-        let mut batch = RecvBatch::new();
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        let (mut node, mut client) = (Watched::bind(false), Watched::bind(false));
         // Linux answers on all of 127.0.0.0/8: the route's own choice of source would be 127.0.0.1.
-        let asked = SocketAddr::new([127, 0, 0, 2].into(), node.port());
-        client.send([127, 0, 0, 1].into(), asked, b"ask", None);
-        let (local, remote, _) = receive_until(&node, &mut batch, 1).await.remove(0);
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), node.pair.port());
+        client.pair.send([127, 0, 0, 1].into(), asked, b"ask", None);
+        let (local, remote, _) = node.receive_until(1).remove(0);
         assert_eq!(local, asked);
-        node.send(local.ip(), remote, b"answer", None);
-        let (_, from, _) = receive_until(&client, &mut batch, 1).await.remove(0);
+        node.pair.send(local.ip(), remote, b"answer", None);
+        let (_, from, _) = client.receive_until(1).remove(0);
         assert_eq!(from, asked);
     }
 
-    #[tokio::test]
-    async fn another_thread_sends_from_the_same_port() {
-        let (node, client) =
-            (UdpPair::bind(0, false, BUFFERS).unwrap(), UdpPair::bind(0, false, BUFFERS).unwrap());
+    #[test]
+    fn another_thread_sends_from_the_same_port() {
+        let (node, mut client) = (bind(), Watched::bind(false));
         let sender = node.sender().unwrap();
-        let asked = SocketAddr::new([127, 0, 0, 2].into(), client.port());
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), client.pair.port());
         let sent = std::thread::spawn(move || {
             sender.send([127, 0, 0, 3].into(), asked, &[7; 300], Some(200))
         });
         assert_eq!(sent.join().unwrap(), Sent::All);
-        let got = receive_until(&client, &mut RecvBatch::new(), 2).await;
+        let got = client.receive_until(2);
         let from = SocketAddr::new([127, 0, 0, 3].into(), node.port());
         assert!(got.iter().all(|(_, remote, _)| *remote == from));
     }
 
-    #[tokio::test]
-    async fn both_families_share_a_port() {
-        let pair = UdpPair::bind(0, true, BUFFERS).unwrap();
-        if !pair.has_ipv6() {
+    #[test]
+    fn both_families_share_a_port() {
+        let mut watched = Watched::bind(true);
+        if !watched.pair.has_ipv6() {
             // A machine without IPv6 is served over IPv4 alone.
             return;
         }
         let other = UdpPair::bind(0, true, BUFFERS).unwrap();
-        let mut batch = RecvBatch::new();
         let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        other.send(loopback, SocketAddr::new(loopback, pair.port()), b"six", None);
-        let (local, remote, bytes) = receive_until(&pair, &mut batch, 1).await.remove(0);
+        other.send(loopback, SocketAddr::new(loopback, watched.pair.port()), b"six", None);
+        let (local, remote, bytes) = watched.receive_until(1).remove(0);
         assert_eq!((local.ip(), remote.ip(), bytes.as_slice()), (loopback, loopback, &b"six"[..]));
     }
 
-    #[tokio::test]
-    async fn a_datagram_that_no_path_takes_is_refused_not_fatal() {
-        let pair = UdpPair::bind(0, false, BUFFERS).unwrap();
+    #[test]
+    fn a_datagram_that_no_path_takes_is_refused_not_fatal() {
+        let pair = bind();
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let too_big = vec![0; 65_600];
         assert_eq!(

@@ -1,9 +1,10 @@
 //! What the deterministic core is driven by: threads, clock, entropy, mailboxes, rings, a budget of work, placement.
 //!
-//! One OS thread per shard runs a current-thread tokio runtime with the shard's sockets. Other threads reach it by its
-//! bounded mailbox; what each says comes out of a ring of its own, in the order it happened.
+//! One OS thread per shard, which sleeps on the shard's sockets and its doorbell. Other threads reach it by its bounded mailbox;
+//! what each says comes out of a ring of its own, in the order it happened.
 
 mod candidates;
+mod doorbell;
 mod node;
 mod outputs;
 mod placement;

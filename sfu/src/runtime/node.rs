@@ -8,14 +8,12 @@ use std::{
 };
 
 use rand::Rng;
-use tokio::{
-    sync::{Notify, mpsc},
-    task::LocalSet,
-};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     candidates::{Addresses, Candidate},
+    doorbell::Doorbell,
     outputs::{self, OutputReader, Outputs},
     ring::{Rings, mesh},
     stats,
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
-    net::{Accepted, TcpAcceptor, UdpBuffers, UdpPair, UdpSender, local_ufrag, udp_kernel_drops},
+    net::{Accepted, Poller, TcpAcceptor, UdpBuffers, UdpPair, local_ufrag, udp_kernel_drops},
     shard::{
         Command, Fingerprint, RelayMessage, Shard, ShardConfig, ShardId, TransportContext, Ufrag,
     },
@@ -67,7 +65,10 @@ pub enum StartError {
 
 /// Way to one shard. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Mailbox(mpsc::Sender<Letter>);
+pub(crate) struct Mailbox {
+    letters: mpsc::Sender<Letter>,
+    doorbell: Arc<Doorbell>,
+}
 
 impl Mailbox {
     /// Has the shard do `command`, then `then` be run with the reply by whoever reads the outputs. Never waits.
@@ -77,10 +78,12 @@ impl Mailbox {
         then: impl FnOnce(crate::shard::Reply) + Send + 'static,
     ) -> Result<(), MailboxError> {
         let then: Then = Box::new(then);
-        self.0.try_send(Letter { command, then }).map_err(|error| match error {
+        self.letters.try_send(Letter { command, then }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => MailboxError::Full,
             mpsc::error::TrySendError::Closed(_) => MailboxError::Stopped,
-        })
+        })?;
+        self.doorbell.ring();
+        Ok(())
     }
 }
 
@@ -92,8 +95,16 @@ pub(crate) struct Runtime {
     fingerprint: Fingerprint,
     blocks: Blocks,
     udp_ports: Vec<u16>,
+    /// Ends the acceptor of TCP connections.
     stop: CancellationToken,
+    doorbells: Vec<Arc<Doorbell>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Where TCP connections for a shard go in.
+struct Door {
+    accepted: mpsc::Sender<Accepted>,
+    doorbell: Arc<Doorbell>,
 }
 
 /// What a shard's thread says when its sockets are there.
@@ -101,7 +112,7 @@ struct Ready {
     port: u16,
     has_ipv6: bool,
     /// For the other shards.
-    sender: UdpSender,
+    sender: UdpPair,
 }
 
 /// What goes into a shard's thread.
@@ -117,11 +128,11 @@ struct Seat {
     accepted: mpsc::Receiver<Accepted>,
     rings: Rings<RelayMessage>,
     handover: Rings<Handed>,
-    ports: Arc<OnceLock<Box<[UdpSender]>>>,
-    wake: Arc<Notify>,
+    ports: Arc<OnceLock<Box<[UdpPair]>>>,
+    poller: Poller,
+    doorbell: Arc<Doorbell>,
     outputs: Outputs,
     block: Arc<Block>,
-    stop: CancellationToken,
 }
 
 impl Runtime {
@@ -148,9 +159,12 @@ impl Runtime {
         let node_generation = random.random();
         let epoch = Instant::now();
         let count = config.shards.max(1);
-        let wakes: Vec<_> = (0..count).map(|_| Arc::new(Notify::new())).collect();
+        let pollers = (0..count).map(|_| Poller::new()).collect::<io::Result<Vec<_>>>();
+        let pollers = pollers.map_err(StartError::Thread)?;
+        let doorbells = pollers.iter().map(|poller| Doorbell::new(poller).map(Arc::new));
+        let doorbells = doorbells.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
         let descriptions = stats::describe();
-        let (outputs, reader) = outputs::ways(count.into(), outputs::CAPACITY);
+        let (outputs, reader) = outputs::ways(&doorbells, outputs::CAPACITY);
         let cores = cores(config);
         let mut runtime = Self {
             mailboxes: Vec::new(),
@@ -159,14 +173,16 @@ impl Runtime {
             blocks: Blocks { descriptions: Arc::clone(&descriptions), blocks: Vec::new() },
             udp_ports: Vec::new(),
             stop: CancellationToken::new(),
+            doorbells: doorbells.clone(),
             threads: Vec::new(),
         };
         let mut doors = Vec::new();
         let ports = Arc::new(OnceLock::new());
         let mut senders = Vec::new();
-        let rings = mesh(&wakes, config.ring.max(1)).into_iter();
-        let handovers = mesh(&wakes, steering::CAPACITY);
-        for (index, ((rings, handover), outputs)) in rings.zip(handovers).zip(outputs).enumerate() {
+        let rings = mesh(&doorbells, config.ring.max(1)).into_iter();
+        let handovers = mesh(&doorbells, steering::CAPACITY);
+        let seats = rings.zip(handovers).zip(outputs).zip(pollers).zip(&doorbells);
+        for (index, ((((rings, handover), outputs), poller), doorbell)) in seats.enumerate() {
             let id = ShardId(index as u16);
             let (letters, mailbox) = mpsc::channel(config.mailbox.max(1));
             let (door, accepted) = mpsc::channel(ACCEPTED_WAITING);
@@ -191,10 +207,10 @@ impl Runtime {
                 rings,
                 handover,
                 ports: Arc::clone(&ports),
-                wake: Arc::clone(&wakes[index]),
+                poller,
+                doorbell: Arc::clone(doorbell),
                 outputs,
                 block: Arc::clone(&block),
-                stop: runtime.stop.clone(),
             };
             let ready = runtime.spawn(seat)?;
             let tcp_port = tcp.as_ref().map(TcpAcceptor::port);
@@ -202,9 +218,9 @@ impl Runtime {
             runtime.candidates.push(candidates.into());
             runtime.udp_ports.push(ready.port);
             senders.push(ready.sender);
-            runtime.mailboxes.push(Mailbox(letters));
+            runtime.mailboxes.push(Mailbox { letters, doorbell: Arc::clone(doorbell) });
             runtime.blocks.blocks.push(block);
-            doors.push(door);
+            doors.push(Door { accepted: door, doorbell: Arc::clone(doorbell) });
         }
         let _ = ports.set(senders.into());
         if let Some(acceptor) = tcp {
@@ -251,6 +267,7 @@ impl Runtime {
     /// Ends the threads when they have said what there was to say. Does not wait.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
+        self.doorbells.iter().for_each(|doorbell| doorbell.stop());
     }
 
     fn spawn(&mut self, seat: Seat) -> Result<Ready, StartError> {
@@ -269,7 +286,7 @@ impl Runtime {
         &mut self,
         acceptor: TcpAcceptor,
         node_generation: u16,
-        doors: Vec<mpsc::Sender<Accepted>>,
+        doors: Vec<Door>,
     ) -> Result<(), StartError> {
         let stop = self.stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -281,7 +298,9 @@ impl Runtime {
             let of_this_life = ufrag.node_generation == node_generation;
             if let Some(door) = doors.get(usize::from(ufrag.shard.0)).filter(|_| of_this_life) {
                 // A shard that cannot take it has worse to do: the client tries again.
-                let _ = door.try_send(accepted);
+                if door.accepted.try_send(accepted).is_ok() {
+                    door.doorbell.ring();
+                }
             }
         };
         let thread = std::thread::Builder::new()
@@ -302,7 +321,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.stop();
         let own = std::thread::current().id();
         for thread in self.threads.drain(..) {
             // The last handle may go with a letter that a shard's thread drops.
@@ -318,39 +337,34 @@ impl Seat {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
+        let bound = UdpPair::bind(self.port, self.ipv6, self.buffers).and_then(|udp| {
+            udp.watch(&self.poller)?;
+            let sender = udp.sender()?;
+            Ok((udp, sender))
+        });
+        let (udp, sender) = match bound {
+            Ok(bound) => bound,
             Err(error) => return drop(ready.send(Err(error))),
         };
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
-            let udp = match UdpPair::bind(self.port, self.ipv6, self.buffers) {
-                Ok(udp) => udp,
-                Err(error) => return drop(ready.send(Err(error))),
-            };
-            let sender = match udp.sender() {
-                Ok(sender) => sender,
-                Err(error) => return drop(ready.send(Err(error))),
-            };
-            let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6(), sender }));
-            let (own, generation) = (self.config.id, self.config.node_generation);
-            let worker = Worker {
-                shard: Shard::new(self.config, self.context, self.seed),
-                udp,
-                mailbox: self.mailbox,
-                rings: self.rings,
-                steering: Steering::new(own, generation, self.handover),
-                ports: self.ports,
-                wake: self.wake,
-                outputs: self.outputs,
-                accepted: self.accepted,
-                block: self.block,
-                stop: self.stop,
-                came: 0,
-            };
-            worker.run().await;
-        });
+        let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6(), sender }));
+        let id = self.config.id;
+        let worker = Worker {
+            steering: Steering::new(id, self.config.node_generation, self.handover),
+            shard: Shard::new(self.config, self.context, self.seed),
+            udp,
+            mailbox: self.mailbox,
+            rings: self.rings,
+            ports: self.ports,
+            doorbell: self.doorbell,
+            outputs: self.outputs,
+            accepted: self.accepted,
+            block: self.block,
+            came: 0,
+            waiting: false,
+        };
+        if let Err(error) = worker.run(self.poller) {
+            tracing::error!(shard = id.0, %error, "the media thread ends: the kernel refuses to wait");
+        }
     }
 }
 
@@ -374,12 +388,16 @@ fn cores(config: &NodeConfig) -> Vec<core_affinity::CoreId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{room::RoomId, runtime::Output};
+    use crate::{
+        room::RoomId,
+        runtime::{Output, doorbell::doorbells},
+    };
 
     #[test]
     fn a_full_mailbox_is_an_error_to_the_caller() {
         let (letters, mut reader) = mpsc::channel(1);
-        let mailbox = Mailbox(letters);
+        let doorbell = doorbells(1).remove(0);
+        let mailbox = Mailbox { letters, doorbell };
         let send = || mailbox.send(Command::RemoveRoom { room: RoomId::new("r") }, |_| ());
         assert_eq!(send(), Ok(()));
         assert_eq!(send(), Err(MailboxError::Full));

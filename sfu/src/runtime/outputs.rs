@@ -21,7 +21,7 @@ use std::{
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use tokio::sync::Notify;
 
-use super::worker::Output;
+use super::{doorbell::Doorbell, worker::Output};
 use crate::{
     room::{PeerId, RoomId},
     rtp::TrackId,
@@ -45,13 +45,14 @@ const LOOK: Duration = Duration::from_millis(50);
 /// to the next.
 const REST: u32 = 100;
 
-/// The ways of so many shards with room for `capacity` outputs each, and who reads them all.
-pub(crate) fn ways(shards: usize, capacity: usize) -> (Vec<Outputs>, OutputReader) {
+/// The ways of the shards with these doorbells, with room for `capacity` outputs each, and who reads them all.
+pub(crate) fn ways(doorbells: &[Arc<Doorbell>], capacity: usize) -> (Vec<Outputs>, OutputReader) {
     let bell = Arc::new(Bell { notify: Notify::new(), looks: AtomicBool::new(false) });
     let (mut ends, mut rings) = (Vec::new(), Vec::new());
-    for _ in 0..shards {
+    for doorbell in doorbells {
         let (producer, consumer) = RingBuffer::new(capacity);
-        let room = Arc::new(Room { notify: Notify::new(), wanted: AtomicBool::new(false) });
+        let (doorbell, wanted) = (Arc::clone(doorbell), AtomicBool::new(false));
+        let room = Arc::new(Room { doorbell, wanted });
         ends.push(Outputs::new(producer, Ringer(Arc::clone(&bell)), Arc::clone(&room)));
         rings.push(Ring { consumer, room: RoomMaker(room) });
     }
@@ -79,7 +80,7 @@ impl Drop for Ringer {
 /// Wakes a shard that waits for room in its ring.
 #[derive(Debug)]
 struct Room {
-    notify: Notify,
+    doorbell: Arc<Doorbell>,
     wanted: AtomicBool,
 }
 
@@ -89,7 +90,7 @@ struct RoomMaker(Arc<Room>);
 
 impl Drop for RoomMaker {
     fn drop(&mut self) {
-        self.0.notify.notify_one();
+        self.0.doorbell.ring();
     }
 }
 
@@ -168,11 +169,11 @@ impl Ring {
         let output = self.consumer.pop().ok()?;
         // Not for each place that is free: a shard comes to fill half a ring.
         if self.consumer.slots() <= self.consumer.buffer().capacity() / 2 {
-            // Either the shard sees this place, or its wish is seen here: see `Outputs::ready`.
+            // Either the shard sees this place, or its wish is seen here: see `Outputs::may_flush`.
             fence(Ordering::SeqCst);
             if self.room.0.wanted.load(Ordering::Relaxed) {
                 self.room.0.wanted.store(false, Ordering::Relaxed);
-                self.room.0.notify.notify_one();
+                self.room.0.doorbell.ring();
             }
         }
         Some(output)
@@ -300,20 +301,15 @@ impl Outputs {
         }
     }
 
-    /// Waits until there may be room.
-    pub(super) fn ready(&self) -> impl Future<Output = ()> + use<> {
-        let full = self.waiting > 0 && {
-            self.room.wanted.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            // Where the reader is gone, flushing drops what waits.
-            self.producer.is_full() && !self.producer.is_abandoned()
-        };
-        let room = Arc::clone(&self.room);
-        async move {
-            if full {
-                room.notify.notified().await;
-            }
+    /// Whether [`Self::flush`] would do something. Where that waits for room, the doorbell rings when there is some.
+    pub(super) fn may_flush(&self) -> bool {
+        if self.waiting == 0 {
+            return false;
         }
+        self.room.wanted.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Where the reader is gone, flushing drops what waits.
+        !self.producer.is_full() || self.producer.is_abandoned()
     }
 
     /// Gives it back where there is no room. Where nobody will read it, it is dropped.
@@ -377,7 +373,10 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::shard::{LostReason, Reply};
+    use crate::{
+        runtime::doorbell::doorbells,
+        shard::{LostReason, Reply},
+    };
 
     fn demand(track: u32, max_spatial: u8) -> Output {
         Output::Event(Event::LayerDemand {
@@ -412,7 +411,7 @@ mod tests {
     }
 
     fn way() -> (Outputs, OutputReader) {
-        let (mut outputs, reader) = ways(1, 1);
+        let (mut outputs, reader) = ways(&doorbells(1), 1);
         (outputs.pop().unwrap(), reader)
     }
 
@@ -501,7 +500,7 @@ mod tests {
 
     #[test]
     fn what_comes_again_and_again_wakes_nobody_who_looks_by_himself() {
-        let (mut outputs, reader) = ways(1, 8);
+        let (mut outputs, reader) = ways(&doorbells(1), 8);
         let mut outputs = outputs.pop().unwrap();
         let bell = Arc::clone(&reader.bell);
         let mut woken_by = |output: fn() -> Output, looks: bool| {
@@ -524,7 +523,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_finds_what_did_not_wake_it_and_is_woken_where_it_sleeps() {
-        let (mut outputs, mut reader) = ways(2, 8);
+        let (mut outputs, mut reader) = ways(&doorbells(2), 8);
         for idle in [0, REST - 1, REST] {
             reader.idle = idle;
             let reads = tokio::spawn(async move {
@@ -545,29 +544,30 @@ mod tests {
         assert!(reader.recv().await.is_none());
     }
 
-    #[tokio::test]
-    async fn a_shard_that_waits_for_room_learns_of_it() {
-        let (mut outputs, mut reader) = ways(1, 4);
+    #[test]
+    fn a_shard_that_waits_for_room_learns_of_it() {
+        let bells = doorbells(1);
+        let (mut outputs, mut reader) = ways(&bells, 4);
         let mut outputs = outputs.pop().unwrap();
         for _ in 0..6 {
             outputs.send(answer());
         }
         assert_eq!(outputs.waiting(), 2);
-        let waits = tokio::spawn(async move {
-            outputs.ready().await;
-            outputs.flush();
-            outputs
-        });
-        tokio::task::yield_now().await;
-        assert!(!waits.is_finished());
-        assert_eq!(std::iter::from_fn(|| reader.try_recv()).count(), 4);
-        let mut outputs = waits.await.unwrap();
-        assert_eq!((outputs.waiting(), std::iter::from_fn(|| reader.try_recv()).count()), (0, 2));
+        assert!(!outputs.may_flush() && bells[0].fall_asleep());
+        assert!(reader.try_recv().is_some());
+        assert!(!bells[0].answer() && bells[0].fall_asleep(), "not for one place");
+        assert_eq!(std::iter::from_fn(|| reader.try_recv()).count(), 3);
+        assert!(bells[0].answer() && outputs.may_flush());
+        outputs.flush();
+        assert_eq!((std::iter::from_fn(|| reader.try_recv()).count(), outputs.waiting()), (2, 0));
+        assert!(!outputs.may_flush());
         for _ in 0..6 {
             outputs.send(answer());
         }
+        bells[0].answer();
+        assert!(!outputs.may_flush() && bells[0].fall_asleep());
         drop(reader);
-        outputs.ready().await;
+        assert!(bells[0].answer() && outputs.may_flush());
         outputs.flush();
         assert_eq!(outputs.waiting(), 0, "nobody will read it");
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
-use tokio::sync::Notify;
 
+use super::doorbell::Doorbell;
 use crate::shard::ShardId;
 
 /// Where a shard's messages to another one go in.
@@ -12,8 +12,8 @@ pub(crate) struct RingOut<T> {
     /// The other shard.
     pub(crate) to: ShardId,
     producer: Producer<T>,
-    /// Wakes the other shard's thread. Notifying one that is awake is one atomic operation.
-    wake: Arc<Notify>,
+    /// The other shard's.
+    doorbell: Arc<Doorbell>,
     /// Something was pushed since the other side was woken.
     unflushed: bool,
 }
@@ -33,7 +33,7 @@ impl<T> RingOut<T> {
     /// Wakes the other side if it has something new.
     pub(crate) fn flush(&mut self) {
         if std::mem::take(&mut self.unflushed) {
-            self.wake.notify_one();
+            self.doorbell.ring();
         }
     }
 
@@ -94,11 +94,11 @@ impl<T> Default for Rings<T> {
     }
 }
 
-/// Rings between all pairs of shards; `wakes` has one entry per shard.
-pub(crate) fn mesh<T>(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings<T>> {
-    let mut all: Vec<Rings<T>> = wakes.iter().map(|_| Rings::default()).collect();
-    for from in 0..wakes.len() {
-        for (to, wake) in wakes.iter().enumerate() {
+/// Rings between all pairs of shards, whose doorbells these are.
+pub(crate) fn mesh<T>(doorbells: &[Arc<Doorbell>], capacity: usize) -> Vec<Rings<T>> {
+    let mut all: Vec<Rings<T>> = doorbells.iter().map(|_| Rings::default()).collect();
+    for from in 0..doorbells.len() {
+        for (to, doorbell) in doorbells.iter().enumerate() {
             if from == to {
                 continue;
             }
@@ -107,7 +107,7 @@ pub(crate) fn mesh<T>(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings<T>> {
             all[from].outgoing.push(RingOut {
                 to: ids.1,
                 producer,
-                wake: Arc::clone(wake),
+                doorbell: Arc::clone(doorbell),
                 unflushed: false,
             });
             all[to].incoming.push(RingIn { from: ids.0, consumer });
@@ -119,7 +119,7 @@ pub(crate) fn mesh<T>(wakes: &[Arc<Notify>], capacity: usize) -> Vec<Rings<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{room::RoomId, shard::RelayMessage};
+    use crate::{room::RoomId, runtime::doorbell::doorbells, shard::RelayMessage};
 
     fn message() -> Option<RelayMessage> {
         Some(RelayMessage::Leave { room: RoomId::new("r") })
@@ -127,8 +127,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_takes_no_more_and_loses_nothing() {
-        let wakes: Vec<_> = (0..3).map(|_| Arc::new(Notify::new())).collect();
-        let mut rings = mesh(&wakes, 4);
+        let mut rings = mesh(&doorbells(3), 4);
         let [a, b, _] = &mut rings[..] else { panic!("three shards") };
         let out = &mut a.outgoing[0];
         assert_eq!(out.to, ShardId(1));

@@ -96,12 +96,16 @@ impl Steering {
         }
     }
 
-    /// Takes what other shards handed over. Whether some of it still waits.
-    pub(super) fn receive(&mut self, now: Instant, shard: &mut Shard) -> bool {
+    /// Forgets, where it is time, five-tuples of which the word counts no more.
+    pub(super) fn sweep(&mut self, now: Instant) {
         if self.next_sweep.is_some_and(|due| due <= now) {
             self.known.retain(|_, known| known.until > now);
             self.next_sweep = (!self.known.is_empty()).then(|| now + SWEEP);
         }
+    }
+
+    /// Takes what other shards handed over. Whether some of it still waits.
+    pub(super) fn receive(&mut self, now: Instant, shard: &mut Shard) -> bool {
         let mut more = false;
         for index in 0..self.rings.incoming.len() {
             for _ in 0..CAPACITY {
@@ -203,13 +207,9 @@ impl Steering {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Notify;
-
     use super::*;
     use crate::{
-        runtime::ring::mesh,
+        runtime::{doorbell::doorbells, ring::mesh},
         shard::{DefaultLimits, Protocol, ShardConfig, TransportContext},
         transport::DtlsVersions,
     };
@@ -225,7 +225,6 @@ mod tests {
         #[allow(clippy::disallowed_methods)] // any instant will do
         fn new() -> Self {
             let now = Instant::now();
-            let wakes: Vec<_> = (0..2).map(|_| Arc::new(Notify::new())).collect();
             let context = TransportContext::generate(DtlsVersions::Dtls12).unwrap();
             let shard = |(id, rings)| {
                 let config = ShardConfig {
@@ -239,7 +238,7 @@ mod tests {
                 let shard = Shard::new(config, context.clone(), [id as u8; 32]);
                 (shard, Steering::new(ShardId(id), GENERATION, rings))
             };
-            Self { now, shards: (0..).zip(mesh(&wakes, CAPACITY)).map(shard).collect() }
+            Self { now, shards: (0..).zip(mesh(&doorbells(2), CAPACITY)).map(shard).collect() }
         }
 
         fn deliver(&mut self, at: usize, path: FiveTuple, datagram: &[u8]) {
@@ -249,6 +248,7 @@ mod tests {
 
         fn receive(&mut self, at: usize) {
             let (shard, steering) = &mut self.shards[at];
+            steering.sweep(self.now);
             steering.receive(self.now, shard);
         }
 

@@ -4,10 +4,12 @@
 //! after it came, or is none any more, is closed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
+
+use slab::Slab;
 
 use crate::shard::FiveTuple;
 
@@ -15,6 +17,10 @@ use crate::shard::FiveTuple;
 #[derive(Debug)]
 pub(super) struct TcpTable<C> {
     connections: HashMap<FiveTuple, Held<C>>,
+    /// Their paths by token, the poller's name for them.
+    paths: Slab<FiveTuple>,
+    /// Those that have something to be read or written, by token.
+    ready: VecDeque<u32>,
     /// How many come from one place.
     of_site: HashMap<IpAddr, usize>,
     next_sweep: Option<Instant>,
@@ -23,6 +29,9 @@ pub(super) struct TcpTable<C> {
 #[derive(Debug)]
 struct Held<C> {
     connection: C,
+    token: u32,
+    /// It stands in the queue of those that are ready.
+    ready: bool,
     since: Instant,
     /// It was a peer's path at the latest sweep.
     known: bool,
@@ -30,7 +39,13 @@ struct Held<C> {
 
 impl<C> Default for TcpTable<C> {
     fn default() -> Self {
-        Self { connections: HashMap::new(), of_site: HashMap::new(), next_sweep: None }
+        Self {
+            connections: HashMap::new(),
+            paths: Slab::new(),
+            ready: VecDeque::new(),
+            of_site: HashMap::new(),
+            next_sweep: None,
+        }
     }
 }
 
@@ -53,24 +68,61 @@ impl<C> TcpTable<C> {
             || (self.connections.len() < Self::MAX && of_site < Self::MAX_OF_SITE)
     }
 
-    /// Holds a connection until it is removed or swept away.
-    pub(super) fn insert(&mut self, now: Instant, path: FiveTuple, connection: C) {
-        let held = Held { connection, since: now, known: false };
-        if self.connections.insert(path, held).is_none() {
-            *self.of_site.entry(site(&path)).or_default() += 1;
-        }
+    /// Holds the connection that `make` makes with the token it is given, until it is removed or swept away. It is ready.
+    pub(super) fn insert<E>(
+        &mut self,
+        now: Instant,
+        path: FiveTuple,
+        make: impl FnOnce(u32) -> Result<C, E>,
+    ) -> Result<(), E> {
+        self.remove(&path);
+        let token = self.paths.vacant_key() as u32;
+        let connection = make(token)?;
+        self.paths.insert(path);
+        let held = Held { connection, token, ready: false, since: now, known: false };
+        self.connections.insert(path, held);
+        *self.of_site.entry(site(&path)).or_default() += 1;
         self.next_sweep.get_or_insert(now + Self::SWEEP);
+        self.heard(token);
+        Ok(())
     }
 
     /// The connection with this path.
-    pub(super) fn get(&self, path: &FiveTuple) -> Option<&C> {
-        self.connections.get(path).map(|held| &held.connection)
+    pub(super) fn get_mut(&mut self, path: &FiveTuple) -> Option<&mut C> {
+        self.connections.get_mut(path).map(|held| &mut held.connection)
+    }
+
+    /// The connection with this token has something to be read or written.
+    pub(super) fn heard(&mut self, token: u32) {
+        // One that was closed meanwhile may still be reported.
+        let held = self.paths.get(token as usize).and_then(|path| self.connections.get_mut(path));
+        if let Some(held) = held
+            && !std::mem::replace(&mut held.ready, true)
+        {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Whether some are ready.
+    pub(super) fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next one that is ready, and no longer is from now on.
+    pub(super) fn next_ready(&mut self) -> Option<(FiveTuple, &mut C)> {
+        let token = self.ready.pop_front()?;
+        let path = *self.paths.get(token as usize)?;
+        let held = self.connections.get_mut(&path)?;
+        held.ready = false;
+        Some((path, &mut held.connection))
     }
 
     /// Closes a connection.
     pub(super) fn remove(&mut self, path: &FiveTuple) {
-        if self.connections.remove(path).is_some() {
+        if let Some(held) = self.connections.remove(path) {
             leave(&mut self.of_site, path);
+            self.paths.remove(held.token as usize);
+            self.ready.retain(|token| *token != held.token);
         }
     }
 
@@ -87,7 +139,7 @@ impl<C> TcpTable<C> {
     /// Closes connections that are no peer's path and had their time, or were one and are none any more. Returns how
     /// many.
     pub(super) fn sweep(&mut self, now: Instant, known: impl Fn(&FiveTuple) -> bool) -> usize {
-        let Self { connections, of_site, .. } = self;
+        let Self { connections, paths, ready, of_site, .. } = self;
         let before = connections.len();
         connections.retain(|path, held| {
             let was_known = std::mem::replace(&mut held.known, known(path));
@@ -95,6 +147,8 @@ impl<C> TcpTable<C> {
             let stays = held.known || (!was_known && in_time);
             if !stays {
                 leave(of_site, path);
+                paths.remove(held.token as usize);
+                ready.retain(|token| *token != held.token);
             }
             stays
         });
@@ -142,27 +196,65 @@ mod tests {
         Instant::now()
     }
 
+    fn insert(table: &mut Table, now: Instant, path: FiveTuple) {
+        table.insert(now, path, |_| Ok::<_, ()>(())).unwrap();
+    }
+
+    #[test]
+    fn who_is_ready_stands_in_the_queue_once_and_a_closed_one_not_at_all() {
+        let now = start();
+        let mut table = TcpTable::<u32>::default();
+        let add = |table: &mut TcpTable<u32>, port| {
+            table.insert(now, path(1, port), Ok::<_, ()>).unwrap();
+        };
+        for port in 0..3 {
+            add(&mut table, port);
+        }
+        table.heard(1);
+        table.remove(&path(1, 2));
+        table.heard(2);
+        let order = |table: &mut TcpTable<u32>| -> Vec<(u16, u32)> {
+            let next = || table.next_ready().map(|(path, token)| (path.remote.port(), *token));
+            std::iter::from_fn(next).collect()
+        };
+        assert_eq!(order(&mut table), [(0, 0), (1, 1)], "what came with them is to be read");
+        table.heard(1);
+        table.heard(0);
+        table.heard(1);
+        table.heard(77);
+        assert!(table.is_any_ready());
+        assert_eq!(order(&mut table), [(1, 1), (0, 0)]);
+        assert!(!table.is_any_ready());
+        // The token of one that went is another's, and so is the path of one that comes again.
+        add(&mut table, 9);
+        table.heard(0);
+        add(&mut table, 0);
+        assert_eq!(order(&mut table), [(9, 2), (0, 0)]);
+        assert_eq!(table.insert(now, path(1, 5), |_| Err("refused")), Err("refused"));
+        assert_eq!((table.len(), table.paths.len()), (3, 3));
+    }
+
     #[test]
     fn one_address_and_all_together_have_only_so_many_connections() {
         let now = start();
         let mut table = Table::default();
         for port in 0..Table::MAX_OF_SITE as u16 {
             assert!(table.has_room(&path(0, port)));
-            table.insert(now, path(0, port), ());
+            insert(&mut table, now, path(0, port));
         }
         assert!(!table.has_room(&path(0, 999)));
         assert!(table.has_room(&path(0, 3)), "takes its own place");
-        table.insert(now, path(0, 3), ());
+        insert(&mut table, now, path(0, 3));
         table.remove(&path(0, 3));
         table.remove(&path(0, 3));
         assert!(table.has_room(&path(0, 999)));
-        table.insert(now, path(0, 999), ());
+        insert(&mut table, now, path(0, 999));
         assert!(!table.has_room(&path(0, 1_000)));
 
         let others = Table::MAX / Table::MAX_OF_SITE;
         for host in 1..others as u16 {
             for port in 0..Table::MAX_OF_SITE as u16 {
-                table.insert(now, path(host, port), ());
+                insert(&mut table, now, path(host, port));
             }
         }
         assert_eq!(table.len(), Table::MAX);
@@ -184,17 +276,17 @@ mod tests {
         let now = start();
         let mut table = Table::default();
         let (stray, peers) = (path(1, 1), path(1, 2));
-        table.insert(now, stray, ());
-        table.insert(now, peers, ());
+        insert(&mut table, now, stray);
+        insert(&mut table, now, peers);
         assert_eq!(table.poll_timeout(), Some(now + Table::SWEEP));
         let known = |path: &FiveTuple| *path == peers;
         assert_eq!(table.sweep(now + Table::UNKNOWN_FOR - Table::SWEEP, known), 0, "in time");
         assert_eq!(table.sweep(now + Table::UNKNOWN_FOR, known), 1);
-        assert!(table.get(&stray).is_none() && table.get(&peers).is_some());
+        assert!(table.get_mut(&stray).is_none() && table.get_mut(&peers).is_some());
         assert_eq!(table.sweep(now + Duration::from_secs(3_600), known), 0);
         assert_eq!(table.sweep(now + Duration::from_secs(3_601), |_| false), 1, "the peer went");
 
-        table.insert(now, peers, ());
+        insert(&mut table, now, peers);
         table.sweep(now + Table::SWEEP, known);
         assert_eq!(table.sweep(now + 2 * Table::SWEEP, |_| false), 1, "at once, however young");
     }

@@ -3,6 +3,9 @@
 //! A turn takes inputs that are there (commands, messages of other shards, one batch of datagrams), all with one `now`,
 //! and then lets the shard send. When that takes longer than [`SLICE`], it is cut: the socket is drained and `now` is read
 //! again before the rest is sent.
+//!
+//! Between two turns the thread sleeps in the kernel, on its sockets and its doorbell alone. A general runtime's reactor, timers
+//! and wakers in between cost more than the turn of a small room: whoever slept finds all their code and data cold.
 
 use std::{
     fmt,
@@ -10,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 use super::{
+    doorbell::Doorbell,
     outputs::Outputs,
     ring::Rings,
     stats::{self, LoopCounters},
@@ -21,7 +24,10 @@ use super::{
     tcp_table::TcpTable,
 };
 use crate::{
-    net::{Accepted, RecvBatch, Sent, TcpConnection, TcpWrite, UdpPair, UdpSender},
+    net::{
+        Accepted, Poller, RecvBatch, Sent, Source, TcpBuffer, TcpConnection, TcpRead, TcpWrite,
+        UdpPair,
+    },
     shard::{Command, Event, FiveTuple, Protocol, RelayMessage, Reply, Shard, Transmit},
     telemetry::Block,
 };
@@ -48,11 +54,11 @@ const CONNECTIONS_PER_TURN: usize = 8;
 /// When to try again after a ring was full.
 const RING_RETRY: Duration = Duration::from_millis(1);
 
-/// Turns in a row after which the reactor runs: connections of TCP clients need it, and each time costs a system call.
-const TURNS_PER_YIELD: u32 = 4;
+/// Turns in a row after which the poller is asked: connections of TCP clients need it, and each time costs a system call.
+const TURNS_PER_LOOK: u32 = 4;
 
-/// Turns between two copies of the counters while there is no pause.
-const TURNS_PER_PUBLISH: u64 = 64;
+/// How old the published counters may be. Copying them takes some thirty cache lines of other threads.
+const PUBLISH_EVERY: Duration = Duration::from_millis(20);
 
 /// Peers that come between two reservations of memory, and how much is reserved: what they take, about, and less than the
 /// allocator gives back to the system by itself (128 KiB).
@@ -109,18 +115,16 @@ pub(super) struct Worker {
     pub(super) rings: Rings<RelayMessage>,
     pub(super) steering: Steering,
     /// The other shards' ports, for answers to what came to them. Set when all are there.
-    pub(super) ports: Arc<OnceLock<Box<[UdpSender]>>>,
-    pub(super) wake: Arc<Notify>,
+    pub(super) ports: Arc<OnceLock<Box<[UdpPair]>>>,
+    pub(super) doorbell: Arc<Doorbell>,
     pub(super) outputs: Outputs,
     pub(super) accepted: mpsc::Receiver<Accepted>,
     pub(super) block: Arc<Block>,
-    pub(super) stop: CancellationToken,
     /// Peers that came since memory was reserved.
     pub(super) came: u32,
+    /// Something waits in the mailbox, a ring or at the door, whether anybody rings again or not.
+    pub(super) waiting: bool,
 }
-
-/// Packets of a TCP connection, and its end.
-type TcpPacket = (FiveTuple, Option<Vec<u8>>);
 
 /// What one turn left.
 struct Turn {
@@ -132,134 +136,68 @@ struct Turn {
     ring_full: bool,
 }
 
-/// What arrived while the thread slept.
-enum Woken {
-    Letter(Letter),
-    Tcp(TcpPacket),
-    Accepted(Accepted),
-    Other,
-    Stop,
-}
-
 impl Worker {
-    /// Runs until told to stop. Must be inside a `LocalSet`.
+    /// Runs until told to stop, or until the kernel refuses to wait.
     #[allow(clippy::disallowed_methods)] // this loop is where the core gets its clock from
-    pub(super) async fn run(mut self) {
-        let (tcp_sender, mut tcp_packets) = mpsc::channel::<TcpPacket>(256);
-        let mut io = Io::new(tcp_sender, Arc::clone(&self.ports));
-        let mut batch = RecvBatch::new();
-        let mut inbox = Vec::new();
-        // Turns since the reactor ran.
+    pub(super) fn run(mut self, poller: Poller) -> std::io::Result<()> {
+        let mut io = Io::new(poller, Arc::clone(&self.ports));
+        let mut published = Instant::now();
+        // Turns since the poller was asked.
         let mut busy = 0;
-        loop {
+        while !self.doorbell.is_stopped() {
             let now = Instant::now();
             io.eager = busy > 0;
-            let turn = self.turn(now, &mut batch, &mut io, &mut tcp_packets, &mut inbox);
+            let turn = self.turn(now, &mut io);
             io.counters.slices += 1;
-            if turn.more {
-                if io.counters.slices.is_multiple_of(TURNS_PER_PUBLISH) {
-                    self.publish(&io);
-                }
-                if self.stop.is_cancelled() {
-                    break;
-                }
-                busy += 1;
-                if busy == TURNS_PER_YIELD {
-                    busy = 0;
-                    tokio::task::yield_now().await;
-                }
+            let deadline = if turn.more { Some(now) } else { self.deadline(now, &turn, &io) };
+            // What changed last is published before a long sleep.
+            if deadline.is_none_or(|at| at >= published + 2 * PUBLISH_EVERY)
+                || now >= published + PUBLISH_EVERY
+            {
+                self.publish(&io);
+                published = now;
+            }
+            if !turn.more {
+                busy = 0;
+                self.sleep(deadline, &mut io)?;
                 continue;
             }
-            busy = 0;
-            self.publish(&io);
-            let mut deadline = self.shard.poll_timeout();
-            if turn.ring_full {
-                let retry = now + RING_RETRY;
-                deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
-            }
-            deadline = deadline.into_iter().chain(io.tcp.poll_timeout()).min();
-            match self.sleep(deadline, &mut tcp_packets).await {
-                Woken::Letter(letter) => inbox.push(Input::Letter(letter)),
-                Woken::Tcp(packet) => inbox.push(Input::Tcp(packet)),
-                Woken::Accepted(accepted) => inbox.push(Input::Accepted(accepted)),
-                Woken::Other => {}
-                Woken::Stop => break,
+            busy += 1;
+            if busy == TURNS_PER_LOOK {
+                busy = 0;
+                io.wait(Some(Duration::ZERO))?;
             }
         }
         // Goodbyes that the last commands left.
         while !self.drain(&mut io).0 {}
+        self.publish(&io);
+        Ok(())
     }
 
-    async fn sleep(
-        &mut self,
-        deadline: Option<Instant>,
-        tcp: &mut mpsc::Receiver<TcpPacket>,
-    ) -> Woken {
-        let timer = async {
-            match deadline {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.udp.readable() => Woken::Other,
-            () = self.wake.notified() => Woken::Other,
-            () = timer => Woken::Other,
-            () = self.outputs.ready(), if self.outputs.waiting() > 0 => Woken::Other,
-            Some(letter) = self.mailbox.recv(), if !self.outputs.is_full() => {
-                Woken::Letter(letter)
-            }
-            Some(packet) = tcp.recv() => Woken::Tcp(packet),
-            Some(accepted) = self.accepted.recv() => Woken::Accepted(accepted),
-            () = self.stop.cancelled() => Woken::Stop,
+    /// When to come back at the latest.
+    fn deadline(&self, now: Instant, turn: &Turn, io: &Io) -> Option<Instant> {
+        let retry = turn.ring_full.then(|| now + RING_RETRY);
+        [self.shard.poll_timeout(), io.tcp.poll_timeout(), retry].into_iter().flatten().min()
+    }
+
+    #[allow(clippy::disallowed_methods)] // how long to sleep counts from when the turn is over
+    fn sleep(&mut self, deadline: Option<Instant>, io: &mut Io) -> std::io::Result<()> {
+        if self.outputs.may_flush() || !self.doorbell.fall_asleep() {
+            return Ok(());
         }
+        io.wait(deadline.map(|at| at.saturating_duration_since(Instant::now())))
     }
 
-    fn turn(
-        &mut self,
-        now: Instant,
-        batch: &mut RecvBatch,
-        io: &mut Io,
-        tcp: &mut mpsc::Receiver<TcpPacket>,
-        inbox: &mut Vec<Input>,
-    ) -> Turn {
+    fn turn(&mut self, now: Instant, io: &mut Io) -> Turn {
         let mut more = false;
-        for input in inbox.drain(..) {
-            match input {
-                Input::Letter(letter) => self.take_letter(now, letter),
-                Input::Tcp(packet) => self.take_tcp(now, io, packet),
-                Input::Accepted(accepted) => io.adopt(now, accepted),
-            }
-        }
         self.outputs.flush();
-        for _ in 0..COMMANDS_PER_TURN {
-            if self.outputs.is_full() {
-                break;
-            }
-            let Ok(letter) = self.mailbox.try_recv() else { break };
-            self.take_letter(now, letter);
+        if self.doorbell.answer() || self.waiting {
+            more |= self.take_waiting(now, io);
         }
-        more |= !self.mailbox.is_empty() && !self.outputs.is_full();
-        for ring in &mut self.rings.incoming {
-            for _ in 0..MESSAGES_PER_TURN {
-                let Some(message) = ring.pop() else { break };
-                self.shard.handle_relay(now, ring.from, message);
-            }
-            more |= !ring.is_empty();
-        }
-        for _ in 0..CONNECTIONS_PER_TURN {
-            let Ok(accepted) = self.accepted.try_recv() else { break };
-            io.adopt(now, accepted);
-        }
-        more |= !self.accepted.is_empty();
-        for _ in 0..TCP_PACKETS_PER_TURN {
-            let Ok(packet) = tcp.try_recv() else { break };
-            self.take_tcp(now, io, packet);
-        }
-        more |= !tcp.is_empty();
+        self.steering.sweep(now);
+        more |= io.serve_tcp(now, &mut self.shard);
         let Self { shard, steering, udp, .. } = self;
-        more |= steering.receive(now, shard);
-        more |= udp.receive(batch, io.eager, |local, remote, datagram| {
+        more |= udp.receive(&mut io.batch, io.eager, |local, remote, datagram| {
             let path = FiveTuple { protocol: Protocol::Udp, local, remote };
             steering.deliver(now, shard, path, datagram);
         });
@@ -272,18 +210,40 @@ impl Worker {
         Turn { more: more || !drained, drained, ring_full }.checked()
     }
 
+    /// Takes what other threads put where this one finds it, a bounded part. Whether some of it waits for the next turn.
+    fn take_waiting(&mut self, now: Instant, io: &mut Io) -> bool {
+        let mut more = false;
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.outputs.is_full() {
+                break;
+            }
+            let Ok(letter) = self.mailbox.try_recv() else { break };
+            self.take_letter(now, letter);
+        }
+        let letters = !self.mailbox.is_empty();
+        more |= letters && !self.outputs.is_full();
+        for ring in &mut self.rings.incoming {
+            for _ in 0..MESSAGES_PER_TURN {
+                let Some(message) = ring.pop() else { break };
+                self.shard.handle_relay(now, ring.from, message);
+            }
+            more |= !ring.is_empty();
+        }
+        for _ in 0..CONNECTIONS_PER_TURN {
+            let Ok(accepted) = self.accepted.try_recv() else { break };
+            io.adopt(now, accepted);
+        }
+        more |= !self.accepted.is_empty();
+        more |= self.steering.receive(now, &mut self.shard);
+        // Letters that nobody takes now wait for room in the outputs, of which the doorbell tells.
+        self.waiting = more || letters;
+        more
+    }
+
     fn take_letter(&mut self, now: Instant, letter: Letter) {
         let reply = self.shard.handle_command(now, letter.command);
         self.tell_events();
         self.outputs.send(Output::Answer { reply, then: letter.then });
-    }
-
-    fn take_tcp(&mut self, now: Instant, io: &mut Io, (path, packet): TcpPacket) {
-        match packet {
-            Some(mut packet) => self.shard.handle_datagram(now, path, &mut packet),
-            // The peer's checks end with the connection; consent tells the shard.
-            None => io.forget(&path),
-        }
     }
 
     /// Sends until nothing waits or the slice is over; whether nothing waits, and whether a ring was full.
@@ -360,28 +320,60 @@ impl Turn {
     }
 }
 
-/// An input that woke the thread and waits for its turn.
-enum Input {
-    Letter(Letter),
-    Tcp(TcpPacket),
-    Accepted(Accepted),
-}
-
-/// Where datagrams leave, and what was counted there.
+/// Where datagrams come from and leave, and what was counted there.
 struct Io {
+    poller: Poller,
+    batch: RecvBatch,
     tcp: TcpTable<TcpConnection>,
-    /// Where TCP clients' packets go.
-    packets: mpsc::Sender<TcpPacket>,
-    ports: Arc<OnceLock<Box<[UdpSender]>>>,
-    /// The socket is asked for datagrams although the reactor did not run.
+    tcp_buffer: TcpBuffer,
+    ports: Arc<OnceLock<Box<[UdpPair]>>>,
+    /// The sockets are asked for datagrams although the poller was not.
     eager: bool,
     counters: LoopCounters,
 }
 
 impl Io {
-    fn new(packets: mpsc::Sender<TcpPacket>, ports: Arc<OnceLock<Box<[UdpSender]>>>) -> Self {
-        let (tcp, counters) = (TcpTable::default(), LoopCounters::default());
-        Self { tcp, packets, ports, eager: false, counters }
+    fn new(poller: Poller, ports: Arc<OnceLock<Box<[UdpPair]>>>) -> Self {
+        Self {
+            poller,
+            batch: RecvBatch::new(),
+            tcp: TcpTable::default(),
+            tcp_buffer: TcpBuffer::default(),
+            ports,
+            eager: false,
+            counters: LoopCounters::default(),
+        }
+    }
+
+    /// Waits until something is there, for so long at most, and notes what.
+    fn wait(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+        let Self { poller, batch, tcp, .. } = self;
+        poller.wait(timeout, |source| match source {
+            Source::Udp(family) => batch.heard(family),
+            Source::Tcp(token) => tcp.heard(token),
+            // The doorbell itself knows.
+            Source::Bell => {}
+        })
+    }
+
+    /// Takes packets of TCP clients, a bounded part. Whether some wait for the next turn.
+    fn serve_tcp(&mut self, now: Instant, shard: &mut Shard) -> bool {
+        let mut limit = TCP_PACKETS_PER_TURN;
+        while limit > 0
+            && let Some((path, connection)) = self.tcp.next_ready()
+        {
+            let take = |packet: &mut [u8]| shard.handle_datagram(now, path, packet);
+            match connection.serve(&self.poller, &mut self.tcp_buffer, &mut limit, take) {
+                TcpRead::Empty => {}
+                TcpRead::More => {
+                    let token = connection.token();
+                    self.tcp.heard(token);
+                }
+                // The peer's checks end with the connection; consent tells the shard.
+                TcpRead::Closed => self.forget(&path),
+            }
+        }
+        self.tcp.is_any_ready()
     }
 
     fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {
@@ -409,9 +401,9 @@ impl Io {
     }
 
     fn send_tcp(&mut self, path: &FiveTuple, bytes: &[u8], segment: Option<usize>) {
-        let Some(connection) = self.tcp.get(path) else { return };
+        let Some(connection) = self.tcp.get_mut(path) else { return };
         for packet in bytes.chunks(segment.unwrap_or(bytes.len()).max(1)) {
-            match connection.write(packet) {
+            match connection.write(packet, &self.poller) {
                 TcpWrite::Taken => {}
                 TcpWrite::Full => self.counters.tcp_full += 1,
                 TcpWrite::Closed => return self.forget(path),
@@ -426,10 +418,10 @@ impl Io {
             self.counters.tcp_refused += 1;
             return;
         }
-        if let Ok(connection) = TcpConnection::adopt(accepted, path, self.packets.clone()) {
-            self.tcp.insert(now, path, connection);
-            self.counters.tcp_connections = self.tcp.len() as u64;
-        }
+        // One that the poller does not take is closed: the client tries again.
+        let poller = &self.poller;
+        let _ = self.tcp.insert(now, path, |token| TcpConnection::adopt(accepted, token, poller));
+        self.counters.tcp_connections = self.tcp.len() as u64;
     }
 
     fn forget(&mut self, path: &FiveTuple) {

@@ -5,8 +5,6 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use tokio::task::LocalSet;
-
 use super::*;
 use crate::{
     net::{TcpAcceptor, UdpBuffers},
@@ -15,8 +13,8 @@ use crate::{
     transport::DtlsVersions,
 };
 
-/// A worker, and its doors for TCP connections and commands.
-fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
+/// A worker, and its door for TCP connections.
+fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
     let config = ShardConfig {
         id: ShardId(0),
         shards: 1,
@@ -27,21 +25,25 @@ fn worker(epoch: Instant) -> (Worker, mpsc::Sender<Accepted>) {
     };
     let context = TransportContext::generate(DtlsVersions::Dtls12).unwrap();
     let (door, accepted) = mpsc::channel(64);
+    let poller = Poller::new().unwrap();
+    let doorbell = Arc::new(Doorbell::new(&poller).unwrap());
+    let udp = UdpPair::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap();
+    udp.watch(&poller).unwrap();
     let worker = Worker {
         shard: Shard::new(config, context, [1; 32]),
-        udp: UdpPair::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap(),
+        udp,
         mailbox: mpsc::channel(1).1,
         rings: Rings::default(),
         steering: Steering::new(ShardId(0), 1, Rings::default()),
         ports: Arc::default(),
-        wake: Arc::default(),
-        outputs: ways(1, 1).0.remove(0),
+        outputs: ways(&[Arc::clone(&doorbell)], 1).0.remove(0),
+        doorbell,
         accepted,
         block: Arc::new(Block::new(0, stats::describe().len())),
-        stop: CancellationToken::new(),
         came: 0,
+        waiting: false,
     };
-    (worker, door)
+    (worker, Io::new(poller, Arc::default()), door)
 }
 
 /// A client that said whom it is for and nothing since; the other end waits behind the door.
@@ -50,7 +52,7 @@ async fn connect(door: &mpsc::Sender<Accepted>) -> TcpStream {
     let address = SocketAddr::new([127, 0, 0, 1].into(), acceptor.port());
     let before = door.capacity();
     let hand_over = door.clone();
-    tokio::task::spawn_local(acceptor.run(move |accepted| hand_over.try_send(accepted).unwrap()));
+    tokio::spawn(acceptor.run(move |accepted| hand_over.try_send(accepted).unwrap()));
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"\0\x05hello").unwrap();
     while door.capacity() == before {
@@ -63,24 +65,19 @@ async fn connect(door: &mpsc::Sender<Accepted>) -> TcpStream {
 #[allow(clippy::disallowed_methods)] // any instant will do
 async fn tcp_clients_get_in_while_the_shard_is_busy_and_strangers_do_not_stay() {
     let start = Instant::now();
-    LocalSet::new()
-        .run_until(async move {
-            let (mut worker, door) = worker(start);
-            let mut client = connect(&door).await;
-            let (sender, mut packets) = mpsc::channel(8);
-            let (mut io, mut batch) = (Io::new(sender, Arc::default()), RecvBatch::new());
-            // Turns without a pause in between: the shard never sleeps.
-            let mut turn = |io: &mut Io, at: Instant| {
-                worker.turn(at, &mut batch, io, &mut packets, &mut Vec::new());
-                (io.counters.tcp_connections, io.counters.tcp_closed)
-            };
-            assert_eq!(turn(&mut io, start), (1, 0));
-            assert_eq!(turn(&mut io, start + Duration::from_secs(9)), (1, 0));
-            // No peer made a valid check on it.
-            assert_eq!(turn(&mut io, start + Duration::from_secs(10)), (0, 1));
-            assert_eq!(io.tcp.poll_timeout(), None, "an idle shard sleeps");
-            let closed = tokio::task::spawn_blocking(move || client.read(&mut [0; 10]));
-            assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
-        })
-        .await;
+    let (mut worker, mut io, door) = worker(start);
+    let mut client = connect(&door).await;
+    worker.doorbell.ring();
+    // Turns without a pause in between: the shard never sleeps.
+    let mut turn = |io: &mut Io, at: Instant| {
+        worker.turn(at, io);
+        (io.counters.tcp_connections, io.counters.tcp_closed)
+    };
+    assert_eq!(turn(&mut io, start), (1, 0));
+    assert_eq!(turn(&mut io, start + Duration::from_secs(9)), (1, 0));
+    // No peer made a valid check on it.
+    assert_eq!(turn(&mut io, start + Duration::from_secs(10)), (0, 1));
+    assert_eq!(io.tcp.poll_timeout(), None, "an idle shard sleeps");
+    let closed = tokio::task::spawn_blocking(move || client.read(&mut [0; 10]));
+    assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
 }
