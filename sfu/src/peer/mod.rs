@@ -11,6 +11,7 @@ mod queue;
 mod report;
 mod sent_numbers;
 mod sharing;
+mod slots;
 mod spec;
 mod stats;
 mod subscription;
@@ -38,6 +39,7 @@ pub(crate) use link::Link;
 pub(crate) use outbox::Outbox;
 pub(crate) use queue::Waiting;
 pub(crate) use sharing::Sharing;
+pub(crate) use slots::Slots;
 pub(crate) use subscription::{Arrived, FirstNumbers, Grant, Subscription};
 
 use crate::{
@@ -90,7 +92,7 @@ pub(crate) struct Peer {
     pub(crate) identity: Identity,
     /// Which of its subscriptions have packets in the current walk.
     pub(crate) pending: VecDeque<(RouteKey, u32)>,
-    pub(crate) subscriptions: Slab<Subscription>,
+    pub(crate) subscriptions: Slots<Subscription>,
     next_number: u16,
     pub(crate) resending: bool,
     /// It waits for its turn to send what the pacer held back.
@@ -185,7 +187,7 @@ impl Peer {
             strange_checks: Budget::new(now, STRANGE_CHECKS, 2 * STRANGE_CHECKS),
             feedback_budget: Budget::new(now, FEEDBACK, FEEDBACK),
             tracks: Slab::new(),
-            subscriptions: Slab::new(),
+            subscriptions: Slots::new(),
             by_ssrc: HashMap::new(),
             used: HashMap::new(),
             pending: VecDeque::new(),
@@ -293,7 +295,7 @@ impl Peer {
 
     /// Takes a subscription away.
     pub(crate) fn remove_subscription(&mut self, slot: u32) -> Option<Subscription> {
-        let subscription = self.subscriptions.try_remove(slot as usize)?;
+        let subscription = self.subscriptions.remove(slot as usize)?;
         self.by_ssrc.retain(|_, known| *known != slot);
         self.pending.retain(|(_, known)| *known != slot);
         self.congestion.forget(slot);
@@ -308,7 +310,7 @@ impl Peer {
     /// What left by all its subscriptions, present and former.
     pub(crate) fn sent(&self) -> EgressCounters {
         let mut sum = self.past;
-        for (_, subscription) in &self.subscriptions {
+        for (_, subscription) in self.subscriptions.iter() {
             sum += subscription.sent;
         }
         sum
@@ -337,13 +339,13 @@ impl Peer {
     /// Steps of [`Self::prefetch`].
     pub(crate) const PREFETCHES: usize = 4;
 
-    /// Asks for what the turn of this peer in a walk will need. Step 0 comes first; each needs what the one before asked for, which
-    /// takes as long as a turn of somebody else.
+    /// Asks for what the turn of this peer in a walk will need: its subscription in this slot, or else the first of those that have
+    /// packets. Step 0 comes first; each needs what the one before asked for, which takes as long as a turn of somebody else.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, now: Instant, step: usize) {
+    pub(crate) fn prefetch(&self, now: Instant, step: usize, slot: Option<u32>) {
         let next = || {
-            let (_, slot) = self.pending.front()?;
-            self.subscriptions.get(*slot as usize)
+            let slot = slot.or_else(|| Some(self.pending.front()?.1))?;
+            self.subscriptions.get(slot as usize)
         };
         match step {
             0 => {
@@ -355,8 +357,17 @@ impl Peer {
                 self.congestion.prefetch();
             }
             1 => {
-                if let Some(pending) = self.pending.front() {
-                    prefetch(pending);
+                match slot {
+                    Some(slot) => {
+                        if let Some(place) = self.subscriptions.place(slot as usize) {
+                            prefetch(place);
+                        }
+                    }
+                    None => {
+                        if let Some(pending) = self.pending.front() {
+                            prefetch(pending);
+                        }
+                    }
                 }
                 self.transport.prefetch_pointees();
                 self.congestion.prefetch_pointees(now);
@@ -381,7 +392,7 @@ impl Peer {
         send_time: AbsSendTime,
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
-    ) -> Option<(&'a mut Slab<Subscription>, &'a PeerSpec, Link<'a>)> {
+    ) -> Option<(&'a mut Slots<Subscription>, &'a PeerSpec, Link<'a>)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
         let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
-use super::{Congestion, Grant, Repair, Shared, Subscription};
+use super::{Congestion, Grant, Repair, Shared, Slots, Subscription};
 use crate::{
     cache::{LadderStep, Layers},
     egress::{BitrateAllocator, Claim, RepairShare},
@@ -86,7 +84,7 @@ impl Sharing {
         &mut self,
         now: Instant,
         congestion: &mut Congestion,
-        subscriptions: &mut Slab<Subscription>,
+        subscriptions: &mut Slots<Subscription>,
         mut changed: impl FnMut(&Subscription, Grant),
     ) -> Instant {
         let (lost, crowded) = (congestion.loss(), congestion.is_crowded(self.sound));
@@ -159,10 +157,10 @@ impl Sharing {
 
     /// There is nothing to share any more: everybody gets what they wish.
     pub(crate) fn end(
-        subscriptions: &mut Slab<Subscription>,
+        subscriptions: &mut Slots<Subscription>,
         mut changed: impl FnMut(&Subscription, Grant),
     ) {
-        for (_, subscription) in subscriptions {
+        for (_, subscription) in subscriptions.iter_mut() {
             subscription.protect(None, Duration::ZERO);
             let before = subscription.granted();
             // Nothing is known of the path but what reports say.
@@ -175,7 +173,7 @@ impl Sharing {
     }
 
     /// What is won has to have room for its repair.
-    fn price_repair(&mut self, repair: Option<Repair>, subscriptions: &Slab<Subscription>) {
+    fn price_repair(&mut self, repair: Option<Repair>, subscriptions: &Slots<Subscription>) {
         for (claim, (slot, _)) in self.claims.iter_mut().zip(&self.claimants) {
             let known = subscriptions.get(*slot as usize);
             let takes = known.is_some_and(|known| known.egress.can_be_protected());
@@ -190,7 +188,7 @@ impl Sharing {
         &self,
         repair: Option<Repair>,
         room: Bitrate,
-        subscriptions: &mut Slab<Subscription>,
+        subscriptions: &mut Slots<Subscription>,
     ) {
         let mut protected = Bitrate::ZERO;
         for (claim, (slot, _)) in self.claims.iter().zip(&self.claimants) {

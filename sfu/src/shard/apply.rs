@@ -180,7 +180,7 @@ impl Shard {
         let renegotiated =
             before.codecs != spec.codecs || before.send_extensions != spec.send_extensions;
         if renegotiated {
-            for (_, subscription) in &mut peer.subscriptions {
+            for (_, subscription) in peer.subscriptions.iter_mut() {
                 subscription.renegotiate(&spec);
             }
         }
@@ -300,7 +300,7 @@ impl Shard {
             of(known) == of(wanted)
         };
         let mut gone = Vec::new();
-        for (slot, known) in &peer.subscriptions {
+        for (slot, known) in peer.subscriptions.iter() {
             let wanted = spec.subscriptions.iter().find(|wanted| wanted.track == known.spec.track);
             if !wanted.is_some_and(|wanted| same_stream(&known.spec, wanted)) {
                 gone.push(slot as u32);
@@ -319,7 +319,7 @@ impl Shard {
         let known = peer.subscriptions.iter().find(|(_, known)| known.spec.track == wanted.track);
         let slot = match known.map(|(slot, _)| slot) {
             Some(slot) => {
-                let subscription = &mut peer.subscriptions[slot];
+                let Some(subscription) = peer.subscriptions.get_mut(slot) else { return };
                 if subscription.spec == *wanted {
                     return;
                 }
@@ -327,7 +327,7 @@ impl Shard {
                 slot
             }
             None => {
-                let slot = peer.subscriptions.vacant_key();
+                let slot = peer.subscriptions.vacant();
                 let room = peer.identity.room;
                 let taker = Taker { peer: key, subscription: slot as u32 };
                 let route = self.rooms.take(room, &wanted.track, taker);

@@ -114,7 +114,7 @@ impl Shard {
         };
         let next = if peer.congestion.is_controlled() {
             sharing.begin();
-            for (slot, subscription) in &peer.subscriptions {
+            for (slot, subscription) in peer.subscriptions.iter() {
                 let track = tracks.get_mut(subscription.route.0).and_then(Option::as_mut);
                 let Some(track) = track else { continue };
                 sharing.add(now, slot as u32, subscription, &mut track.published, track.speaks);

@@ -31,6 +31,8 @@ pub(super) struct Fanout {
     walked: VecDeque<RouteKey>,
     /// The track whose takers are being gathered, and how many of them are.
     gathering: Option<(RouteKey, usize)>,
+    /// The track whose packets are the whole walk, and how many of its takers were visited: nobody needs to be gathered.
+    alone: Option<(RouteKey, usize)>,
     /// Subscribers that are left to visit.
     destinations: VecDeque<PeerKey>,
     /// Subscribers that wait for resends.
@@ -87,6 +89,7 @@ impl Fanout {
     pub(super) fn is_idle(&self) -> bool {
         self.dirty.is_empty()
             && !self.is_gathering()
+            && self.alone.is_none()
             && self.destinations.is_empty()
             && self.resends.is_empty()
             && self.releases.is_empty()
@@ -103,6 +106,7 @@ impl Fanout {
         self.dirty.retain(|marked| *marked != route);
         self.walked.retain(|marked| *marked != route);
         self.gathering = self.gathering.filter(|(gathered, _)| *gathered != route);
+        self.alone = self.alone.filter(|(walked, _)| *walked != route);
         self.news.retain(|marked| *marked != route);
         self.telling = self.telling.filter(|telling| telling.route != route);
         self.recounts.retain(|marked| *marked != route);
@@ -111,7 +115,8 @@ impl Fanout {
 
     /// The taker at this place of a route's list is gone, and those behind it moved up.
     pub(super) fn taker_left(&mut self, route: RouteKey, place: usize) {
-        let gathering = self.gathering.iter_mut().map(|(route, done)| (*route, done));
+        let gathering = self.gathering.iter_mut().chain(&mut self.alone);
+        let gathering = gathering.map(|(route, done)| (*route, done));
         let telling = self.telling.iter_mut().map(|telling| (telling.route, &mut telling.done));
         let recounting =
             self.recounting.iter_mut().map(|recount| (recount.route, &mut recount.done));
@@ -174,6 +179,8 @@ impl Shard {
                 1
             } else if let Some(key) = self.fanout.releases.pop_front() {
                 self.serve_release(key, visits)
+            } else if let Some((route, done)) = self.fanout.alone {
+                self.serve_taker(route, done)
             } else if self.fanout.is_gathering() {
                 self.gather(visits)
             } else if let Some(key) = self.fanout.destinations.pop_front() {
@@ -181,16 +188,30 @@ impl Shard {
             } else if self.fanout.is_recounting() {
                 // Once in a walk at most: visits are what changes demand.
                 self.recount(visits)
-            } else if !self.fanout.dirty.is_empty() {
-                std::mem::swap(&mut self.fanout.dirty, &mut self.fanout.walked);
-                0
-            } else {
+            } else if !self.begin_walk() {
                 break;
+            } else {
+                1
             };
             self.counters.visits += made as u64;
             visits = visits.saturating_sub(made);
         }
         true
+    }
+
+    /// Takes what arrived into a walk. False when nothing did.
+    fn begin_walk(&mut self) -> bool {
+        let Fanout { dirty, walked, alone, .. } = &mut self.fanout;
+        std::mem::swap(dirty, walked);
+        // Mostly it is one frame of one track.
+        if walked.len() == 1
+            && let Some(route) = walked.pop_front()
+        {
+            *alone = Some((route, 0));
+            self.take_batch(route);
+            return true;
+        }
+        !walked.is_empty()
     }
 
     /// Notes who gets what arrived of one track: at most `limit` of its takers. Returns how many visits that was; a track
@@ -232,52 +253,83 @@ impl Shard {
     /// One subscriber gets everything of the walk, `limit` subscriptions of it at once; it comes again for the rest. Returns
     /// how many subscriptions were looked at.
     fn serve(&mut self, key: PeerKey, limit: usize) -> usize {
-        self.prefetch();
-        let (now, send_time) = (self.now, self.send_time());
-        let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
-        let Some(peer) = find_peer(peers, key) else { return 1 };
+        self.prefetch(|ahead| Some((*self.fanout.destinations.get(ahead)?, None)));
+        let Some(peer) = find_peer(&mut self.peers, key) else { return 1 };
         let mut pending = std::mem::take(&mut peer.pending);
         let mut served = 0;
-        outbox.close_run();
-        let mut waits = false;
-        match peer.sending(now, send_time, outbox, counters) {
-            None => pending.clear(),
-            Some((subscriptions, spec, mut link)) => {
-                let waited = link.congestion.is_waiting();
-                while served < limit
-                    && link.waiting() < RUN
-                    && let Some((route, slot)) = pending.pop_front()
-                {
-                    served += 1;
-                    let track = tracks.get(route.0).and_then(Option::as_ref);
-                    let Some(track) = track else { continue };
-                    let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
-                    let demanded = subscription.demanded();
-                    let (published, batch) = (&track.published, &track.batch);
-                    subscription.forward(slot, published, batch, spec, &mut link);
-                    fanout.note(subscription, demanded);
-                }
-                waits = !waited && link.congestion.is_waiting();
-            }
+        let next = || {
+            let next = if served < limit { pending.pop_front() } else { None };
+            served += usize::from(next.is_some());
+            next
+        };
+        if !self.visit(key, next) {
+            pending.clear();
         }
+        let Some(peer) = find_peer(&mut self.peers, key) else { return 1 };
         if !pending.is_empty() {
-            fanout.destinations.push_front(key);
+            self.fanout.destinations.push_front(key);
         }
         peer.pending = pending;
-        if waits {
-            let release = peer.congestion.poll_release(now);
-            timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
-        }
-        self.follow_up();
         served.max(1)
     }
 
+    /// One taker of the only track of a walk gets its packets. Returns how many visits that was.
+    fn serve_taker(&mut self, route: RouteKey, done: usize) -> usize {
+        let takers = self.rooms.route(route).map_or(&[][..], |known| &known.takers);
+        let rest = takers.get(done..).unwrap_or(&[]);
+        let Some((taker, behind)) = rest.split_first() else {
+            self.fanout.alone = None;
+            return 0;
+        };
+        self.prefetch(|ahead| {
+            let next = behind.get(ahead)?;
+            Some((next.peer, Some(next.subscription)))
+        });
+        self.fanout.alone = Some((route, done + 1));
+        let mut next = Some((route, taker.subscription));
+        self.visit(taker.peer, || next.take());
+        1
+    }
+
+    /// Sends a peer what is there for its subscriptions that `next` names, each by its route and slot, until a run is full. False
+    /// where nothing can be sent to it.
+    #[inline(always)]
+    fn visit(&mut self, key: PeerKey, mut next: impl FnMut() -> Option<(RouteKey, u32)>) -> bool {
+        let (now, send_time) = (self.now, self.send_time());
+        let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
+        let Some(peer) = find_peer(peers, key) else { return false };
+        outbox.close_run();
+        let Some((subscriptions, spec, mut link)) = peer.sending(now, send_time, outbox, counters)
+        else {
+            return false;
+        };
+        let waited = link.congestion.is_waiting();
+        while link.waiting() < RUN
+            && let Some((route, slot)) = next()
+        {
+            let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
+            let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
+            let demanded = subscription.demanded();
+            let (published, batch) = (&track.published, &track.batch);
+            subscription.forward(slot, published, batch, spec, &mut link);
+            fanout.note(subscription, demanded);
+        }
+        if !waited && link.congestion.is_waiting() {
+            let release = link.congestion.poll_release(now);
+            timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        }
+        self.follow_up();
+        true
+    }
+
     /// Asks for what the turns of the next subscribers will need, step by step: the nearer a turn, the further along its pointers.
-    fn prefetch(&self) {
+    /// `next` names them by how many come before, each with its subscription where that is known.
+    #[inline(always)]
+    fn prefetch(&self, next: impl Fn(usize) -> Option<(PeerKey, Option<u32>)>) {
         for ahead in 0..Peer::PREFETCHES {
-            let next = self.fanout.destinations.get(ahead);
-            if let Some(peer) = next.and_then(|key| self.peers.get(key.index())) {
-                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead);
+            let Some((key, slot)) = next(ahead) else { return };
+            if let Some(peer) = self.peers.get(key.index()) {
+                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead, slot);
             }
         }
     }
@@ -547,9 +599,13 @@ mod tests {
         assert_eq!(fanout.dirty, [RouteKey(2), RouteKey(1)]);
         std::mem::swap(&mut fanout.dirty, &mut fanout.walked);
         fanout.gathering = Some((RouteKey(3), 5));
+        fanout.alone = Some((RouteKey(4), 5));
         fanout.forget(RouteKey(2));
         fanout.forget(RouteKey(3));
-        assert_eq!((fanout.walked, fanout.gathering), ([RouteKey(1)].into(), None));
+        assert!(fanout.alone.is_some());
+        fanout.forget(RouteKey(4));
+        assert_eq!((&fanout.walked, fanout.gathering), (&[RouteKey(1)].into(), None));
+        assert_eq!(fanout.alone, None);
     }
 
     #[test]
@@ -562,6 +618,11 @@ mod tests {
         fanout.recounting = Some(Recount { route: RouteKey(1), done: 4, sum: Demand::default() });
         fanout.taker_left(RouteKey(1), 4);
         assert_eq!(fanout.gathering, Some((RouteKey(1), 4)));
+        fanout.alone = Some((RouteKey(2), 1));
+        fanout.taker_left(RouteKey(2), 0);
+        fanout.taker_left(RouteKey(2), 0);
+        assert_eq!(fanout.alone, Some((RouteKey(2), 0)));
+        fanout.alone = None;
         assert_eq!(fanout.telling.map(|telling| telling.done), Some(8));
         assert_eq!(fanout.recounting.map(|recount| recount.done), Some(4));
         fanout.forget(RouteKey(1));

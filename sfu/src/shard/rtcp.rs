@@ -232,7 +232,7 @@ impl Shard {
                 writer.sdes_cname(sender, &cname)
             });
         }
-        let end = subscriptions.capacity();
+        let end = subscriptions.end();
         let first = first.min(end);
         let mut slots = (first..end).chain(0..first).peekable();
         link.send_rtcp(|writer| {
@@ -270,7 +270,7 @@ impl Shard {
         stats.rtt = peer.rtt;
         stats.estimate = peer.congestion.stats();
         let mut told = Told { estimate: stats.estimate, ..Told::default() };
-        for (_, subscription) in &mut peer.subscriptions {
+        for (_, subscription) in peer.subscriptions.iter_mut() {
             subscription.measure(passed);
             let starved = subscription.granted() == Grant::Nothing && !subscription.spec.paused;
             told.subscriptions += 1;
