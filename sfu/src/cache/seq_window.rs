@@ -38,17 +38,25 @@ impl SeqWindow {
     }
 
     /// Remembers a number that is not too old.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, seq: SeqNo) {
         let from = self.highest.map_or(seq.0, |highest| highest + 1);
         if seq.0 >= from {
-            if seq.0 - from >= Self::LEN {
-                self.bits = Default::default();
-            } else {
-                (from..seq.0).for_each(|skipped| self.set(skipped, false));
+            if seq.0 != from {
+                self.skip(from, seq.0);
             }
             self.highest = Some(seq.0);
         }
         self.set(seq.0, true);
+    }
+
+    #[cold]
+    fn skip(&mut self, from: u64, to: u64) {
+        if to - from >= Self::LEN {
+            self.bits = Default::default();
+        } else {
+            (from..to).for_each(|skipped| self.set(skipped, false));
+        }
     }
 
     fn bit(&self, number: u64) -> bool {

@@ -66,6 +66,7 @@ impl FormatTable {
         prefetch(&self.keeps_records);
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, id: FormatId) -> Option<Mapping> {
         *self.mappings.get(usize::from(id.0))?
     }

@@ -88,12 +88,13 @@ impl Records {
         }
     }
 
+    #[inline(always)]
     pub(super) fn insert(&mut self, now: Instant, meta: &PacketMeta, rewritten: &Rewritten) {
         let sent_ms = self.millis(now) as u16;
         let seq = rewritten.seq;
         self.ingress = meta.seq;
         if self.slots.is_empty() {
-            self.slots.resize(Self::FIRST, Packed::EMPTY);
+            self.begin();
         }
         let index = self.index(seq);
         if index.is_multiple_of(Self::LOOKS) && self.would_lose_young(index, sent_ms) {
@@ -136,6 +137,12 @@ impl Records {
         seq.0 as usize & self.slots.len().wrapping_sub(1)
     }
 
+    #[cold]
+    fn begin(&mut self) {
+        self.slots.resize(Self::FIRST, Packed::EMPTY);
+    }
+
+    #[cold]
     fn grow(&mut self) {
         let len = self.slots.len() * 2;
         let old = std::mem::replace(&mut self.slots, vec![Packed::EMPTY; len]);

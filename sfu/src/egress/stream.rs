@@ -252,6 +252,7 @@ impl EgressStream {
     }
 
     /// Whether the subscriber can take packets of this format. To be asked before a packet gets a number.
+    #[inline(always)]
     pub fn accepts(&self, format: FormatId) -> bool {
         self.formats.get(format).is_some()
     }

@@ -41,6 +41,7 @@ impl CodecRewriter {
             State::Vp8(vp8) => {
                 vp8.pictures.prefetch();
                 prefetch(&vp8.tl0);
+                prefetch(&vp8.latest);
             }
             State::Vp9(vp9) => {
                 vp9.pictures.prefetch();
@@ -62,6 +63,7 @@ impl CodecRewriter {
     }
 
     /// The changes to a packet that passes; `None` when its frame is too old for a number.
+    #[inline(always)]
     pub fn rewrite(&mut self, fields: CodecFields) -> Option<CodecPatch> {
         match (&mut self.state, fields) {
             (State::Vp8(vp8), CodecFields::Vp8(fields)) => vp8.rewrite(fields),
@@ -129,6 +131,8 @@ struct Vp8 {
     pictures: Pictures,
     tl0: Counter<8>,
     key: Counter<5>,
+    /// Of the packet before: a frame's packets have the same fields.
+    latest: Option<(Vp8Fields, CodecPatch)>,
 }
 
 impl Vp8 {
@@ -137,10 +141,12 @@ impl Vp8 {
             pictures: Pictures::new(fields.picture_id),
             tl0: Counter::new(fields.tl0_pic_idx),
             key: Counter::new(Self::key_idx(fields)),
+            latest: None,
         }
     }
 
     fn start(&mut self, fields: Vp8Fields) {
+        self.latest = None;
         self.pictures.start(fields.picture_id);
         self.tl0.start(fields.tl0_pic_idx);
         self.key.start(Self::key_idx(fields));
@@ -150,7 +156,19 @@ impl Vp8 {
         fields.tid_key_idx.and_then(|(byte, has_key_idx)| has_key_idx.then_some(byte & 0x1f))
     }
 
+    #[inline(always)]
     fn rewrite(&mut self, fields: Vp8Fields) -> Option<CodecPatch> {
+        if let Some((of, patch)) = self.latest
+            && of == fields
+        {
+            return Some(patch);
+        }
+        let patch = self.rewrite_frame(fields)?;
+        self.latest = Some((fields, patch));
+        Some(patch)
+    }
+
+    fn rewrite_frame(&mut self, fields: Vp8Fields) -> Option<CodecPatch> {
         let mut patch = CodecPatch::new(2);
         if let Some(id) = fields.picture_id {
             let extended = self.pictures.extend(id, fields.long_picture_id);

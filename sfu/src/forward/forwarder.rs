@@ -70,6 +70,7 @@ impl Forwarder {
     }
 
     /// Passes a packet on under new numbers, or drops it.
+    #[inline(always)]
     pub fn forward(&mut self, meta: &PacketMeta, timing: &Timing<'_>) -> Option<Rewritten> {
         let decision = self.selector.select(meta);
         let (marker, opens) = match decision {

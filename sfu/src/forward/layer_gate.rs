@@ -83,12 +83,17 @@ impl LayerGate {
     }
 
     /// Decides about a packet of the stream.
+    #[inline(always)]
     pub(super) fn select(&mut self, meta: &PacketMeta, wanted: Layers) -> Gate {
         let Some(facts) = meta.frame.layers else {
             // A stream that never had layers passes as a whole, whatever its descriptors refer to.
             let waits = meta.frame.overtook && self.len > 0;
             return if waits { Gate::Later } else { Gate::Pass { marker: meta.marker } };
         };
+        self.select_layered(meta, facts, wanted)
+    }
+
+    fn select_layered(&mut self, meta: &PacketMeta, facts: LayerFacts, wanted: Layers) -> Gate {
         if self.len == 0 {
             // All passed so far.
             self.begin(facts, meta.time, facts.targets.best_within(Layers::MAX));

@@ -169,6 +169,7 @@ impl LayerSelector {
     }
 
     /// Passes or drops a packet.
+    #[inline(always)]
     pub fn select(&mut self, meta: &PacketMeta) -> Decision {
         if meta.padding {
             return self.select_padding(meta);
@@ -208,26 +209,10 @@ impl LayerSelector {
         self.enter(meta)
     }
 
+    #[inline(always)]
     fn select_current(&mut self, meta: &PacketMeta, current: Current) -> Decision {
         if meta.generation != current.generation || meta.format != current.format {
-            // Another stream took the encoding's place: its first frames may refer to what nobody has seen. What is
-            // left of the old one is of no use any more.
-            let newer = meta.generation.wrapping_sub(current.generation) < 128;
-            if !newer {
-                return Decision::Ignore;
-            }
-            if self.opens(meta) {
-                // Audio may change its format from packet to packet (RED and not), on the same numbers.
-                let same_numbers =
-                    self.kind == MediaKind::Audio && meta.generation == current.generation;
-                let decision = self.enter(meta);
-                return match decision {
-                    Decision::Open { marker } if same_numbers => Decision::Pass { marker },
-                    decision => decision,
-                };
-            }
-            self.state = State::Starting { target: self.best().unwrap_or(meta.encoding) };
-            return Decision::Ignore;
+            return self.select_changed(meta, current);
         }
         let Some(wanted) = self.wanted else { return Decision::Ignore };
         match self.gate.select(meta, wanted) {
@@ -235,6 +220,28 @@ impl LayerSelector {
             Gate::Skip => Decision::Skip,
             Gate::Later => Decision::Ignore,
         }
+    }
+
+    /// Another stream took the encoding's place: its first frames may refer to what nobody has seen. What is left of the old one is
+    /// of no use any more.
+    #[cold]
+    fn select_changed(&mut self, meta: &PacketMeta, current: Current) -> Decision {
+        let newer = meta.generation.wrapping_sub(current.generation) < 128;
+        if !newer {
+            return Decision::Ignore;
+        }
+        if self.opens(meta) {
+            // Audio may change its format from packet to packet (RED and not), on the same numbers.
+            let same_numbers =
+                self.kind == MediaKind::Audio && meta.generation == current.generation;
+            let decision = self.enter(meta);
+            return match decision {
+                Decision::Open { marker } if same_numbers => Decision::Pass { marker },
+                decision => decision,
+            };
+        }
+        self.state = State::Starting { target: self.best().unwrap_or(meta.encoding) };
+        Decision::Ignore
     }
 
     /// A subscriber can begin with this packet.

@@ -30,6 +30,7 @@ pub(crate) struct Link<'a> {
 
 impl Link<'_> {
     /// Room for a media packet before it is sealed.
+    #[inline(always)]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         &mut self.outbox.space()[..MAX_PACKET - self.srtp.profile().rtp_overhead()]
     }
@@ -59,6 +60,7 @@ impl Link<'_> {
 
     /// Seals what was written into [`Self::space`] and puts it on its way. Returns its size, `None` when it cannot be
     /// sealed.
+    #[inline(always)]
     pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {
         let len = written.len + self.srtp.profile().rtp_overhead();
         let packet = self.outbox.space().get_mut(..len)?;
@@ -74,7 +76,7 @@ impl Link<'_> {
             patch_abs_send_time(packet, at, self.send_time);
         }
         let len = self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
-        self.outbox.commit(self.path, len);
+        self.outbox.commit(len);
         let stream = (written.ssrc, written.seq.seq16());
         self.congestion.handle_sent(self.now, stream, number, DataSize::from_bytes(len as u64));
         Some(len)
@@ -106,7 +108,7 @@ impl Link<'_> {
             }
             let Some(packet) = self.outbox.space().get_mut(..len + overhead) else { return };
             if self.srtp.seal_rtcp(packet).is_ok() {
-                self.outbox.commit(self.path, len + overhead);
+                self.outbox.commit(len + overhead);
             }
             if !rest {
                 return;

@@ -395,6 +395,7 @@ impl Peer {
     ) -> Option<(&'a mut Slots<Subscription>, &'a PeerSpec, Link<'a>)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
+        outbox.aim(path);
         let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
         let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
         Some((&mut self.subscriptions, &self.spec, link))
@@ -410,6 +411,7 @@ impl Peer {
     ) -> Option<(Link<'a>, &'a mut TwccRecorder, &'a mut CcfbRecorder)> {
         let path = self.transport.egress_path()?;
         let srtp = self.transport.srtp_egress()?;
+        outbox.aim(path);
         let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
         let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
         Some((link, &mut self.twcc, &mut self.ccfb))

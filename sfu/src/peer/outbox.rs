@@ -31,6 +31,7 @@ struct Run {
     len: usize,
     /// Size of the first datagram: that of all but the last.
     segment: usize,
+    count: usize,
     /// Nothing may follow.
     closed: bool,
 }
@@ -42,10 +43,21 @@ pub(crate) struct Outbox {
     len: usize,
     runs: Vec<Run>,
     next: usize,
+    /// Where what is written now goes.
+    path: Option<FiveTuple>,
 }
 
 impl Outbox {
+    /// What is committed from now on goes there.
+    pub(crate) fn aim(&mut self, path: FiveTuple) {
+        if self.path != Some(path) {
+            self.close_run();
+            self.path = Some(path);
+        }
+    }
+
     /// Room for one packet behind what is there. Becomes one by [`Self::commit`].
+    #[inline(always)]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.is_empty() {
             // Not only when nobody has anything to send: under overload that moment never comes.
@@ -53,38 +65,43 @@ impl Outbox {
         }
         let end = self.len + MAX_PACKET;
         if self.bytes.len() < end {
-            // Grows to the largest turn there was, then never again.
-            self.bytes.resize(end.next_power_of_two(), 0);
+            self.grow(end);
         }
         &mut self.bytes[self.len..end]
     }
 
-    /// The first `len` bytes of [`Self::space`] are a datagram for `path`. It joins the run before it where that is for the
-    /// same path and of the same size.
-    pub(crate) fn commit(&mut self, path: FiveTuple, len: usize) {
+    /// The first `len` bytes of [`Self::space`] are a datagram for the path of [`Self::aim`]. It joins the run before it where that
+    /// is for the same path and of the same size.
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, len: usize) {
         debug_assert!(len <= MAX_PACKET && self.len + len <= self.bytes.len());
         let start = self.len;
         self.len += len;
-        if let Some(run) = self.runs.get_mut(self.next..).and_then(<[Run]>::last_mut) {
-            let fits = !run.closed
-                && run.path == path
-                && len <= run.segment
-                && run.len + len <= MAX_RUN
-                && run.len / run.segment.max(1) < MAX_SEGMENTS;
-            if fits {
-                run.len += len;
-                run.closed = len < run.segment;
-                return;
-            }
+        if let Some(run) = self.runs.get_mut(self.next..).and_then(<[Run]>::last_mut)
+            && !run.closed
+            && len <= run.segment
+            && run.len + len <= MAX_RUN
+            && run.count < MAX_SEGMENTS
+        {
+            run.len += len;
+            run.count += 1;
+            run.closed = len < run.segment;
+            return;
         }
-        self.runs.push(Run { path, start, len, segment: len, closed: false });
+        self.begin(start, len);
+    }
+
+    fn begin(&mut self, start: usize, len: usize) {
+        let Some(path) = self.path else { return };
+        self.runs.push(Run { path, start, len, segment: len, count: 1, closed: false });
     }
 
     /// A whole datagram from elsewhere.
     pub(crate) fn push(&mut self, path: FiveTuple, datagram: &[u8]) {
+        self.aim(path);
         if let Some(space) = self.space().get_mut(..datagram.len()) {
             space.copy_from_slice(datagram);
-            self.commit(path, datagram.len());
+            self.commit(datagram.len());
         }
         debug_assert!(datagram.len() <= MAX_PACKET);
     }
@@ -116,6 +133,12 @@ impl Outbox {
         let bytes = &self.bytes[run.start..run.start + run.len];
         let segment = (run.len > run.segment).then_some(run.segment);
         Some(Transmit { path: run.path, bytes, segment })
+    }
+
+    #[cold]
+    fn grow(&mut self, end: usize) {
+        // To the largest turn there was, then never again.
+        self.bytes.resize(end.next_power_of_two(), 0);
     }
 
     fn restart(&mut self) {

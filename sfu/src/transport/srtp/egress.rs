@@ -34,6 +34,7 @@ impl SrtpEgress {
 
     /// Seals an RTP packet in place. `packet` is header, payload and [`SrtpProfile::rtp_overhead`] bytes of room, no more;
     /// all of it is then to be sent. `seq` extends the sequence number in the header, from rollover 0 (see module).
+    #[inline(always)]
     pub fn seal_rtp(
         &self,
         seq: SeqNo,
