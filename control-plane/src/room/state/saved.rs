@@ -1,8 +1,10 @@
 //! The room as it outlives the control plane: bytes that the media node keeps and never reads.
 
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::io::Read;
 use std::time::Duration;
 
+use flate2::{Compress, CompressError, Compression, FlushCompress, Status};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -39,6 +41,8 @@ struct Saved {
 pub(in crate::room) enum SavedError {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
+    #[error("cannot be deflated: {0}")]
+    Deflate(#[from] CompressError),
     #[error("is no room: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error("has format {0}, this server knows {FORMAT}")]
@@ -60,10 +64,7 @@ impl RoomState {
             created_ms: self.created_ms,
             participants: self.participants.values().cloned().collect(),
         };
-        let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-        serde_json::to_writer(&mut writer, &saved)?;
-        writer.flush()?;
-        Ok(writer.finish()?)
+        deflate(&serde_json::to_vec(&saved)?)
     }
 
     /// Rebuilds a room. Everybody is without signalling and may resume; whose peers the node has not, goes when the
@@ -118,5 +119,50 @@ impl RoomState {
     /// Media of a restored participant was connected while nobody watched.
     pub(in crate::room) fn is_active(&self, sid: &crate::room::ParticipantSid) -> bool {
         self.participants.get(sid).is_some_and(|own| own.stage == Stage::Active)
+    }
+}
+
+thread_local! {
+    /// Its tables are a third of a megabyte: making them costs more than deflating a small room.
+    static DEFLATE: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), true));
+}
+
+/// As zlib does it (RFC 1950), all at once: written to piece by piece, the library clears a buffer of 32 KiB for each piece.
+fn deflate(bytes: &[u8]) -> Result<Vec<u8>, SavedError> {
+    DEFLATE.with_borrow_mut(|deflate| {
+        deflate.reset();
+        let mut out = Vec::new();
+        loop {
+            out.reserve(bytes.len() / 4 + 64);
+            let rest = bytes.get(deflate.total_in() as usize..).unwrap_or(&[]);
+            if deflate.compress_vec(rest, &mut out, FlushCompress::Finish)? == Status::StreamEnd {
+                return Ok(out);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deflated_inflates_whatever_its_size_and_however_often() {
+        let mut noise = 1_u32;
+        let mut noisy = |len: usize| -> Vec<u8> {
+            let next = || {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (noise >> 24) as u8
+            };
+            std::iter::repeat_with(next).take(len).collect()
+        };
+        for len in [0, 1, 700, 100_000, 3_000_000, 5] {
+            for bytes in [vec![b'a'; len], noisy(len)] {
+                let mut inflated = Vec::new();
+                let deflated = deflate(&bytes).unwrap();
+                flate2::read::ZlibDecoder::new(&deflated[..]).read_to_end(&mut inflated).unwrap();
+                assert!(inflated == bytes, "{len} bytes");
+            }
+        }
     }
 }
