@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::prefetch::prefetch;
+
 /// One packet by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
@@ -24,6 +26,7 @@ pub(super) struct GroupDelta {
 
 /// Gathers packets into groups.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct ArrivalGroups {
     previous: Option<Group>,
     current: Option<Group>,
@@ -50,6 +53,14 @@ impl ArrivalGroups {
     const CLOCK_JUMP_US: i64 = 3_000_000;
     /// Groups in the wrong order after which the receiver's clock is taken to have been set back.
     const REORDERED_RESET: u8 = 3;
+
+    /// What [`Self::add`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.previous);
+        prefetch(&self.current);
+        prefetch(&self.reordered);
+    }
 
     /// Takes a packet, in the order of departure. Gives the step between the two latest complete groups when this packet
     /// opens a new one.

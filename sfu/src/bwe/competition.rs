@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::prefetch::prefetch;
+
 /// Whose queue it is, and what counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Contest {
@@ -48,6 +50,14 @@ impl Competition {
     /// Longest time to compete, and to see whether the queue drains before competing again.
     const COMPETE: Duration = Duration::from_secs(12);
     const YIELD: Duration = Duration::from_secs(4);
+
+    /// What [`Self::update`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.watched);
+        prefetch(&self.competing_since);
+        prefetch(&self.fell_at);
+    }
 
     /// The rate was cut because of the delay; `fell`: far less arrived than was sent.
     pub(super) fn handle_cut(&mut self, now: Duration, queue: Duration, fell: bool) {

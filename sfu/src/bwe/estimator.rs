@@ -91,12 +91,15 @@ pub struct EstimatorStats {
 ///
 /// After each `handle_*` ask [`Self::estimate`], [`Self::poll_probe`] and [`Self::poll_timeout`]. Costs 5 to 19 KiB.
 ///
-/// In this order: what each packet that leaves looks at comes first.
+/// In this order: what each packet that leaves looks at comes first, then what each feedback does. Each of them has the lines of its
+/// own that are used most at its beginning or at its end.
 #[derive(Debug)]
 #[repr(C)]
 pub struct SendSideEstimator {
     /// Times inside count from here.
     origin: Instant,
+    /// The latest moment at which something was told, and how long after the origin that is: packets that leave together share it.
+    told_at: (Instant, Duration),
     feedback_at: Option<Duration>,
     /// When a packet last left, and the first one that left since the latest feedback.
     sent_at: Option<Duration>,
@@ -104,29 +107,29 @@ pub struct SendSideEstimator {
     history: History,
     /// The last that left.
     latest_number: u16,
-    /// What counts until feedback by packet comes.
-    fallback: Fallback,
     sent: Throughput,
-    config: EstimatorConfig,
+    arrived: Throughput,
     clock: FeedbackClock,
-    /// Of RFC 8888 reports that are not complete: number, and arrival in microseconds.
-    collected: Vec<(u16, Option<i64>)>,
     groups: ArrivalGroups,
     trendline: Trendline,
     rate: RateControl,
-    loss: LossBound,
-    prober: Prober,
-    arrived: Throughput,
     path: PathDelay,
     competition: Competition,
+    config: EstimatorConfig,
     wanted: Bitrate,
     /// See [`Self::set_held`].
     held: bool,
+    limit: Limit,
     /// When the rate was last cut because the receiver is silent.
     silent_at: Option<Duration>,
-    limit: Limit,
     /// When a probe was last asked for.
     polled_at: Duration,
+    loss: LossBound,
+    prober: Prober,
+    /// Of RFC 8888 reports that are not complete: number, and arrival in microseconds.
+    collected: Vec<(u16, Option<i64>)>,
+    /// What counts until feedback by packet comes.
+    fallback: Fallback,
 }
 
 /// What one feedback said, while it is read.
@@ -187,6 +190,7 @@ impl SendSideEstimator {
         Self {
             config,
             origin: now,
+            told_at: (now, Duration::ZERO),
             history: History::new(),
             clock: FeedbackClock::default(),
             collected: Vec::new(),
@@ -264,19 +268,53 @@ impl SendSideEstimator {
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
         prefetch(&self.origin);
-        prefetch(&self.history);
-        prefetch(&self.latest_number);
+        prefetch(&self.told_at);
         prefetch(&self.feedback_at);
         prefetch(&self.sent_at);
         prefetch(&self.unanswered_since);
+        prefetch(&self.history);
+        prefetch(&self.latest_number);
+        self.sent.prefetch();
         self.fallback.prefetch();
     }
 
     /// What depends on that, once it is here.
     #[inline(always)]
-    pub(crate) fn prefetch_pointees(&self, now: Instant) {
-        self.sent.prefetch(self.since_origin(now).as_micros() as i64);
+    pub(crate) fn prefetch_pointees(&self) {
+        self.sent.prefetch_next();
         self.history.prefetch();
+    }
+
+    /// What feedback looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch_feedback(&self) {
+        prefetch(&self.origin);
+        prefetch(&self.feedback_at);
+        prefetch(&self.unanswered_since);
+        prefetch(&self.history);
+        self.sent.prefetch();
+        self.arrived.prefetch();
+        self.groups.prefetch();
+        self.trendline.prefetch();
+        self.rate.prefetch();
+        self.path.prefetch();
+        self.competition.prefetch();
+        prefetch(&self.config);
+        prefetch(&self.limit);
+        prefetch(&self.polled_at);
+        self.loss.prefetch();
+        self.prober.prefetch();
+    }
+
+    /// What depends on that, once it is here: packets from this number on are told of.
+    #[inline(always)]
+    fn prefetch_fates(&self, number: u16) {
+        self.history.prefetch_fates(number);
+        self.sent.prefetch_next();
+        self.sent.prefetch_rate(Self::SENT_WINDOW);
+        self.arrived.prefetch_next();
+        self.arrived.prefetch_rate(Self::ARRIVED_WINDOW);
+        self.arrived.prefetch_rate(Self::STEADY_WINDOW);
     }
 
     /// A packet left with this transport-wide number, which counts up by one from packet to packet.
@@ -287,7 +325,7 @@ impl SendSideEstimator {
         size: DataSize,
         probe: Option<ProbeId>,
     ) {
-        let now = self.since_origin(now);
+        let now = self.told(now);
         let size = u16::try_from(size.bytes()).unwrap_or(u16::MAX);
         self.history.insert(now, number, size, probe);
         self.latest_number = number;
@@ -299,7 +337,7 @@ impl SendSideEstimator {
 
     /// A packet left of which no feedback tells.
     pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
-        let now = self.since_origin(now);
+        let now = self.told(now);
         self.fallback.handle_sent(size.bytes() as f64);
         self.count_sent(now, u16::try_from(size.bytes()).unwrap_or(u16::MAX));
     }
@@ -312,7 +350,8 @@ impl SendSideEstimator {
 
     /// Transport-wide feedback came.
     pub fn handle_transport_cc(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
-        let now = self.since_origin(now);
+        self.prefetch_fates(feedback.base_seq);
+        let now = self.told(now);
         let mut digest = Digest::default();
         for (number, tick) in feedback.arrivals() {
             let arrived_us = tick.map(|tick| self.clock.extend_tick(tick));
@@ -359,7 +398,7 @@ impl SendSideEstimator {
     /// All messages of one report have been taken. They go stream by stream, what the delay says goes by departure: streams one
     /// after the other would hide all but the first.
     pub fn conclude_congestion_feedback(&mut self, now: Instant) {
-        let now = self.since_origin(now);
+        let now = self.told(now);
         let mut digest = Digest::default();
         let mut collected = std::mem::take(&mut self.collected);
         let oldest = self.latest_number.wrapping_add(1);
@@ -430,7 +469,7 @@ impl SendSideEstimator {
 
     /// A probe to send now, for the pacer.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
-        let now = self.since_origin(now);
+        let now = self.told(now);
         self.polled_at = now;
         // Before anything was sent there is nobody to answer.
         if self.sent_at.is_none() || self.silent_at.is_some() {
@@ -485,7 +524,7 @@ impl SendSideEstimator {
 
     /// Time passed: a receiver that fell silent costs rate.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let now = self.since_origin(now);
+        let now = self.told(now);
         self.sent.advance(now.as_micros() as i64);
         if self.silence_deadline().is_some_and(|due| now >= due) {
             self.silent_at = Some(now);
@@ -660,6 +699,14 @@ impl SendSideEstimator {
     fn sends_at_least(&self, share: f64) -> bool {
         let sent = self.sent.rate(Self::SENT_WINDOW);
         sent.is_none_or(|sent| sent.bps() as f64 >= self.bounded().0 * share)
+    }
+
+    /// It is `now`: how long that is after the origin.
+    fn told(&mut self, now: Instant) -> Duration {
+        if self.told_at.0 != now {
+            self.told_at = (now, self.since_origin(now));
+        }
+        self.told_at.1
     }
 
     fn since_origin(&self, now: Instant) -> Duration {

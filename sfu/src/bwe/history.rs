@@ -65,6 +65,21 @@ impl History {
         }
     }
 
+    /// The next few packets from this number on.
+    #[inline(always)]
+    pub(super) fn prefetch_fates(&self, number: u16) {
+        /// A line of memory and a bit.
+        const STEP: u16 = 8;
+        let mask = self.slots.len().wrapping_sub(1);
+        for line in 0..4 {
+            // The ring is as long as a power of two: the lower half of a number gives its place.
+            let index = usize::from(number.wrapping_add(line * STEP)) & mask;
+            if let Some(slot) = self.slots.get(index) {
+                prefetch(slot);
+            }
+        }
+    }
+
     pub(super) fn insert(&mut self, now: Duration, number: u16, size: u16, probe: Option<ProbeId>) {
         if self.slots.is_empty() {
             self.slots = vec![Slot::EMPTY; Self::FIRST];

@@ -7,31 +7,43 @@
 
 use std::time::Duration;
 
+use crate::prefetch::prefetch;
+
 /// Losses over the last seconds and the bound that follows from them.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct LossBound {
-    /// Complete observations, a ring.
-    observations: [Observation; Self::WINDOW],
-    len: usize,
-    next: usize,
-    current: Observation,
-    opened_at: Option<Duration>,
-    inherent: f64,
-    /// `None`: loss says nothing against any rate.
-    bound_bps: Option<f64>,
-    decreased_at: Option<Duration>,
-    /// Fraction lost lately, smoothed.
-    recent: f64,
     /// Packets and losses so far.
     packets: u64,
     lost: u64,
+    current: Current,
+    /// `None`: loss says nothing against any rate.
+    bound_bps: Option<f64>,
+    opened_at: Option<Duration>,
+    /// Fraction lost lately, smoothed.
+    recent: f64,
+    inherent: f64,
+    decreased_at: Option<Duration>,
+    len: usize,
+    next: usize,
+    /// Observations with losses, of those kept.
+    lossy: usize,
+    /// Complete observations, a ring.
+    observations: [Observation; Self::WINDOW],
+}
+
+/// The observation that is being made.
+#[derive(Clone, Copy, Default, Debug)]
+struct Current {
+    packets: u32,
+    lost: u32,
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Observation {
     packets: u32,
     lost: u32,
-    bytes: u64,
     kbps: f64,
 }
 
@@ -69,7 +81,8 @@ impl LossBound {
             observations: [Observation::default(); Self::WINDOW],
             len: 0,
             next: 0,
-            current: Observation::default(),
+            lossy: 0,
+            current: Current::default(),
             opened_at: None,
             inherent: Self::FIRST_INHERENT,
             bound_bps: None,
@@ -78,6 +91,14 @@ impl LossBound {
             packets: 0,
             lost: 0,
         }
+    }
+
+    /// What each feedback looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.packets);
+        prefetch(&self.opened_at);
+        prefetch(&self.len);
     }
 
     pub(super) fn bound_bps(&self) -> Option<f64> {
@@ -116,6 +137,7 @@ impl LossBound {
     pub(super) fn reset(&mut self) {
         self.len = 0;
         self.next = 0;
+        self.lossy = 0;
         self.bound_bps = None;
     }
 
@@ -126,17 +148,20 @@ impl LossBound {
         if span < Self::SPAN || self.current.packets < Self::PACKETS {
             return;
         }
-        let mut observation = std::mem::take(&mut self.current);
-        observation.kbps = observation.bytes as f64 * 8.0 / 1e3 / span.as_secs_f64();
-        self.observations[self.next] = observation;
+        let Current { packets, lost, bytes } = std::mem::take(&mut self.current);
+        let kbps = bytes as f64 * 8.0 / 1e3 / span.as_secs_f64();
+        let observation = Observation { packets, lost, kbps };
+        let oldest = std::mem::replace(&mut self.observations[self.next], observation);
+        self.lossy += usize::from(lost > 0);
+        self.lossy -= usize::from(self.len == Self::WINDOW && oldest.lost > 0);
         self.next = (self.next + 1) % Self::WINDOW;
         self.len = (self.len + 1).min(Self::WINDOW);
         self.opened_at = Some(now);
-        let fraction = f64::from(observation.lost) / f64::from(observation.packets);
+        let fraction = f64::from(lost) / f64::from(packets);
         self.recent += Self::RECENT * (fraction - self.recent);
 
         let Some(acknowledged_bps) = acknowledged_bps else { return };
-        if self.observations().all(|(observation, _)| observation.lost == 0) {
+        if self.lossy == 0 {
             self.bound_bps = None;
             self.inherent = (self.inherent * Self::AGEING).max(Self::INHERENT_RANGE.0);
             return;

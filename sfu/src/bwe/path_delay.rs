@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::prefetch::prefetch;
+
 /// Both as feedback tells them.
 #[derive(Debug, Default)]
 pub(super) struct PathDelay {
@@ -17,6 +19,14 @@ impl PathDelay {
     const INTERVAL: Duration = Duration::from_secs(30);
     /// Weight of a new round-trip time (RFC 6298).
     const RTT_WEIGHT: u32 = 8;
+
+    /// What [`Self::update`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.rtt);
+        prefetch(&self.least_us);
+        prefetch(&self.queue);
+    }
 
     /// A feedback came: when the packet had left that arrived last, and the least one-way delay in it, in microseconds.
     pub(super) fn update(&mut self, now: Duration, sent: Option<Duration>, least_us: Option<i64>) {

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::rtp::{Bitrate, DataSize, Probe, ProbeId};
+use crate::{
+    prefetch::prefetch,
+    rtp::{Bitrate, DataSize, Probe, ProbeId},
+};
 
 /// What decides on a probe.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +31,8 @@ pub(super) struct Situation {
 
 /// Asks for probes and measures them, one at a time.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Prober {
-    last_id: ProbeId,
-    cluster: Option<Cluster>,
     /// Probe at once: the last one went through, or more than was known fits.
     eager: Option<Duration>,
     probed_at: Option<Duration>,
@@ -42,6 +44,8 @@ pub(super) struct Prober {
     /// Of the latest probe's estimate: see [`Self::interval`].
     stagger: f64,
     salt: u32,
+    last_id: ProbeId,
+    cluster: Option<Cluster>,
 }
 
 /// What came of a probe.
@@ -54,9 +58,11 @@ pub(super) enum Outcome {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Cluster {
-    probe: Probe,
+    /// First: by this it is told whether there is a cluster.
     asked_at: Duration,
+    probe: Probe,
     sent: Line,
     arrived: Line,
     first_sent: Option<Duration>,
@@ -120,6 +126,14 @@ impl Prober {
             stagger: 1.0,
             salt,
         }
+    }
+
+    /// What is looked at when there is no probe.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.eager);
+        prefetch(&self.salt);
+        prefetch(&self.cluster);
     }
 
     pub(super) fn asked(&self) -> u32 {

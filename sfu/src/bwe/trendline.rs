@@ -2,12 +2,13 @@
 //! the draft's Kalman filter.)
 
 use super::{Usage, arrival_group::GroupDelta};
+use crate::prefetch::prefetch;
 
 /// Slope of the delay over the last groups, against a threshold that follows the path's own unrest.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Trendline {
-    /// (arrival, smoothed accumulated delay) in milliseconds, a ring.
-    samples: [(f64, f64); Self::WINDOW],
+    usage: Usage,
     len: usize,
     next: usize,
     /// Groups so far, at most [`Self::MAX_DELTAS`].
@@ -21,7 +22,8 @@ pub(super) struct Trendline {
     over_for_ms: f64,
     over_count: u32,
     previous_trend: f64,
-    usage: Usage,
+    /// (arrival, smoothed accumulated delay) in milliseconds, a ring.
+    samples: [(f64, f64); Self::WINDOW],
 }
 
 impl Trendline {
@@ -60,6 +62,17 @@ impl Trendline {
             over_count: 0,
             previous_trend: 0.0,
             usage: Usage::Normal,
+        }
+    }
+
+    /// What [`Self::add`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.usage);
+        prefetch(&self.over_for_ms);
+        // A line has four of them.
+        for sample in self.samples.iter().step_by(4) {
+            prefetch(sample);
         }
     }
 

@@ -84,6 +84,14 @@ impl Pacer {
         prefetch(&self.relaxed);
     }
 
+    /// What [`Self::set_estimate`] looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch_rate(&self) {
+        self.prefetch();
+        prefetch(&self.estimate);
+        prefetch(&self.resends);
+    }
+
     /// The estimate changed.
     pub fn set_estimate(&mut self, now: Instant, estimate: Bitrate) {
         self.resends.fill(now, self.estimate);
@@ -115,8 +123,7 @@ impl Pacer {
             self.burst_since = if late { self.busy_until } else { now };
             self.busy_until = self.burst_since;
         }
-        let rate = self.rate().bps().max(1) as f64;
-        self.busy_until += Duration::from_secs_f64(size.bytes() as f64 * 8.0 / rate);
+        self.busy_until += time_of(size, self.rate());
         self.busy_until = self.busy_until.min(now + Self::MAX_DEBT);
 
         let active = self.probe.as_mut()?;
@@ -176,6 +183,10 @@ impl Pacer {
 
     /// What was sent and has not passed yet takes more or less time from now on.
     fn change_rate(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
+        if self.busy_until <= now {
+            change(self);
+            return;
+        }
         let before = self.rate().bps() as f64;
         change(self);
         let left = self.busy_until.saturating_duration_since(now).as_secs_f64();
@@ -193,13 +204,24 @@ impl Pacer {
     }
 }
 
+/// How long this much takes, to the nearest nanosecond.
+fn time_of(size: DataSize, rate: Bitrate) -> Duration {
+    const NANOS: u64 = 8 * 1_000_000_000;
+    let rate = rate.bps().max(1);
+    Duration::from_nanos((size.bytes().saturating_mul(NANOS) + rate / 2) / rate)
+}
+
 impl Resends {
     fn fill(&mut self, now: Instant, estimate: Bitrate) {
-        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.filled_at = self.filled_at.max(now);
+        let before = self.filled_at;
+        self.filled_at = before.max(now);
         let per_second = estimate.bps() as f64 / 8.0 * Pacer::RESEND_SHARE;
         let most = (per_second * Pacer::RESEND_SAVED.as_secs_f64()).max(Pacer::RESEND_LEAST);
-        self.tokens = (self.tokens + per_second * since).min(most);
+        if self.tokens < most {
+            let since = now.saturating_duration_since(before).as_secs_f64();
+            self.tokens += per_second * since;
+        }
+        self.tokens = self.tokens.min(most);
     }
 }
 

@@ -169,8 +169,25 @@ impl Congestion {
 
     /// What depends on that, once it is here.
     #[inline(always)]
-    pub(super) fn prefetch_pointees(&self, now: Instant) {
-        self.estimator.prefetch_pointees(now);
+    pub(super) fn prefetch_pointees(&self) {
+        self.estimator.prefetch_pointees();
+    }
+
+    /// What feedback by packet looks at, where there is any.
+    #[inline(always)]
+    pub(crate) fn prefetch_feedback(&self) {
+        if !self.is_told() {
+            return;
+        }
+        prefetch(&self.reportable);
+        self.pacer.prefetch_rate();
+        self.estimator.prefetch_feedback();
+        prefetch(&self.least);
+        prefetch(&self.evidence);
+        prefetch(&self.patience);
+        prefetch(&self.repair_need);
+        prefetch(&self.cap);
+        prefetch(&self.allocated);
     }
 
     /// Whether the peer gives transport-wide feedback, or such as of RFC 8888, and the most that it may get.

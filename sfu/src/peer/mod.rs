@@ -342,7 +342,7 @@ impl Peer {
     /// Asks for what the turn of this peer in a walk will need: its subscription in this slot, or else the first of those that have
     /// packets. Step 0 comes first; each needs what the one before asked for, which takes as long as a turn of somebody else.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, now: Instant, step: usize, slot: Option<u32>) {
+    pub(crate) fn prefetch(&self, step: usize, slot: Option<u32>) {
         let next = || {
             let slot = slot.or_else(|| Some(self.pending.front()?.1))?;
             self.subscriptions.get(slot as usize)
@@ -370,7 +370,7 @@ impl Peer {
                     }
                 }
                 self.transport.prefetch_pointees();
-                self.congestion.prefetch_pointees(now);
+                self.congestion.prefetch_pointees();
             }
             2 => {
                 if let Some(subscription) = next() {

@@ -24,6 +24,11 @@ impl PeerKey {
     pub(crate) const fn index(self) -> usize {
         self.index as usize
     }
+
+    /// Who had the place before had another.
+    pub(crate) const fn serial(self) -> u32 {
+        self.serial
+    }
 }
 
 /// A room of this shard.

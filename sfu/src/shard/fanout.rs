@@ -329,7 +329,7 @@ impl Shard {
         for ahead in 0..Peer::PREFETCHES {
             let Some((key, slot)) = next(ahead) else { return };
             if let Some(peer) = self.peers.get(key.index()) {
-                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead, slot);
+                peer.prefetch(Peer::PREFETCHES - 1 - ahead, slot);
             }
         }
     }

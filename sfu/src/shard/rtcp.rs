@@ -46,6 +46,10 @@ impl Shard {
         if !peer.feedback_budget.take(now) {
             return Err(DropReason::FeedbackRate);
         }
+        // All of it comes while the datagram is deciphered.
+        peer.congestion.prefetch_feedback();
+        self.timers.prefetch(Sleeper::Peer(key));
+        let peer = self.peer_mut(key).ok_or(DropReason::Closed)?;
         let len = peer.transport.unprotect_rtcp(datagram)?;
         peer.path.heard_at = now;
         if !peer.ingress.take(now, DataSize::from_bytes(datagram.len() as u64)) {

@@ -1,29 +1,35 @@
 //! One queue of named deadlines for all peers of a shard.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::{Duration, Instant},
+};
 
 use super::wheel::Wheel;
-use crate::room::{PeerKey, RoomKey, RouteKey};
+use crate::{
+    prefetch::prefetch,
+    room::{PeerKey, RoomKey, RouteKey},
+};
 
-/// What a peer or a track can be woken for.
+/// What a peer or a track can be woken for. Those of subscribers come first: they share a line of memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
     /// The transport's own: ICE consent, DTLS and SCTP retransmissions.
     Transport,
     /// Sender and receiver reports (RFC 3550 section 6).
     Reports,
-    /// A track's: NACK first or again, keyframe requests that were held back or stayed without effect.
-    TrackFeedback,
-    /// Layers of a track that went silent or came back.
-    Layers,
-    /// Transport-wide congestion control feedback towards a publisher.
-    TwccFeedback,
     /// A subscriber's estimate of its bandwidth.
     Estimator,
     /// Packets that a subscriber's pacer held back, or a probe of it.
     PacerRelease,
     /// A subscriber's estimate is shared out again.
     Allocation,
+    /// A track's: NACK first or again, keyframe requests that were held back or stayed without effect.
+    TrackFeedback,
+    /// Layers of a track that went silent or came back.
+    Layers,
+    /// Transport-wide congestion control feedback towards a publisher.
+    TwccFeedback,
     /// Packets without a track that waited long enough.
     Parked,
     /// A data reader that stands still.
@@ -37,12 +43,12 @@ impl Timer {
     pub const ALL: [Self; 11] = [
         Self::Transport,
         Self::Reports,
-        Self::TrackFeedback,
-        Self::Layers,
-        Self::TwccFeedback,
         Self::Estimator,
         Self::PacerRelease,
         Self::Allocation,
+        Self::TrackFeedback,
+        Self::Layers,
+        Self::TwccFeedback,
         Self::Parked,
         Self::DataStall,
         Self::Speakers,
@@ -62,14 +68,35 @@ pub(crate) enum Sleeper {
     Room(RoomKey),
 }
 
-/// The deadlines of one sleeper.
-#[derive(Clone, Copy, Debug)]
+impl Sleeper {
+    /// Tells those apart who had a place one after the other.
+    fn serial(self) -> u32 {
+        match self {
+            Self::Peer(peer) => peer.serial(),
+            // Theirs are forgotten before another has the place.
+            Self::Route(_) | Self::Room(_) => 0,
+        }
+    }
+}
+
+/// The deadlines of one sleeper: the first five and whose they are in one line of memory, since a line costs more than all
+/// that is done with it.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C, align(64))]
 struct Deadlines {
-    sleeper: Sleeper,
-    /// When to wake, by timer.
-    wanted: [Option<Instant>; Timer::COUNT],
-    /// The tick of the entry in the wheel that counts, by timer; others are stale.
-    queued: [Option<u64>; Timer::COUNT],
+    /// See [`Sleeper::serial`].
+    serial: u32,
+    timers: [Deadline; Timer::COUNT],
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C, packed(4))]
+struct Deadline {
+    /// When to wake: nanoseconds from the queue's origin.
+    wanted: Option<NonZeroU64>,
+    /// The tick of the entry in the wheel that counts, others are stale: its lower half, which is never zero. None is
+    /// further ahead than [`FARTHEST`], so that halves can be compared.
+    queued: Option<NonZeroU32>,
 }
 
 /// The queue. An entry is never searched for: a deadline that moved later is put back when its entry comes up, one that
@@ -81,16 +108,22 @@ pub(crate) struct TimerQueue {
     wheel: Wheel<(Sleeper, Timer)>,
     /// When sleepers were woken last.
     woken: u64,
-    /// The latest moment that is known to have come: of input, mostly behind `woken`.
-    seen: Instant,
+    /// The latest moment that is known to have come, of input, mostly behind `woken`; and its tick.
+    seen: (Instant, u64),
     /// By index of the peer.
-    peers: Vec<Option<Box<Deadlines>>>,
+    peers: Vec<Deadlines>,
     /// By index of the route.
-    routes: Vec<Option<Box<Deadlines>>>,
+    routes: Vec<Deadlines>,
     /// By index of the room.
-    rooms: Vec<Option<Box<Deadlines>>>,
+    rooms: Vec<Deadlines>,
     wakeups: [u64; Timer::COUNT],
 }
+
+/// Of a tick.
+const NANOS: u64 = 1_000_000;
+
+/// Ticks that an entry is ahead at most: 12 days, a quarter of what the lower half of a tick counts.
+const FARTHEST: u64 = 1 << 30;
 
 /// Deadlines are put off to the next multiple of a power of two, by an eighth of the time until then and this many ticks at
 /// most: those of many peers then share a wake-up, which costs more than what is done in it.
@@ -103,7 +136,7 @@ impl TimerQueue {
             origin,
             wheel: Wheel::default(),
             woken: 0,
-            seen: origin,
+            seen: (origin, 0),
             peers: Vec::new(),
             routes: Vec::new(),
             rooms: Vec::new(),
@@ -113,69 +146,97 @@ impl TimerQueue {
 
     /// It is `now`: how far a deadline may be put off counts from here.
     pub(crate) fn begin(&mut self, now: Instant) {
-        self.seen = self.seen.max(now);
+        if now > self.seen.0 {
+            self.seen = (now, self.nanos(now) / NANOS);
+        }
     }
 
     /// Wakes `sleeper` for `timer` at `at` or a little later; `None` lets it sleep.
+    #[inline]
     pub(crate) fn set(&mut self, sleeper: Sleeper, timer: Timer, at: Option<Instant>) {
-        let tick = at.map(|at| self.tick_of(at));
+        let wanted = at.map(|at| NonZeroU64::new(self.nanos(at)).unwrap_or(NonZeroU64::MIN));
+        self.set_nanos(sleeper, timer, wanted);
+    }
+
+    fn set_nanos(&mut self, sleeper: Sleeper, timer: Timer, wanted: Option<NonZeroU64>) {
         let (places, index) = self.places(sleeper);
         if places.len() <= index {
-            places.resize_with(index + 1, || None);
+            places.resize_with(index + 1, Deadlines::default);
         }
-        let place = &mut places[index];
-        let deadlines = match place {
-            Some(known) if known.sleeper == sleeper => known,
+        let deadlines = &mut places[index];
+        if deadlines.serial != sleeper.serial() {
             // Another lived at this index before: its entries in the wheel are stale.
-            _ => place.insert(Box::new(Deadlines {
-                sleeper,
-                wanted: Default::default(),
-                queued: Default::default(),
-            })),
-        };
-        let slot = timer as usize;
-        deadlines.wanted[slot] = at;
-        let Some(tick) = tick else { return };
-        if deadlines.queued[slot].is_none_or(|queued| tick < queued) {
-            deadlines.queued[slot] = Some(tick);
+            *deadlines = Deadlines { serial: sleeper.serial(), ..Deadlines::default() };
+        }
+        let deadline = &mut deadlines.timers[timer as usize];
+        deadline.wanted = wanted;
+        let Some(wanted) = wanted else { return };
+        let queued = deadline.queued;
+        // Most deadlines move later all the time, and have an entry that comes up before them.
+        let exact = self.exact_tick(wanted);
+        if queued.is_some_and(|queued| !is_before(exact, queued)) {
+            return;
+        }
+        let (tick, half) = self.coarse_tick(exact);
+        if queued.is_none_or(|queued| is_before(tick, queued)) {
+            let (places, index) = self.places(sleeper);
+            places[index].timers[timer as usize].queued = Some(half);
             self.wheel.insert(tick, (sleeper, timer));
         }
     }
 
     /// Forgets a sleeper.
     pub(crate) fn remove(&mut self, sleeper: Sleeper) {
-        let (places, index) = self.places(sleeper);
-        if let Some(place) = places.get_mut(index)
-            && place.as_ref().is_some_and(|known| known.sleeper == sleeper)
-        {
-            *place = None;
+        if let Some(known) = self.known(sleeper) {
+            *known = Deadlines { serial: sleeper.serial(), ..Deadlines::default() };
         }
     }
 
     /// The next one to wake.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(Sleeper, Timer)> {
-        let until = now.saturating_duration_since(self.origin).as_millis() as u64;
+        let now = self.nanos(now);
+        let until = now / NANOS;
         self.woken = until;
         while let Some((tick, (sleeper, timer))) = self.wheel.pop(until) {
-            let slot = timer as usize;
-            let (places, index) = self.places(sleeper);
-            let place = places.get_mut(index).and_then(Option::as_mut);
-            let Some(deadlines) = place.filter(|known| known.sleeper == sleeper) else { continue };
-            if deadlines.queued[slot] != Some(tick) {
+            self.prefetch_next();
+            let Some(deadlines) = self.known(sleeper) else { continue };
+            let deadline = &mut deadlines.timers[timer as usize];
+            if deadline.queued != NonZeroU32::new(tick as u32) {
                 continue;
             }
-            deadlines.queued[slot] = None;
-            match deadlines.wanted[slot] {
+            deadline.queued = None;
+            let wanted = deadline.wanted;
+            match wanted {
                 None => {}
-                Some(wanted) if wanted > now => self.set(sleeper, timer, Some(wanted)),
+                Some(wanted) if wanted.get() > now => self.set_nanos(sleeper, timer, Some(wanted)),
                 Some(_) => {
-                    deadlines.wanted[slot] = None;
-                    self.wakeups[slot] += 1;
+                    deadline.wanted = None;
+                    self.wakeups[timer as usize] += 1;
                     return Some((sleeper, timer));
                 }
             }
         }
         None
+    }
+
+    /// Asks for the deadlines of a sleeper.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, sleeper: Sleeper) {
+        let place = match sleeper {
+            Sleeper::Peer(peer) => self.peers.get(peer.index()),
+            Sleeper::Route(route) => self.routes.get(route.0),
+            Sleeper::Room(room) => self.rooms.get(room.index()),
+        };
+        if let Some(place) = place {
+            prefetch(place);
+        }
+    }
+
+    /// For those of who is woken next.
+    fn prefetch_next(&self) {
+        if let Some((sleeper, _)) = self.wheel.peek() {
+            self.prefetch(sleeper);
+        }
     }
 
     /// When to look again. It may be early (a deadline that has moved later), never late.
@@ -188,25 +249,45 @@ impl TimerQueue {
         self.wakeups
     }
 
-    /// The first tick (millisecond) at or behind `at` that is as coarse as it may be. One to come: whoever asks to be woken
-    /// for a moment that has passed cannot keep the shard in a loop.
-    fn tick_of(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.origin);
-        let exact = since.as_micros().div_ceil(1_000) as u64;
-        let exact = exact.max(self.woken + 1);
-        let seen = self.seen.saturating_duration_since(self.origin).as_millis() as u64;
-        let eighth = exact.saturating_sub(seen.max(self.woken)) / 8;
-        let step = if eighth < 2 { 1 } else { (1 << eighth.ilog2()).min(COARSEST) };
-        exact.next_multiple_of(step)
+    /// The first tick (millisecond) at or behind a moment, and one to come: whoever asks to be woken for a moment that has
+    /// passed cannot keep the shard in a loop. An entry that comes up before its deadline is put back.
+    fn exact_tick(&self, wanted: NonZeroU64) -> u64 {
+        let tick = (wanted.get() / 1_000).div_ceil(1_000);
+        tick.clamp(self.woken + 1, self.woken + FARTHEST)
     }
 
-    fn places(&mut self, sleeper: Sleeper) -> (&mut Vec<Option<Box<Deadlines>>>, usize) {
+    /// The first tick at or behind `exact` that is as coarse as it may be, and its lower half.
+    fn coarse_tick(&self, exact: u64) -> (u64, NonZeroU32) {
+        let eighth = exact.saturating_sub(self.seen.1.max(self.woken)) / 8;
+        let step = if eighth < 2 { 1 } else { (1 << eighth.ilog2()).min(COARSEST) };
+        let tick = exact.next_multiple_of(step);
+        match NonZeroU32::new(tick as u32) {
+            Some(half) => (tick, half),
+            None => (tick + 1, NonZeroU32::MIN),
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
+    fn known(&mut self, sleeper: Sleeper) -> Option<&mut Deadlines> {
+        let (places, index) = self.places(sleeper);
+        places.get_mut(index).filter(|known| known.serial == sleeper.serial())
+    }
+
+    fn places(&mut self, sleeper: Sleeper) -> (&mut Vec<Deadlines>, usize) {
         match sleeper {
             Sleeper::Peer(peer) => (&mut self.peers, peer.index()),
             Sleeper::Route(route) => (&mut self.routes, route.0),
             Sleeper::Room(room) => (&mut self.rooms, room.index()),
         }
     }
+}
+
+/// Whether a tick is before another, of which the lower half is known: they are less than half a round apart.
+fn is_before(tick: u64, other: NonZeroU32) -> bool {
+    ((tick as u32).wrapping_sub(other.get()) as i32) < 0
 }
 
 #[cfg(test)]
@@ -305,6 +386,40 @@ mod tests {
         queue.set(a, Timer::TrackFeedback, Some(t0));
         assert_eq!(queue.expired(t0 + ms(5)), None);
         assert_eq!(queue.next(), Some(t0 + ms(6)));
+    }
+
+    #[test]
+    fn the_lower_half_of_a_tick_is_enough() {
+        let (t0, a) = (origin(), peer(0, 1));
+        let day = Duration::from_secs(86_400);
+        let mut queue = TimerQueue::new(t0);
+        queue.set(a, Timer::Reports, Some(t0 + day * 120));
+        // Half a round and more before the first, and after the counter's turn.
+        for days in [1, 30, 49, 50, 51, 99] {
+            let at = t0 + day * days;
+            queue.set(a, Timer::Estimator, Some(at));
+            queue.set(a, Timer::PacerRelease, Some(t0 + ms((1 << 32) * u64::from(days / 50 + 1))));
+            let woken = std::iter::from_fn(|| {
+                let now = queue.next()?.max(t0);
+                (now < at + ms(100)).then(|| queue.expired(now).map(|(_, timer)| (timer, now)))
+            });
+            let woken: Vec<_> = woken.flatten().collect();
+            let late =
+                woken.iter().find(|(timer, _)| *timer == Timer::Estimator).map(|it| it.1 - at);
+            assert!(late.is_some_and(|late| late <= ms(COARSEST)), "day {days}: {woken:?}");
+        }
+        let mut last = None;
+        while let Some(now) = queue.next() {
+            last = queue.expired(now).map(|(_, timer)| (timer, now - t0)).or(last);
+        }
+        assert_eq!(last, Some((Timer::Reports, day * 120)));
+    }
+
+    #[test]
+    fn deadlines_of_subscribers_are_one_line() {
+        let known = Deadlines::default();
+        let end = (&raw const known.timers[Timer::Allocation as usize + 1]).addr();
+        assert_eq!((align_of_val(&known), end - (&raw const known).addr()), (64, 64));
     }
 
     #[test]

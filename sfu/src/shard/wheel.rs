@@ -1,5 +1,7 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987): inserting and taking out cost the same however many wait.
 
+use crate::prefetch::prefetch;
+
 /// Slots of a level: as many as a word has bits.
 const SLOTS: usize = 64;
 /// Six bits of the tick each: with milliseconds 2 years, more than anybody sleeps.
@@ -122,6 +124,15 @@ impl<T: Copy> Wheel<T> {
                 }
             }
         }
+    }
+
+    /// What comes out next, where that is known.
+    pub(super) fn peek(&self) -> Option<T> {
+        let node = self.nodes.get(self.due.first as usize)?;
+        if let Some(behind) = self.nodes.get(node.next as usize) {
+            prefetch(behind);
+        }
+        Some(node.entry)
     }
 
     /// A tick before which nothing comes out.
