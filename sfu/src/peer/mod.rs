@@ -1,5 +1,6 @@
 //! One peer: what the control plane wants of it, wired to its transport, its ingress and its egress.
 
+mod cadence;
 mod congestion;
 mod counters;
 mod data;
@@ -32,11 +33,12 @@ pub use spec::{DataSpec, EncodingSpec, Limits, PeerSpec, SubscriptionSpec, Track
 pub use stats::{DirectionStats, Estimate, EstimateLimit, PathStats};
 pub(crate) use stats::{PathRecorder, Told, jitter_time};
 
+pub(crate) use cadence::Cadence;
 pub(crate) use congestion::{Congestion, Repair, Shared};
 pub(crate) use data::{DataChannels, Lane, Queued};
 pub(crate) use limits::{Bucket, Budget};
 pub(crate) use link::Link;
-pub(crate) use outbox::Outbox;
+pub(crate) use outbox::{MAX_PACKET, Outbox};
 pub(crate) use queue::Waiting;
 pub(crate) use sharing::Sharing;
 pub(crate) use slots::Slots;
@@ -71,6 +73,8 @@ pub(crate) struct Birth {
     pub(crate) feedback_ssrc: Ssrc,
     /// Of everything that leaves to the peer (RFC 3550 section 6.5.1).
     pub(crate) cname: [u8; 16],
+    /// When its first reports leave.
+    pub(crate) cadence: Cadence,
     /// SSRCs that the peer may use.
     pub(crate) max_ssrcs: usize,
 }
@@ -97,6 +101,13 @@ pub(crate) struct Peer {
     pub(crate) resending: bool,
     /// It waits for its turn to send what the pacer held back.
     pub(crate) releasing: bool,
+    /// When it is reported to.
+    pub(crate) cadence: Cadence,
+    /// In whose name that is, and all RTCP.
+    pub(crate) feedback_ssrc: Ssrc,
+    pub(crate) cname: [u8; 16],
+    /// The subscription whose sender report is the first of the next turn.
+    pub(crate) next_report: usize,
     pub(crate) transport: Transport,
     pub(crate) congestion: Congestion,
 
@@ -131,10 +142,6 @@ pub(crate) struct Peer {
     /// The next number of each SSRC that left here before. The SRTP keys live as long as the peer, and the same number
     /// sealed again would use a nonce twice (RFC 7714 section 8.1): an SSRC that comes back goes on.
     used: HashMap<Ssrc, SeqNo>,
-    /// The subscription whose sender report is the first of the next turn.
-    pub(crate) next_report: usize,
-    pub(crate) feedback_ssrc: Ssrc,
-    pub(crate) cname: [u8; 16],
     pub(crate) rtt: Option<Duration>,
     pub(crate) path: PathRecorder,
     /// What it adds to the shard's sums.
@@ -193,11 +200,12 @@ impl Peer {
             pending: VecDeque::new(),
             resending: false,
             releasing: false,
-            congestion: Congestion::new(now, birth.feedback_ssrc.0),
-            next_number: 0,
-            next_report: 0,
+            cadence: birth.cadence,
             feedback_ssrc: birth.feedback_ssrc,
             cname: birth.cname,
+            next_report: 0,
+            congestion: Congestion::new(now, birth.feedback_ssrc.0),
+            next_number: 0,
             rtt: None,
             path: PathRecorder::new(now),
             told: Told::default(),
@@ -284,6 +292,11 @@ impl Peer {
         self.tracks.iter().map(|(_, track)| track.route)
     }
 
+    /// The same, and what keeps what is reported of them.
+    pub(crate) fn reported(&mut self) -> (impl Iterator<Item = RouteKey> + '_, &mut PathRecorder) {
+        (self.tracks.iter().map(|(_, track)| track.route), &mut self.path)
+    }
+
     /// Puts a subscription at the place where the next one will be inserted.
     pub(crate) fn add_subscription(&mut self, subscription: Subscription) {
         let ssrcs = subscription.spec.ssrcs();
@@ -342,7 +355,7 @@ impl Peer {
     /// Asks for what the turn of this peer in a walk will need: its subscription in this slot, or else the first of those that have
     /// packets. Step 0 comes first; each needs what the one before asked for, which takes as long as a turn of somebody else.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, step: usize, slot: Option<u32>) {
+    pub(crate) fn prefetch(&self, now: Instant, step: usize, slot: Option<u32>) {
         let next = || {
             let slot = slot.or_else(|| Some(self.pending.front()?.1))?;
             self.subscriptions.get(slot as usize)
@@ -371,6 +384,10 @@ impl Peer {
                 }
                 self.transport.prefetch_pointees();
                 self.congestion.prefetch_pointees();
+                if self.cadence.may_ride(now) {
+                    prefetch(&self.tracks);
+                    prefetch(&self.path);
+                }
             }
             2 => {
                 if let Some(subscription) = next() {

@@ -36,6 +36,16 @@ struct Run {
     closed: bool,
 }
 
+impl Run {
+    #[inline(always)]
+    fn has_room(&self, len: usize) -> bool {
+        !self.closed
+            && len <= self.segment
+            && self.len + len <= MAX_RUN
+            && self.count < MAX_SEGMENTS
+    }
+}
+
 /// The egress arena of a shard. Everything that leaves is written here once and sealed in place.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -78,10 +88,7 @@ impl Outbox {
         let start = self.len;
         self.len += len;
         if let Some(run) = self.runs.get_mut(self.next..).and_then(<[Run]>::last_mut)
-            && !run.closed
-            && len <= run.segment
-            && run.len + len <= MAX_RUN
-            && run.count < MAX_SEGMENTS
+            && run.has_room(len)
         {
             run.len += len;
             run.count += 1;
@@ -104,6 +111,12 @@ impl Outbox {
             self.commit(datagram.len());
         }
         debug_assert!(datagram.len() <= MAX_PACKET);
+    }
+
+    /// Whether a datagram of so many bytes, for the same path, would join the last run.
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        let waiting = self.runs.get(self.next..).unwrap_or(&[]);
+        waiting.last().is_some_and(|run| run.has_room(len))
     }
 
     /// Nothing may join the last run any more.

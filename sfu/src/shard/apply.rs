@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cache::EncodingSet,
     ingress::{PublishedTrack, TrackSource},
-    peer::{Birth, FirstNumbers, Identity, Peer, PeerTrack, Subscription, Told},
+    peer::{Birth, Cadence, FirstNumbers, Identity, Peer, PeerTrack, Subscription, Told},
     room::{PeerKey, RouteKey, Source, Taker},
     rtp::{Extension, SeqNo, Ssrc},
     transport::IceCredentials,
@@ -149,11 +149,13 @@ impl Shard {
         let first = self.rooms.find(room).is_none_or(|room| self.rooms.members(room).is_empty());
         let room_key = self.rooms.join(room, id.clone(), key);
         let max_ssrcs = spec.limits.ingress_ssrcs.unwrap_or(self.config.limits.ingress_ssrcs);
+        let cadence = Cadence::alone(self.now, self.report_interval());
         let birth = Birth {
             identity: Identity { key, id, room: room_key, room_id: room.clone() },
             ice,
             feedback_ssrc: Ssrc(self.random.random()),
             cname: ufrag::generate_name(&mut self.random),
+            cadence,
             max_ssrcs: max_ssrcs as usize,
         };
         let bare = PeerSpec { tracks: Vec::new(), subscriptions: Vec::new(), ..spec.clone() };
@@ -161,8 +163,7 @@ impl Shard {
         if first {
             self.enter_relay(room);
         }
-        let report_at = self.now + self.report_interval();
-        self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(report_at));
+        self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(cadence.deadline()));
         self.change_peer(key, spec);
         Ok(key)
     }

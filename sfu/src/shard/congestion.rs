@@ -152,6 +152,7 @@ impl Shard {
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return 1 };
         peer.releasing = false;
+        let reports = peer.cadence.may_ride(now);
         outbox.close_run();
         let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
         else {
@@ -194,6 +195,9 @@ impl Shard {
         }
         let release = link.congestion.poll_release(now);
         self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
+        if reports {
+            self.ride_reports(key);
+        }
         self.follow_up();
         served.max(1)
     }

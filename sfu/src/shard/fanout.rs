@@ -298,6 +298,7 @@ impl Shard {
         let (now, send_time) = (self.now, self.send_time());
         let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return false };
+        let reports = peer.cadence.may_ride(now);
         outbox.close_run();
         let Some((subscriptions, spec, mut link)) = peer.sending(now, send_time, outbox, counters)
         else {
@@ -318,6 +319,9 @@ impl Shard {
             let release = link.congestion.poll_release(now);
             timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
         }
+        if reports {
+            self.ride_reports(key);
+        }
         self.follow_up();
         true
     }
@@ -329,7 +333,7 @@ impl Shard {
         for ahead in 0..Peer::PREFETCHES {
             let Some((key, slot)) = next(ahead) else { return };
             if let Some(peer) = self.peers.get(key.index()) {
-                peer.prefetch(Peer::PREFETCHES - 1 - ahead, slot);
+                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead, slot);
             }
         }
     }

@@ -436,7 +436,7 @@ impl Shard {
                 self.settle(key);
             }
             Timer::DataStall => self.check_stall(key),
-            Timer::Reports => self.send_reports(key),
+            Timer::Reports => self.wake_reports(key),
             Timer::TwccFeedback => self.send_twcc(key),
             Timer::Estimator => self.wake_estimator(key),
             Timer::PacerRelease => self.wake_pacer(key),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ingress::PublishedTrack,
-    peer::{Grant, PathRecorder, Told, jitter_time},
+    peer::{Cadence, Grant, MAX_PACKET, PathRecorder, Told, jitter_time},
     room::{PeerKey, RouteKey},
     rtp::{DataSize, MediaKind, Seq16, Ssrc},
     wire::{
@@ -26,6 +26,9 @@ const REPORT_JITTER: f64 = 0.25;
 
 /// A sender report without blocks and the CNAME of its SSRC.
 const SENDER_REPORT_LEN: usize = 28 + 28;
+
+/// What SRTCP adds to a compound at most (RFC 7714 section 9): index and tag.
+const SRTCP_LEN: usize = 4 + 16;
 
 /// Numbers of NACKs that are looked up in the time that a packet of feedback takes.
 const NACKED_PER_UNIT: u64 = 32;
@@ -205,23 +208,56 @@ impl Shard {
         timers.set(Sleeper::Peer(key), Timer::TwccFeedback, due);
     }
 
-    /// Sender reports for what leaves to a peer, receiver reports for what comes from it.
-    pub(super) fn send_reports(&mut self, key: PeerKey) {
-        let (now, send_time) = (self.now, self.send_time());
-        let next = now + self.report_interval();
-        let Self { peers, tracks, outbox, counters, timers, blocks, .. } = self;
+    /// Reports by themselves, where none left with media of late.
+    pub(super) fn wake_reports(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Some(peer) = self.peer_mut(key) else { return };
+        let mut next = peer.cadence.deadline();
+        if next <= now {
+            let cadence = Cadence::alone(now, self.report_interval());
+            next = cadence.deadline();
+            self.send_reports(key);
+            if let Some(peer) = self.peer_mut(key) {
+                peer.cadence = cadence;
+            }
+        }
+        self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
+    }
+
+    /// Reports of a peer whose media of this turn is the last run of what waits: they end it. Where they are longer than its packets
+    /// they are a run of their own, for which another is waited for a little.
+    pub(super) fn ride_reports(&mut self, key: PeerKey) {
+        let now = self.now;
+        let Self { peers, outbox, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
-        timers.set(Sleeper::Peer(key), Timer::Reports, Some(next));
+        let len = peer.subscriptions.end() * SENDER_REPORT_LEN + SRTCP_LEN;
+        let may_fit = len <= MAX_PACKET && !peer.cadence.rides_at_any_cost(now);
+        if may_fit && !outbox.has_room(len) {
+            return;
+        }
+        let interval = self.report_interval();
+        self.send_reports(key);
+        // Whatever comes to the same path next is no part of it.
+        self.outbox.close_run();
+        let Some(peer) = self.peer_mut(key) else { return };
+        let publishes = peer.routes().next().is_some();
+        peer.cadence = Cadence::with_media(now, interval, publishes);
+    }
+
+    /// Sender reports for what leaves to a peer, receiver reports for what comes from it.
+    fn send_reports(&mut self, key: PeerKey) {
+        let (now, send_time) = (self.now, self.send_time());
+        let Self { peers, tracks, outbox, counters, blocks, .. } = self;
+        let Some(peer) = find_peer(peers, key) else { return };
         blocks.clear();
-        let mut recorder = peer.path;
-        for route in peer.routes() {
+        let (routes, recorder) = peer.reported();
+        for route in routes {
             if let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) {
                 let before = blocks.len();
                 track.published.report_blocks(now, blocks);
-                record_ingress(&mut recorder, &track.published, blocks.get(before..));
+                record_ingress(recorder, &track.published, blocks.get(before..));
             }
         }
-        peer.path = recorder;
         let (sender, cname, first) = (peer.feedback_ssrc, peer.cname, peer.next_report);
         let Some((subscriptions, _, mut link)) = peer.sending(now, send_time, outbox, counters)
         else {

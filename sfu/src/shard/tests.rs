@@ -16,11 +16,13 @@ mod fallback;
 mod feedback;
 mod floods;
 mod repair;
+mod reports;
 mod rooms;
 
 const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 const ROOM: &str = "room";
 const VP8: u8 = 96;
+const OPUS: u8 = 111;
 const FEC: u8 = 49;
 
 /// A shard and its peers.
@@ -29,6 +31,8 @@ pub(super) struct Node {
     pub(super) shard: Shard,
     keys: SrtpKeys,
     clients: Vec<Client>,
+    /// What it said of late.
+    pub(super) events: Vec<(Instant, Event)>,
 }
 
 struct Client {
@@ -52,7 +56,8 @@ impl Node {
         let context = TransportContext::generate(DtlsVersions::Dtls12).unwrap();
         let (key, salt) = (vec![1; PROFILE.key_len()], vec![2; PROFILE.salt_len()]);
         let keys = SrtpKeys::new(PROFILE, &key, &salt).unwrap();
-        Self { now, shard: Shard::new(config, context, [3; 32]), keys, clients: Vec::new() }
+        let shard = Shard::new(config, context, [3; 32]);
+        Self { now, shard, keys, clients: Vec::new(), events: Vec::new() }
     }
 
     /// A peer that is connected.
@@ -115,33 +120,46 @@ impl Node {
 
     /// Lets time pass. Gives what left meanwhile, opened: of RTCP and RTP only.
     pub(super) fn run_for(&mut self, span: Duration) -> Vec<Sent> {
+        self.runs_for(span).into_iter().flatten().collect()
+    }
+
+    /// The same, send by send.
+    pub(super) fn runs_for(&mut self, span: Duration) -> Vec<Vec<Sent>> {
         let end = self.now + span;
-        let mut sent = self.drain();
+        let mut runs = self.drain_runs();
         while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.shard.handle_timeout(self.now);
-            sent.extend(self.drain());
+            runs.extend(self.drain_runs());
         }
         self.now = end;
-        sent
+        runs
     }
 
     /// Everything that a driver owes the shard.
     pub(super) fn drain(&mut self) -> Vec<Sent> {
+        self.drain_runs().into_iter().flatten().collect()
+    }
+
+    fn drain_runs(&mut self) -> Vec<Vec<Sent>> {
         let mut sent = Vec::new();
         loop {
             while let Some(transmit) = self.shard.poll_transmit() {
                 let segment = transmit.segment.unwrap_or(transmit.bytes.len());
-                for bytes in transmit.bytes.chunks(segment) {
-                    sent.push((transmit.path.remote.port(), bytes.to_vec()));
-                }
+                let run: Vec<_> = transmit.bytes.chunks(segment).map(<[u8]>::to_vec).collect();
+                sent.push((transmit.path.remote.port(), run));
             }
             if !self.shard.step() {
                 break;
             }
         }
-        while self.shard.poll_event().is_some() {}
-        sent.into_iter().filter_map(|(port, bytes)| self.open(port, bytes)).collect()
+        while let Some(event) = self.shard.poll_event() {
+            self.events.push((self.now, event));
+        }
+        let open = |(port, run): (u16, Vec<Vec<u8>>)| -> Vec<Sent> {
+            run.into_iter().filter_map(|bytes| self.open(port, bytes)).collect()
+        };
+        sent.into_iter().map(open).filter(|run| !run.is_empty()).collect()
     }
 
     fn open(&mut self, port: u16, mut bytes: Vec<u8>) -> Option<Sent> {
@@ -212,6 +230,21 @@ pub(super) fn bare() -> PeerSpec {
         limits: Limits::default(),
         max_egress_bitrate: None,
     }
+}
+
+/// The same, and it knows Opus.
+pub(super) fn with_opus() -> PeerSpec {
+    let spec = bare();
+    let opus = Codec {
+        pt: Pt::new(OPUS).unwrap(),
+        rtx: None,
+        kind: CodecKind::Opus,
+        clock_rate: 48_000,
+        channels: 2,
+        ..spec.codecs.iter().next().unwrap().clone()
+    };
+    let codecs = CodecMap::new(spec.codecs.iter().cloned().chain([opus]).collect());
+    PeerSpec { codecs, ..spec }
 }
 
 /// A video of one encoding.

@@ -100,7 +100,8 @@ fn a_report_says_why_there_is_no_picture() {
         let paused = |event: &Event| matches!(event, Event::StreamState { paused: true, .. });
         world.events.iter().any(paused)
     });
-    world.run_for(4 * SECOND);
+    // An interval in which it still came, and a whole one without it: three seconds and a half each at most.
+    world.run_for(7 * SECOND);
     let report = ask(&mut world, 1).unwrap();
     let [voice, camera] = &report.subscriptions[..] else { panic!("two subscriptions") };
     assert!(camera.starved && camera.wanted.is_some(), "{camera:?}");

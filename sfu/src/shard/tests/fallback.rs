@@ -10,7 +10,6 @@ use crate::{
     wire::rtcp::{CompoundWriter, Message, ReportBlock, messages},
 };
 
-const OPUS: u8 = 111;
 const VOICE: u32 = 1;
 /// Of three encodings: about 205, 410 and 820 kb/s on the wire.
 const PICTURES: [(u32, u16); 3] = [(11, 1), (12, 2), (13, 4)];
@@ -126,16 +125,7 @@ impl Call {
     fn new(tells: Tells) -> Self {
         let mut node = Node::new();
         let now = node.now;
-        let spec = bare();
-        let opus = Codec {
-            pt: Pt::new(OPUS).unwrap(),
-            rtx: None,
-            kind: CodecKind::Opus,
-            clock_rate: 48_000,
-            channels: 2,
-            ..spec.codecs.iter().next().unwrap().clone()
-        };
-        let codecs = CodecMap::new(spec.codecs.iter().cloned().chain([opus]).collect());
+        let spec = with_opus();
         let voice = TrackSpec {
             kind: MediaKind::Audio,
             mid: Mid::new(b"a").unwrap(),
@@ -144,7 +134,7 @@ impl Call {
         let encodings = PICTURES.iter().flat_map(|(ssrc, _)| video("camera", *ssrc).encodings);
         let camera = TrackSpec { encodings: encodings.collect(), ..video("camera", 0) };
         let tracks = vec![voice, camera, video("screen", SCREEN)];
-        let publisher = node.join(PeerSpec { tracks, codecs: codecs.clone(), ..spec.clone() });
+        let publisher = node.join(PeerSpec { tracks, ..spec.clone() });
         let heard = SubscriptionSpec {
             mid: Mid::new(b"t").unwrap(),
             rtx_ssrc: None,
@@ -153,7 +143,7 @@ impl Call {
         let seen = [subscription("screen", DISABLED), subscription("camera", SEEN)];
         let subscriptions = seen.into_iter().chain([heard]).collect();
         let ccfb = tells == Tells::Ccfb;
-        let spec = PeerSpec { subscriptions, codecs, ccfb, ..spec };
+        let spec = PeerSpec { subscriptions, ccfb, ..spec };
         let subscriber = node.join(spec.clone());
         Self {
             start: now,
