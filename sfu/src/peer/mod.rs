@@ -164,6 +164,9 @@ const STRANGE_CHECKS: u32 = 50;
 /// RTCP packets a second. A client of a hundred videos on a bad path sends some hundreds; each costs a decryption.
 const FEEDBACK: u32 = 2_000;
 
+/// So many subscriptions are sooner asked one by one than looked up.
+const FEW: usize = 2;
+
 /// SSRCs whose numbers are remembered: as many as thousands of subscriptions one after the other, 256 KiB.
 const MAX_USED: usize = 1 << 14;
 
@@ -345,6 +348,11 @@ impl Peer {
 
     /// The subscription that an SSRC of ours belongs to.
     pub(crate) fn subscription_of(&mut self, ssrc: Ssrc) -> Option<&mut Subscription> {
+        if self.subscriptions.end() <= FEW {
+            // It is looked at anyway, the map is not.
+            let mut all = self.subscriptions.iter_mut().map(|(_, subscription)| subscription);
+            return all.find(|it| it.spec.ssrcs().any(|own| own == ssrc));
+        }
         let slot = *self.by_ssrc.get(&ssrc)?;
         self.subscriptions.get_mut(slot as usize)
     }

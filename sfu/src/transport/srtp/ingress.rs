@@ -43,7 +43,7 @@ impl SrtpIngress {
         let slot = self.rtp_streams.find(ssrc);
         let index = match slot {
             Some(slot) => {
-                let window = &self.rtp_streams.windows[slot];
+                let window = &self.rtp_streams.known[slot].window;
                 let index = window.estimate(seq);
                 window.check(index)?;
                 index
@@ -62,7 +62,7 @@ impl SrtpIngress {
         let index = u64::from(self.rtcp.rtcp_word(packet)? & !super::RTCP_ENCRYPTED);
         let slot = self.rtcp_streams.find(ssrc);
         if let Some(slot) = slot {
-            self.rtcp_streams.windows[slot].check(index)?;
+            self.rtcp_streams.known[slot].window.check(index)?;
         }
         let len = self.rtcp.open_rtcp(packet)?;
         self.rtcp_streams.commit(slot, ssrc, index);
@@ -79,17 +79,26 @@ impl SrtpIngress {
 /// beats hashing a key that the peer chose.
 #[derive(Debug, Default)]
 struct Streams {
+    known: Vec<Stream>,
+    /// The same SSRCs, close together.
     ssrcs: Vec<u32>,
-    windows: Vec<ReplayWindow>,
-    last_used: Vec<u64>,
     last_slot: usize,
     packets: u64,
     forgotten: u64,
 }
 
+/// In this order: who sends one packet a second has none of it near, and what each packet looks at is one line or two.
+#[derive(Debug)]
+#[repr(C)]
+struct Stream {
+    ssrc: u32,
+    last_used: u64,
+    window: ReplayWindow,
+}
+
 impl Streams {
     fn find(&self, ssrc: u32) -> Option<usize> {
-        if self.ssrcs.get(self.last_slot) == Some(&ssrc) {
+        if self.known.get(self.last_slot).is_some_and(|stream| stream.ssrc == ssrc) {
             return Some(self.last_slot);
         }
         self.ssrcs.iter().position(|&known| known == ssrc)
@@ -99,26 +108,27 @@ impl Streams {
         let slot = slot.unwrap_or_else(|| self.insert(ssrc));
         self.packets += 1;
         self.last_slot = slot;
-        self.last_used[slot] = self.packets;
-        self.windows[slot].commit(index);
+        let stream = &mut self.known[slot];
+        stream.last_used = self.packets;
+        stream.window.commit(index);
     }
 
     fn insert(&mut self, ssrc: u32) -> usize {
+        let stream = Stream { ssrc, last_used: 0, window: ReplayWindow::default() };
         if self.ssrcs.len() < MAX_SSRCS {
+            if self.known.is_empty() {
+                // Of feedback there is mostly one.
+                self.known.reserve_exact(1);
+            }
             self.ssrcs.push(ssrc);
-            self.windows.push(ReplayWindow::default());
-            self.last_used.push(0);
+            self.known.push(stream);
             return self.ssrcs.len() - 1;
         }
-        let oldest = self
-            .last_used
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, used)| **used)
-            .map_or(0, |(slot, _)| slot);
+        let used = self.known.iter().enumerate().min_by_key(|(_, stream)| stream.last_used);
+        let oldest = used.map_or(0, |(slot, _)| slot);
         self.forgotten += 1;
         self.ssrcs[oldest] = ssrc;
-        self.windows[oldest] = ReplayWindow::default();
+        self.known[oldest] = stream;
         oldest
     }
 }
