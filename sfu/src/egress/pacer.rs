@@ -208,7 +208,7 @@ impl Pacer {
 fn time_of(size: DataSize, rate: Bitrate) -> Duration {
     const NANOS: u64 = 8 * 1_000_000_000;
     let rate = rate.bps().max(1);
-    Duration::from_nanos((size.bytes().saturating_mul(NANOS) + rate / 2) / rate)
+    Duration::from_nanos(size.bytes().saturating_mul(NANOS).saturating_add(rate / 2) / rate)
 }
 
 impl Resends {

@@ -195,6 +195,11 @@ impl IngressStream {
         std::iter::once(media).chain(rtx)
     }
 
+    /// How many of them there are.
+    pub(super) fn reported(&self) -> usize {
+        1 + usize::from(self.rtx.is_some())
+    }
+
     fn check(&self, seq: SeqNo) -> Result<(), DropReason> {
         match self.window.check(seq) {
             Seen::No => Ok(()),

@@ -327,6 +327,12 @@ impl PublishedTrack {
         }
     }
 
+    /// How many blocks [`Self::report_blocks`] appends.
+    pub fn reported(&self) -> usize {
+        let streams = self.encodings.iter().filter_map(|encoding| encoding.stream.as_ref());
+        streams.map(|stream| stream.reported()).sum()
+    }
+
     /// A packet that is still in its cache.
     pub fn packet(&self, encoding: u8, seq: SeqNo) -> Option<CachedPacket<'_>> {
         self.encodings.get(usize::from(encoding))?.cache.get(seq)

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A report that left with media was followed by one of these within this time for sure, as media mostly goes on; where it does not,
-/// the next report is so much late, once. Longer spares visits to those who wait for media, shorter tells a publisher sooner.
+/// The report behind one that left with media is expected to do the same within this time of its own; where media stops, or comes more
+/// seldom, it is so much late. Longer spares visits to those who wait for media, shorter tells sooner.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The same of a peer that publishes: what it gets is a receiver report too, by which it judges its path.
@@ -46,6 +46,12 @@ impl Cadence {
     /// Whether it does so even where it costs a send of its own.
     pub(crate) fn rides_at_any_cost(&self, now: Instant) -> bool {
         self.from + FIT <= now
+    }
+
+    /// The next one leaves at this moment at the latest.
+    pub(crate) fn shorten(&mut self, by: Instant) {
+        self.from = self.from.min(by);
+        self.by = self.by.min(by);
     }
 
     /// When it leaves by itself at the latest.

@@ -121,7 +121,7 @@ impl Link<'_> {
 const PADDING_BIT: u8 = 0x20;
 
 /// Plain bytes of one compound: with SRTP, UDP and IPv6 below the 1,280 bytes that every path carries.
-const MAX_RTCP: usize = 1_180;
+pub(crate) const MAX_RTCP: usize = 1_180;
 
 /// Compounds of one call. What is over is left to the caller.
 const MAX_COMPOUNDS: usize = 8;

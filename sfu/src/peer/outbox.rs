@@ -99,6 +99,7 @@ impl Outbox {
     }
 
     fn begin(&mut self, start: usize, len: usize) {
+        debug_assert!(self.path.is_some(), "aimed before");
         let Some(path) = self.path else { return };
         self.runs.push(Run { path, start, len, segment: len, count: 1, closed: false });
     }

@@ -18,7 +18,7 @@ use super::{
     ring::{Rings, mesh},
     stats,
     steering::{self, Handed, Steering},
-    worker::{Letter, MailboxError, Then, Worker},
+    worker::{Io, Letter, MailboxError, Then, Worker},
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
@@ -348,13 +348,13 @@ impl Seat {
         };
         let _ = ready.send(Ok(Ready { port: udp.port(), has_ipv6: udp.has_ipv6(), sender }));
         let id = self.config.id;
+        let io = Io::new(self.poller, Arc::clone(&self.ports));
         let worker = Worker {
             steering: Steering::new(id, self.config.node_generation, self.handover),
             shard: Shard::new(self.config, self.context, self.seed),
             udp,
             mailbox: self.mailbox,
             rings: self.rings,
-            ports: self.ports,
             doorbell: self.doorbell,
             outputs: self.outputs,
             accepted: self.accepted,
@@ -362,7 +362,7 @@ impl Seat {
             came: 0,
             waiting: false,
         };
-        if let Err(error) = worker.run(self.poller) {
+        if let Err(error) = worker.run(io) {
             tracing::error!(shard = id.0, %error, "the media thread ends: the kernel refuses to wait");
         }
     }

@@ -114,8 +114,6 @@ pub(super) struct Worker {
     pub(super) mailbox: mpsc::Receiver<Letter>,
     pub(super) rings: Rings<RelayMessage>,
     pub(super) steering: Steering,
-    /// The other shards' ports, for answers to what came to them. Set when all are there.
-    pub(super) ports: Arc<OnceLock<Box<[UdpPair]>>>,
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) outputs: Outputs,
     pub(super) accepted: mpsc::Receiver<Accepted>,
@@ -139,8 +137,7 @@ struct Turn {
 impl Worker {
     /// Runs until told to stop, or until the kernel refuses to wait.
     #[allow(clippy::disallowed_methods)] // this loop is where the core gets its clock from
-    pub(super) fn run(mut self, poller: Poller) -> std::io::Result<()> {
-        let mut io = Io::new(poller, Arc::clone(&self.ports));
+    pub(super) fn run(mut self, mut io: Io) -> std::io::Result<()> {
         let mut published = Instant::now();
         // Turns since the poller was asked.
         let mut busy = 0;
@@ -157,11 +154,12 @@ impl Worker {
                 self.publish(&io);
                 published = now;
             }
-            if !turn.more {
+            if !turn.more && self.may_sleep() {
                 busy = 0;
-                self.sleep(deadline, &mut io)?;
+                io.wait_until(deadline)?;
                 continue;
             }
+            // Who is rung for in each turn is busy as well: it asks its sockets without having slept.
             busy += 1;
             if busy == TURNS_PER_LOOK {
                 busy = 0;
@@ -180,12 +178,10 @@ impl Worker {
         [self.shard.poll_timeout(), io.tcp.poll_timeout(), retry].into_iter().flatten().min()
     }
 
-    #[allow(clippy::disallowed_methods)] // how long to sleep counts from when the turn is over
-    fn sleep(&mut self, deadline: Option<Instant>, io: &mut Io) -> std::io::Result<()> {
-        if self.outputs.may_flush() || !self.doorbell.fall_asleep() {
-            return Ok(());
-        }
-        io.wait(deadline.map(|at| at.saturating_duration_since(Instant::now())))
+    /// Whether nothing came to do meanwhile. Who rings from now on ends the sleep.
+    fn may_sleep(&self) -> bool {
+        // Looked at last: a ring that was answered may have been that of the end.
+        !self.outputs.may_flush() && self.doorbell.fall_asleep() && !self.doorbell.is_stopped()
     }
 
     fn turn(&mut self, now: Instant, io: &mut Io) -> Turn {
@@ -321,11 +317,12 @@ impl Turn {
 }
 
 /// Where datagrams come from and leave, and what was counted there.
-struct Io {
+pub(super) struct Io {
     poller: Poller,
     batch: RecvBatch,
     tcp: TcpTable<TcpConnection>,
     tcp_buffer: TcpBuffer,
+    /// The other shards' ports, for answers to what came to them. Set when all are there.
     ports: Arc<OnceLock<Box<[UdpPair]>>>,
     /// The sockets are asked for datagrams although the poller was not.
     eager: bool,
@@ -333,7 +330,7 @@ struct Io {
 }
 
 impl Io {
-    fn new(poller: Poller, ports: Arc<OnceLock<Box<[UdpPair]>>>) -> Self {
+    pub(super) fn new(poller: Poller, ports: Arc<OnceLock<Box<[UdpPair]>>>) -> Self {
         Self {
             poller,
             batch: RecvBatch::new(),
@@ -343,6 +340,12 @@ impl Io {
             eager: false,
             counters: LoopCounters::default(),
         }
+    }
+
+    /// Waits until something is there, until `deadline` at most, and notes what.
+    #[allow(clippy::disallowed_methods)] // how long to sleep counts from when the turn is over
+    fn wait_until(&mut self, deadline: Option<Instant>) -> std::io::Result<()> {
+        self.wait(deadline.map(|at| at.saturating_duration_since(Instant::now())))
     }
 
     /// Waits until something is there, for so long at most, and notes what.

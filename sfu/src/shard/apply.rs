@@ -207,6 +207,7 @@ impl Shard {
 
     fn change_tracks(&mut self, key: PeerKey, spec: &PeerSpec) {
         let Some(peer) = self.peer_mut(key) else { return };
+        let listened = peer.routes().next().is_none();
         // Another number of encodings, or another kind, is another track.
         let gone = peer.remove_tracks(|track| {
             spec.tracks.iter().any(|wanted| {
@@ -234,8 +235,10 @@ impl Shard {
                 track.published.set_muted(wanted.muted);
             }
         }
-        if let Some(peer) = self.peer_mut(key) {
-            peer.bind_tracks();
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.bind_tracks();
+        if listened && peer.connected && peer.routes().next().is_some() {
+            self.report_sooner(key);
         }
     }
 

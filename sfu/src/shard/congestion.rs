@@ -158,7 +158,7 @@ impl Shard {
         else {
             return 1;
         };
-        let mut served = 0;
+        let (mut served, before) = (0, link.waiting());
         while served < limit
             && link.waiting() < RUN
             && let Some(waiting) = link.congestion.poll_waiting(now)
@@ -194,6 +194,7 @@ impl Shard {
             break;
         }
         let release = link.congestion.poll_release(now);
+        let reports = reports && link.waiting() > before;
         self.timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
         if reports {
             self.ride_reports(key);

@@ -305,6 +305,7 @@ impl Shard {
             return false;
         };
         let waited = link.congestion.is_waiting();
+        let before = link.waiting();
         while link.waiting() < RUN
             && let Some((route, slot)) = next()
         {
@@ -319,7 +320,7 @@ impl Shard {
             let release = link.congestion.poll_release(now);
             timers.set(Sleeper::Peer(key), Timer::PacerRelease, release);
         }
-        if reports {
+        if reports && link.waiting() > before {
             self.ride_reports(key);
         }
         self.follow_up();

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{
     DropReason, Event, Shard, find_peer,
     timer::{Sleeper, Timer},
+    track::Track,
 };
 use crate::{
     ingress::PublishedTrack,
-    peer::{Cadence, Grant, MAX_PACKET, PathRecorder, Told, jitter_time},
+    peer::{Cadence, Grant, MAX_RTCP, PathRecorder, Peer, Told, jitter_time},
     room::{PeerKey, RouteKey},
     rtp::{DataSize, MediaKind, Seq16, Ssrc},
     wire::{
@@ -26,6 +27,10 @@ const REPORT_JITTER: f64 = 0.25;
 
 /// A sender report without blocks and the CNAME of its SSRC.
 const SENDER_REPORT_LEN: usize = 28 + 28;
+
+/// A receiver report without its blocks and the CNAME, and a block.
+const RECEIVER_REPORT_LEN: usize = 8 + 28;
+const BLOCK_LEN: usize = 24;
 
 /// What SRTCP adds to a compound at most (RFC 7714 section 9): index and tag.
 const SRTCP_LEN: usize = 4 + 16;
@@ -228,11 +233,11 @@ impl Shard {
     /// they are a run of their own, for which another is waited for a little.
     pub(super) fn ride_reports(&mut self, key: PeerKey) {
         let now = self.now;
-        let Self { peers, outbox, .. } = self;
+        let Self { peers, tracks, outbox, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
-        let len = peer.subscriptions.end() * SENDER_REPORT_LEN + SRTCP_LEN;
-        let may_fit = len <= MAX_PACKET && !peer.cadence.rides_at_any_cost(now);
-        if may_fit && !outbox.has_room(len) {
+        let len = reports_len(peer, tracks);
+        let may_fit = len <= MAX_RTCP && !peer.cadence.rides_at_any_cost(now);
+        if may_fit && !outbox.has_room(len + SRTCP_LEN) {
             return;
         }
         let interval = self.report_interval();
@@ -242,6 +247,20 @@ impl Shard {
         let Some(peer) = self.peer_mut(key) else { return };
         let publishes = peer.routes().next().is_some();
         peer.cadence = Cadence::with_media(now, interval, publishes);
+        let deadline = peer.cadence.deadline();
+        if publishes {
+            // The one that stands may be that of a time when it published nothing.
+            self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(deadline));
+        }
+    }
+
+    /// A peer that listened publishes now: it is told how its path is as soon as others that publish.
+    pub(super) fn report_sooner(&mut self, key: PeerKey) {
+        let by = self.now + self.report_interval();
+        let Some(peer) = self.peer_mut(key) else { return };
+        peer.cadence.shorten(by);
+        let deadline = peer.cadence.deadline();
+        self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(deadline));
     }
 
     /// Sender reports for what leaves to a peer, receiver reports for what comes from it.
@@ -333,6 +352,15 @@ impl Shard {
         let jitter = self.random.random_range(1.0 - REPORT_JITTER..1.0 + REPORT_JITTER);
         REPORT_INTERVAL.mul_f64(jitter)
     }
+}
+
+/// Bytes of a peer's reports in one compound, before SRTCP.
+fn reports_len(peer: &Peer, tracks: &[Option<Track>]) -> usize {
+    let senders = peer.subscriptions.iter().filter(|(_, known)| known.current().is_some()).count();
+    let tracks = peer.routes().filter_map(|route| tracks.get(route.0).and_then(Option::as_ref));
+    let blocks: usize = tracks.map(|track| track.published.reported()).sum();
+    let receiver = if blocks > 0 { RECEIVER_REPORT_LEN + blocks * BLOCK_LEN } else { 0 };
+    receiver + senders * SENDER_REPORT_LEN
 }
 
 /// Blocks about a publisher's media; those about retransmissions say nothing of the path that media does not.

@@ -73,7 +73,7 @@ impl Sleeper {
     fn serial(self) -> u32 {
         match self {
             Self::Peer(peer) => peer.serial(),
-            // Theirs are forgotten before another has the place.
+            // A track's are forgotten before another has the place; a room's only wake the next one there for nothing.
             Self::Route(_) | Self::Room(_) => 0,
         }
     }

@@ -35,7 +35,6 @@ fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
         mailbox: mpsc::channel(1).1,
         rings: Rings::default(),
         steering: Steering::new(ShardId(0), 1, Rings::default()),
-        ports: Arc::default(),
         outputs: ways(&[Arc::clone(&doorbell)], 1).0.remove(0),
         doorbell,
         accepted,
@@ -80,4 +79,65 @@ async fn tcp_clients_get_in_while_the_shard_is_busy_and_strangers_do_not_stay() 
     assert_eq!(io.tcp.poll_timeout(), None, "an idle shard sleeps");
     let closed = tokio::task::spawn_blocking(move || client.read(&mut [0; 10]));
     assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
+}
+
+/// One number that the worker published, by name.
+fn published(block: &Block, name: &str) -> u64 {
+    let index = stats::describe().iter().position(|known| known.name == name);
+    block.value(index.expect("it is described"))
+}
+
+/// Waits until something is so, for ten seconds at most.
+#[allow(clippy::disallowed_methods)] // a real thread is waited for
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::disallowed_methods)] // any instant will do
+async fn who_is_rung_for_without_pause_reads_its_sockets_all_the_same() {
+    let (worker, io, door) = worker(Instant::now());
+    let (doorbell, block) = (Arc::clone(&worker.doorbell), Arc::clone(&worker.block));
+    let port = SocketAddr::new([127, 0, 0, 1].into(), worker.udp.port());
+    // Two, so that it is rung for while one of them has no core.
+    let ringers = [(); 2].map(|()| {
+        let doorbell = Arc::clone(&doorbell);
+        std::thread::spawn(move || {
+            while !doorbell.is_stopped() {
+                doorbell.ring();
+            }
+        })
+    });
+    let running = std::thread::spawn(move || worker.run(io));
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for sent in 1..=50 {
+        socket.send_to(&[0xff; 20], port).unwrap();
+        until("a datagram is read", || published(&block, "datagrams_in") == sent);
+    }
+    // What comes with a connection, and what comes later.
+    let mut client = connect(&door).await;
+    until("a connection is taken", || published(&block, "datagrams_in") == 51);
+    client.write_all(b"\0\x05again").unwrap();
+    until("a connection is read", || published(&block, "datagrams_in") == 52);
+    doorbell.stop();
+    running.join().unwrap().unwrap();
+    ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // any instant will do
+fn a_thread_that_is_told_to_stop_stops_whatever_it_is_told_beside() {
+    for _ in 0..300 {
+        let (worker, io, _door) = worker(Instant::now());
+        let doorbell = Arc::clone(&worker.doorbell);
+        let running = std::thread::spawn(move || worker.run(io));
+        // It is woken, and told to stop while it looks around.
+        doorbell.ring();
+        doorbell.stop();
+        until("it stops", || running.is_finished());
+    }
 }

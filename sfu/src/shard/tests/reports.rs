@@ -254,7 +254,7 @@ fn reports_longer_than_the_packets_are_a_send_of_their_own_and_break_no_run() {
 
 #[test]
 fn a_report_waits_a_little_for_a_run_that_it_can_end() {
-    // The first two frames of three end with a shorter packet.
+    // Frames end with a packet that is shorter than the others, so that nothing may follow it; voice is as long as the report.
     let uneven = Media::video(1, &[900, 900, 300], MS * 30);
     let voice = Media::voice(2);
     let mut call = Call::new(&[uneven, voice]);
@@ -313,7 +313,6 @@ fn a_publisher_is_reported_to_each_second_whether_media_comes_or_not() {
                     _ => None,
                 });
                 if blocks.sum::<usize>() > 0 {
-                    assert!(media || left.media() == 0);
                     moments.push(left.at);
                 }
             }
