@@ -1,5 +1,7 @@
 //! What left and what came of it, put together into one rate.
 
+mod lines;
+
 use std::time::{Duration, Instant};
 
 use super::{
@@ -17,7 +19,6 @@ use super::{
     trendline::Trendline,
 };
 use crate::{
-    prefetch::prefetch,
     rtp::{Bitrate, DataSize, Probe, ProbeId, Seq16, Ssrc},
     wire::rtcp::{CongestionFeedback, TransportFeedback},
 };
@@ -262,59 +263,6 @@ impl SendSideEstimator {
             loss: self.loss(),
             probes: self.prober.asked(),
         }
-    }
-
-    /// What [`Self::handle_sent`] and [`Self::handle_sent_unnumbered`] look at.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        prefetch(&self.origin);
-        prefetch(&self.told_at);
-        prefetch(&self.feedback_at);
-        prefetch(&self.sent_at);
-        prefetch(&self.unanswered_since);
-        prefetch(&self.history);
-        prefetch(&self.latest_number);
-        self.sent.prefetch();
-        self.fallback.prefetch();
-    }
-
-    /// What depends on that, once it is here.
-    #[inline(always)]
-    pub(crate) fn prefetch_pointees(&self) {
-        self.sent.prefetch_next();
-        self.history.prefetch();
-    }
-
-    /// What feedback looks at.
-    #[inline(always)]
-    pub(crate) fn prefetch_feedback(&self) {
-        prefetch(&self.origin);
-        prefetch(&self.feedback_at);
-        prefetch(&self.unanswered_since);
-        prefetch(&self.history);
-        self.sent.prefetch();
-        self.arrived.prefetch();
-        self.groups.prefetch();
-        self.trendline.prefetch();
-        self.rate.prefetch();
-        self.path.prefetch();
-        self.competition.prefetch();
-        prefetch(&self.config);
-        prefetch(&self.limit);
-        prefetch(&self.polled_at);
-        self.loss.prefetch();
-        self.prober.prefetch();
-    }
-
-    /// What depends on that, once it is here: packets from this number on are told of.
-    #[inline(always)]
-    fn prefetch_fates(&self, number: u16) {
-        self.history.prefetch_fates(number);
-        self.sent.prefetch_next();
-        self.sent.prefetch_rate(Self::SENT_WINDOW);
-        self.arrived.prefetch_next();
-        self.arrived.prefetch_rate(Self::ARRIVED_WINDOW);
-        self.arrived.prefetch_rate(Self::STEADY_WINDOW);
     }
 
     /// A packet left with this transport-wide number, which counts up by one from packet to packet.

@@ -124,6 +124,7 @@ async fn who_is_rung_for_without_pause_reads_its_sockets_all_the_same() {
     client.write_all(b"\0\x05again").unwrap();
     until("a connection is read", || published(&block, "datagrams_in") == 52);
     doorbell.stop();
+    until("it stops", || running.is_finished());
     running.join().unwrap().unwrap();
     ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
 }
