@@ -49,14 +49,16 @@ fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
 async fn connect(door: &mpsc::Sender<Accepted>) -> TcpStream {
     let acceptor = TcpAcceptor::bind(0, false).unwrap();
     let address = SocketAddr::new([127, 0, 0, 1].into(), acceptor.port());
-    let before = door.capacity();
-    let hand_over = door.clone();
-    tokio::spawn(acceptor.run(move |accepted| hand_over.try_send(accepted).unwrap()));
+    let (door, (handed, mut handed_over)) = (door.clone(), mpsc::channel(1));
+    tokio::spawn(acceptor.run(move |accepted| {
+        door.try_send(accepted).unwrap();
+        handed.try_send(()).unwrap();
+    }));
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"\0\x05hello").unwrap();
-    while door.capacity() == before {
-        tokio::task::yield_now().await;
-    }
+    // Not what waits behind the door: a worker that runs takes it at once.
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, handed_over.recv()).await.unwrap().unwrap();
     client
 }
 
@@ -97,11 +99,21 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Ends what runs until the doorbell says so, also when a test fails.
+struct Stop(Arc<Doorbell>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::disallowed_methods)] // any instant will do
 async fn who_is_rung_for_without_pause_reads_its_sockets_all_the_same() {
     let (worker, io, door) = worker(Instant::now());
     let (doorbell, block) = (Arc::clone(&worker.doorbell), Arc::clone(&worker.block));
+    let stop = Stop(Arc::clone(&doorbell));
     let port = SocketAddr::new([127, 0, 0, 1].into(), worker.udp.port());
     // Two, so that it is rung for while one of them has no core.
     let ringers = [(); 2].map(|()| {
@@ -123,7 +135,7 @@ async fn who_is_rung_for_without_pause_reads_its_sockets_all_the_same() {
     until("a connection is taken", || published(&block, "datagrams_in") == 51);
     client.write_all(b"\0\x05again").unwrap();
     until("a connection is read", || published(&block, "datagrams_in") == 52);
-    doorbell.stop();
+    drop(stop);
     until("it stops", || running.is_finished());
     running.join().unwrap().unwrap();
     ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
