@@ -224,6 +224,17 @@ impl EgressStream {
         }
     }
 
+    /// What [`Self::handle_report_block`] looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch_reported(&self) {
+        prefetch(&self.ssrc);
+        prefetch(&self.marks);
+        prefetch(&self.highest);
+        prefetch(&self.reports);
+        prefetch(&self.reported);
+        prefetch(&self.redundancy);
+    }
+
     /// To be called at the start, when the track shows a new format, and when the subscriber's codecs change.
     pub fn set_codecs(&mut self, formats: &Formats, codecs: &CodecMap) {
         self.formats = FormatTable::new(formats, codecs);

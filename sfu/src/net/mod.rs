@@ -4,6 +4,7 @@
 //! `runtime` imports this module.
 
 mod address;
+mod apart;
 mod framing;
 mod kernel;
 mod poller;
@@ -19,4 +20,4 @@ pub(crate) use kernel::udp_kernel_drops;
 pub(crate) use poller::{BellRope, Poller, Source};
 pub(crate) use stun::{local_ufrag, public_address};
 pub(crate) use tcp::{Accepted, TcpAcceptor, TcpBuffer, TcpConnection, TcpRead, TcpWrite};
-pub(crate) use udp::{Capabilities, RecvBatch, Sent, UdpBuffers, UdpPair};
+pub(crate) use udp::{Capabilities, Receiver, RecvBatch, Sent, UdpBuffers, UdpPort};

@@ -18,8 +18,10 @@ use rustix::{
 /// What something was reported of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
-    /// The UDP socket of this family, in the order of [`super::UdpPair`].
+    /// The UDP socket of this family, in the order of [`super::UdpPort`].
     Udp(usize),
+    /// The one for RTCP of this family.
+    Rtcp(usize),
     /// Another thread rang.
     Bell,
     /// The TCP connection with this token.
@@ -38,17 +40,22 @@ pub(crate) enum Interest {
 /// Events taken from the kernel at once; what is left is reported the next time.
 const EVENTS: usize = 32;
 
+/// Something to read, once.
+const ONCE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ONESHOT);
+
 /// Longest sleep, ms: no deadline is that far, and the kernel's number has 31 bits.
 const LONGEST: u128 = 3_600_000;
 
 const FAMILIES: u64 = 2;
-const BELL: u64 = FAMILIES;
+const RTCP: u64 = FAMILIES;
+const BELL: u64 = RTCP + FAMILIES;
 const FIRST_TCP: u64 = BELL + 1;
 
 impl Source {
     fn to_data(self) -> epoll::EventData {
         epoll::EventData::new_u64(match self {
             Self::Udp(family) => family as u64,
+            Self::Rtcp(family) => RTCP + family as u64,
             Self::Bell => BELL,
             Self::Tcp(token) => FIRST_TCP + u64::from(token),
         })
@@ -57,6 +64,7 @@ impl Source {
     fn from_data(data: u64) -> Self {
         match data {
             family @ 0..FAMILIES => Self::Udp(family as usize),
+            family @ RTCP..BELL => Self::Rtcp((family - RTCP) as usize),
             BELL => Self::Bell,
             token => Self::Tcp((token - FIRST_TCP) as u32),
         }
@@ -88,6 +96,16 @@ impl Poller {
     pub(crate) fn watch_udp(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
         let source = Source::Udp(family).to_data();
         Ok(epoll::add(&self.epoll, socket, source, epoll::EventFlags::IN)?)
+    }
+
+    /// Has a socket for RTCP reported once, then no more until [`Self::watch_rtcp_again`].
+    pub(crate) fn watch_rtcp(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, Source::Rtcp(family).to_data(), ONCE)?)
+    }
+
+    /// Has it reported once more, at once if there is something.
+    pub(crate) fn watch_rtcp_again(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, Source::Rtcp(family).to_data(), ONCE)?)
     }
 
     /// Has a TCP connection reported, until it is closed.

@@ -1,4 +1,7 @@
 //! Batched UDP: recvmmsg with GRO in, GSO out. Answers leave from the address that the request came to.
+//!
+//! Where the kernel can tell them apart, RTCP comes to a socket of its own on the same port, so that a thread may let it gather
+//! while media wakes it at once: feedback of many subscribers is many small messages, none of which is in a hurry.
 
 use std::{
     io::{self, IoSliceMut},
@@ -8,7 +11,7 @@ use std::{
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::poller::Poller;
+use super::{apart, poller::Poller};
 
 /// One receive buffer, bytes: the largest GRO list the kernel hands over.
 const SLOT_BYTES: usize = 65_535;
@@ -25,8 +28,22 @@ const DATAGRAMS_PER_TURN: usize = 256;
 /// something there, which takes a busy thread some turns: few machines have clients of both families.
 const EMPTY_ASKS: u8 = 64;
 
-/// How often two ephemeral ports are tried until IPv4 and IPv6 share one.
+/// How often an ephemeral port is tried until all sockets share one.
 const PORT_ATTEMPTS: usize = 16;
+
+/// IPv4 and IPv6, in this order.
+const FAMILIES: usize = 2;
+
+/// Sockets of a port: those of both families for everything but RTCP, then those for RTCP.
+const SOCKETS: usize = 2 * FAMILIES;
+
+/// Who takes what is received.
+pub(crate) trait Receiver {
+    /// RTCP of several remotes comes next, each given with the local address that it was sent to.
+    fn expect_rtcp(&mut self, ways: impl Iterator<Item = (SocketAddr, SocketAddr)>);
+    /// A datagram: the local address it was sent to, the remote it came from, and what is in it.
+    fn take(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &mut [u8]);
+}
 
 /// What a send came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,35 +76,52 @@ pub(crate) struct Capabilities {
     pub(crate) receive_buffer: usize,
     /// SO_SNDBUF, the same.
     pub(crate) send_buffer: usize,
+    /// RTCP comes to a socket of its own.
+    pub(crate) rtcp_apart: bool,
 }
 
-/// The UDP port of one shard: an IPv4 socket and, where the machine has IPv6, an IPv6 socket on the same port.
+/// The UDP port of one shard: its IPv4 sockets and, where the machine has IPv6, its IPv6 sockets on the same port.
 #[derive(Debug)]
-pub(crate) struct UdpPair {
-    v4: UdpSocket,
-    v6: Option<UdpSocket>,
+pub(crate) struct UdpPort {
+    v4: Family,
+    v6: Option<Family>,
     port: u16,
 }
 
-impl UdpPair {
+/// The sockets of one family.
+#[derive(Debug)]
+struct Family {
+    /// What is sent leaves here.
+    main: UdpSocket,
+    /// Where RTCP comes, where the kernel can tell.
+    rtcp: Option<UdpSocket>,
+}
+
+impl UdpPort {
     /// Binds to `port` (0: any free one) on the wildcard addresses of the wanted families. IPv6 is left out silently where the
     /// machine has none.
     pub(crate) fn bind(port: u16, ipv6: bool, buffers: UdpBuffers) -> io::Result<Self> {
         let attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         let mut last_error = None;
         for _ in 0..attempts {
-            let v4 = UdpSocket::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), buffers)?;
-            let port = v4.port;
-            if !ipv6 {
-                return Ok(Self { v4, v6: None, port });
-            }
-            match UdpSocket::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), buffers) {
-                Ok(v6) => return Ok(Self { v4, v6: Some(v6), port }),
+            match Self::try_bind(port, ipv6, buffers) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => last_error = Some(error),
-                Err(_) => return Ok(Self { v4, v6: None, port }),
+                result => return result,
             }
         }
         Err(last_error.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    }
+
+    fn try_bind(port: u16, ipv6: bool, buffers: UdpBuffers) -> io::Result<Self> {
+        let v4 = Family::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), buffers)?;
+        let port = v4.main.port;
+        let v6 = match ipv6
+            .then(|| Family::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), buffers))
+        {
+            Some(Err(error)) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            bound => bound.and_then(Result::ok),
+        };
+        Ok(Self { v4, v6, port })
     }
 
     /// Has an IPv6 socket.
@@ -97,71 +131,96 @@ impl UdpPair {
 
     /// What the kernel can do here, as far as it has shown yet.
     pub(crate) fn capabilities(&self) -> Capabilities {
-        Capabilities { gso_segments: self.v4.state.max_gso_segments(), ..self.v4.capabilities }
+        let main = &self.v4.main;
+        Capabilities {
+            gso_segments: main.state.max_gso_segments(),
+            rtcp_apart: self.v4.rtcp.is_some(),
+            ..main.capabilities
+        }
     }
 
-    /// Has a poller report the sockets, by family, to [`RecvBatch::heard`].
+    /// Has a poller report the sockets to [`RecvBatch::heard`] and [`RecvBatch::heard_rtcp`], those of RTCP once.
     pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
-        let mut families = self.sockets().enumerate();
-        families.try_for_each(|(family, socket)| poller.watch_udp(family, &socket.io))
+        for (family, sockets) in [Some(&self.v4), self.v6.as_ref()].into_iter().enumerate() {
+            let Some(sockets) = sockets else { continue };
+            poller.watch_udp(family, &sockets.main.io)?;
+            if let Some(rtcp) = &sockets.rtcp {
+                poller.watch_rtcp(family, &rtcp.io)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Receives what is there, at most one batch of each family, and hands datagrams out, [`DATAGRAMS_PER_TURN`] of them at
-    /// most, each with the local address it was sent to and the remote it came from. `false`: nothing is left, and the poller
-    /// tells when there is more.
+    /// Has the RTCP of a family reported once more.
+    pub(crate) fn watch_rtcp_again(&self, family: usize, poller: &Poller) -> io::Result<()> {
+        let rtcp = self.socket(FAMILIES + family);
+        rtcp.map_or(Ok(()), |rtcp| poller.watch_rtcp_again(family, &rtcp.io))
+    }
+
+    fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        let v6 = self.v6.as_ref();
+        match index {
+            0 => Some(&self.v4.main),
+            1 => v6.map(|family| &family.main),
+            2 => self.v4.rtcp.as_ref(),
+            _ => v6.and_then(|family| family.rtcp.as_ref()),
+        }
+    }
+
+    /// Receives what is there, at most one batch of each socket, and hands datagrams out, [`DATAGRAMS_PER_TURN`] of them at
+    /// most. `false`: nothing is left, and the poller tells when there is more.
     ///
-    /// With `eager` the kernel is asked whether the poller has heard of anything or not: for a thread that works on and does
-    /// not ask the poller.
+    /// With `eager` the kernel is asked whether the poller has heard of anything or not, but for RTCP: for a thread that works on
+    /// and does not ask the poller.
     pub(crate) fn receive(
         &self,
         batch: &mut RecvBatch,
         eager: bool,
-        mut each: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+        to: &mut impl Receiver,
     ) -> bool {
         let mut left = DATAGRAMS_PER_TURN;
-        let mut more = batch.hand_out(&mut left, &mut each);
-        let families = self.sockets().count();
-        for _ in 0..families {
+        let mut more = batch.hand_out(&mut left, to);
+        for _ in 0..SOCKETS {
             if left == 0 {
-                // Nothing is read before what was read is handed out; then the other family has its turn.
+                // Nothing is read before what was read is handed out; then the next socket has its turn.
                 return true;
             }
-            batch.family = (batch.family + 1) % families;
-            let Some(socket) = self.sockets().nth(batch.family) else { continue };
-            let heard = batch.heard[batch.family];
-            let asked = heard || (eager && batch.empty[batch.family] < EMPTY_ASKS);
-            if !asked {
-                continue;
-            }
+            let index = (batch.socket + 1) % SOCKETS;
+            batch.socket = index;
+            let heard = batch.heard[index];
+            let eager = eager && index < FAMILIES && batch.empty[index] < EMPTY_ASKS;
+            let asked = if heard || eager { self.socket(index) } else { None };
+            let Some(socket) = asked else { continue };
             let received = socket.receive(batch);
             // A batch that is not full has emptied the socket, which saves the call that would find nothing.
             let empty = match &received {
                 Ok(count) => *count < BATCH_SIZE,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             };
-            batch.heard[batch.family] = !empty;
+            batch.heard[index] = !empty;
             more |= !empty;
             let Ok(count) = received else {
                 // ICMP errors surface here; the next call goes on.
-                let asks = &mut batch.empty[batch.family];
+                let asks = &mut batch.empty[index];
                 *asks = if empty { *asks + u8::from(!heard) } else { 0 };
+                batch.looked[index] = Some(!empty);
                 continue;
             };
-            batch.empty[batch.family] = 0;
+            batch.empty[index] = 0;
+            batch.looked[index] = Some(true);
             batch.received(count, socket.port);
-            more |= batch.hand_out(&mut left, &mut each);
+            if index >= FAMILIES && count > 1 {
+                to.expect_rtcp(batch.ways());
+            }
+            more |= batch.hand_out(&mut left, to);
         }
         more
     }
 
     /// The same port for another thread, which only sends.
     pub(crate) fn sender(&self) -> io::Result<Self> {
-        let v6 = self.v6.as_ref().map(UdpSocket::sender).transpose()?;
+        let v6 = self.v6.as_ref().map(Family::sender).transpose()?;
         Ok(Self { v4: self.v4.sender()?, v6, port: self.port })
-    }
-
-    fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        std::iter::once(&self.v4).chain(&self.v6)
     }
 
     /// The port, the same in both families.
@@ -178,9 +237,9 @@ impl UdpPair {
         bytes: &[u8],
         segment: Option<usize>,
     ) -> Sent {
-        let socket = if remote.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
-        match socket {
-            Some(socket) => socket.send(local, remote, bytes, segment),
+        let family = if remote.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        match family {
+            Some(family) => family.main.send(local, remote, bytes, segment),
             None => Sent::Refused,
         }
     }
@@ -196,12 +255,14 @@ pub(crate) struct RecvBatch {
     /// What was handed out: slots, and bytes of the next one.
     slot: usize,
     offset: usize,
-    /// The socket that was read last.
-    family: usize,
-    /// The poller said that there is something, by family.
-    heard: [bool; 2],
-    /// How often in a row an eager turn found nothing, by family.
-    empty: [u8; 2],
+    /// The socket that was asked last; those of a port are numbered as in [`SOCKETS`].
+    socket: usize,
+    /// There is something, as the poller or whoever looks after RTCP said, by socket.
+    heard: [bool; SOCKETS],
+    /// How often in a row an eager turn found nothing, by socket.
+    empty: [u8; SOCKETS],
+    /// Whether something was there when it was looked at last, by socket.
+    looked: [Option<bool>; SOCKETS],
 }
 
 impl RecvBatch {
@@ -214,9 +275,10 @@ impl RecvBatch {
             port: 0,
             slot: 0,
             offset: 0,
-            family: 0,
-            heard: [false; 2],
-            empty: [0; 2],
+            socket: 0,
+            heard: [false; SOCKETS],
+            empty: [0; SOCKETS],
+            looked: [None; SOCKETS],
         }
     }
 
@@ -225,6 +287,16 @@ impl RecvBatch {
         if let Some(heard) = self.heard.get_mut(family) {
             *heard = true;
         }
+    }
+
+    /// This family's RTCP is to be looked at.
+    pub(crate) fn heard_rtcp(&mut self, family: usize) {
+        self.heard(FAMILIES + family);
+    }
+
+    /// Whether this family's RTCP had something, where it was looked at since this was asked last.
+    pub(crate) fn looked_at_rtcp(&mut self, family: usize) -> Option<bool> {
+        self.looked.get_mut(FAMILIES + family)?.take()
     }
 
     fn slots(&mut self) -> ([IoSliceMut<'_>; BATCH_SIZE], &mut [RecvMeta; BATCH_SIZE]) {
@@ -242,12 +314,14 @@ impl RecvBatch {
         (self.slot, self.offset, self.filled, self.port) = (0, 0, count, port);
     }
 
+    /// Where what was received is to go and came from, by slot.
+    fn ways(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        let filled = self.metas.iter().take(self.filled);
+        filled.filter_map(|meta| Some((SocketAddr::new(meta.dst_ip?, self.port), meta.addr)))
+    }
+
     /// Hands out at most `left` datagrams. Whether some stay for the next time.
-    fn hand_out(
-        &mut self,
-        left: &mut usize,
-        each: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
-    ) -> bool {
+    fn hand_out(&mut self, left: &mut usize, to: &mut impl Receiver) -> bool {
         while self.slot < self.filled {
             let begin = self.slot * SLOT_STRIDE;
             let meta = self.metas.get(self.slot);
@@ -264,7 +338,7 @@ impl RecvBatch {
                     }
                     *left -= 1;
                     self.offset += datagram.len();
-                    each(local, meta.addr, datagram);
+                    to.take(local, meta.addr, datagram);
                 }
             }
             (self.slot, self.offset) = (self.slot + 1, 0);
@@ -318,13 +392,45 @@ struct UdpSocket {
     capabilities: Capabilities,
 }
 
+impl Family {
+    /// Binds the sockets of one family to the same port.
+    fn bind(mut address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
+        // Sockets that share a port would let another process of the same user in too, which then had half of the datagrams:
+        // one that shares with nobody tells whether the port is free.
+        let alone = open(address)?;
+        alone.bind(&address.into())?;
+        let port = alone.local_addr()?.as_socket().map_or(address.port(), |bound| bound.port());
+        address.set_port(port);
+        drop(alone);
+        let main = UdpSocket::bind(address, buffers)?;
+        let rtcp = apart::steer_rtcp(&main.io)
+            .and_then(|()| UdpSocket::bind(address, buffers))
+            .inspect_err(|error| {
+                tracing::warn!(%error, "RTCP gets no socket of its own: each report wakes the media thread");
+            });
+        main.capabilities.say(address, buffers);
+        Ok(Self { main, rtcp: rtcp.ok() })
+    }
+
+    fn sender(&self) -> io::Result<Self> {
+        Ok(Self { main: self.main.sender()?, rtcp: None })
+    }
+}
+
+/// A socket that is not bound yet.
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // The IPv4 socket has the port too, and addresses stay in their own family.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
 impl UdpSocket {
     fn bind(address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            // The IPv4 socket has the port too, and addresses stay in their own family.
-            socket.set_only_v6(true)?;
-        }
+        let socket = open(address)?;
+        socket.set_reuse_port(true)?;
         // What the kernel grants depends on net.core.{r,w}mem_max; less is worse, but no reason not to start.
         let _ = socket.set_recv_buffer_size(buffers.receive);
         let _ = socket.set_send_buffer_size(buffers.send);
@@ -336,8 +442,8 @@ impl UdpSocket {
             gro_segments: state.gro_segments(),
             receive_buffer: socket.recv_buffer_size().unwrap_or(0),
             send_buffer: socket.send_buffer_size().unwrap_or(0),
+            rtcp_apart: false,
         };
-        capabilities.say(address, buffers);
         let socket = std::net::UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
         Ok(Self { io: socket, state, port, capabilities })
@@ -419,18 +525,26 @@ mod tests {
 
     const BUFFERS: UdpBuffers = UdpBuffers { receive: 1 << 20, send: 1 << 20 };
 
+    impl<F: FnMut(SocketAddr, SocketAddr, &mut [u8])> Receiver for F {
+        fn expect_rtcp(&mut self, _: impl Iterator<Item = (SocketAddr, SocketAddr)>) {}
+
+        fn take(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &mut [u8]) {
+            self(local, remote, datagram);
+        }
+    }
+
     /// A port and who reports its sockets.
     struct Watched {
-        pair: UdpPair,
+        port: UdpPort,
         poller: Poller,
         batch: RecvBatch,
     }
 
     impl Watched {
         fn bind(ipv6: bool) -> Self {
-            let (pair, poller) = (UdpPair::bind(0, ipv6, BUFFERS).unwrap(), Poller::new().unwrap());
-            pair.watch(&poller).unwrap();
-            Self { pair, poller, batch: RecvBatch::new() }
+            let (port, poller) = (UdpPort::bind(0, ipv6, BUFFERS).unwrap(), Poller::new().unwrap());
+            port.watch(&poller).unwrap();
+            Self { port, poller, batch: RecvBatch::new() }
         }
 
         /// Waits until a datagram is there.
@@ -438,8 +552,11 @@ mod tests {
             let patience = Some(std::time::Duration::from_secs(10));
             let (mut reported, batch) = (0, &mut self.batch);
             let note = |source| {
-                let Source::Udp(family) = source else { panic!("{source:?}") };
-                batch.heard(family);
+                match source {
+                    Source::Udp(family) => batch.heard(family),
+                    Source::Rtcp(family) => batch.heard_rtcp(family),
+                    _ => panic!("{source:?}"),
+                }
                 reported += 1;
             };
             self.poller.wait(patience, note).unwrap();
@@ -450,16 +567,17 @@ mod tests {
             let mut got = Vec::new();
             while got.len() < count {
                 self.wait();
-                self.pair.receive(&mut self.batch, false, |local, remote, bytes| {
+                let mut take = |local, remote, bytes: &mut [u8]| {
                     got.push((local, remote, bytes.to_vec()));
-                });
+                };
+                self.port.receive(&mut self.batch, false, &mut take);
             }
             got
         }
     }
 
-    fn bind() -> UdpPair {
-        UdpPair::bind(0, false, BUFFERS).unwrap()
+    fn bind() -> UdpPort {
+        UdpPort::bind(0, false, BUFFERS).unwrap()
     }
 
     #[test]
@@ -467,13 +585,13 @@ mod tests {
         let (a, mut b) = (bind(), Watched::bind(false));
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let run: Vec<u8> = (0..2_500_u32).map(|i| (i / 1_000) as u8).collect();
-        let sent = a.send(loopback, SocketAddr::new(loopback, b.pair.port()), &run, Some(1_000));
+        let sent = a.send(loopback, SocketAddr::new(loopback, b.port.port()), &run, Some(1_000));
         assert_eq!(sent, Sent::All);
         let got = b.receive_until(3);
         let sizes: Vec<usize> = got.iter().map(|(.., bytes)| bytes.len()).collect();
         assert_eq!(sizes, [1_000, 1_000, 500]);
         for (index, (local, remote, bytes)) in got.iter().enumerate() {
-            assert_eq!((local.ip(), local.port()), (loopback, b.pair.port()));
+            assert_eq!((local.ip(), local.port()), (loopback, b.port.port()));
             assert_eq!((remote.ip(), remote.port()), (loopback, a.port()));
             assert!(bytes.iter().all(|byte| usize::from(*byte) == index));
         }
@@ -483,19 +601,92 @@ mod tests {
     fn a_socket_that_is_always_empty_is_asked_no_more_until_something_comes() {
         let (a, mut b) = (bind(), Watched::bind(false));
         for _ in 0..1_000 {
-            assert!(!b.pair.receive(&mut b.batch, true, |_, _, _| panic!("nobody sends")));
+            let mut none = |_, _, _: &mut [u8]| panic!("nobody sends");
+            assert!(!b.port.receive(&mut b.batch, true, &mut none));
         }
         assert_eq!(b.batch.empty[0], EMPTY_ASKS);
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        let to = SocketAddr::new(loopback, b.pair.port());
+        let to = SocketAddr::new(loopback, b.port.port());
         let mut got = 0;
         for sent in 1..=3 {
             assert_eq!(a.send(loopback, to, b"hello", None), Sent::All);
             while got < sent {
                 b.wait();
-                b.pair.receive(&mut b.batch, true, |_, _, _| got += 1);
+                b.port.receive(&mut b.batch, true, &mut |_, _, _: &mut [u8]| got += 1);
             }
             assert!(b.batch.empty[0] < EMPTY_ASKS, "asked again");
+        }
+    }
+
+    /// What comes is told apart by its first two bytes, in both families.
+    #[test]
+    fn rtcp_comes_to_a_socket_of_its_own_and_is_reported_once() {
+        let mut node = Watched::bind(true);
+        assert!(node.port.capabilities().rtcp_apart);
+        let client = UdpPort::bind(0, true, BUFFERS).unwrap();
+        let families = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        let families = &families[..1 + usize::from(node.port.has_ipv6())];
+        for (family, ip) in families.iter().enumerate() {
+            let to = SocketAddr::new(*ip, node.port.port());
+            // Sender and receiver reports, feedback, extended reports, the edges of the range.
+            let rtcp =
+                [[0x80, 200], [0x81, 201], [0x8f, 205], [0x80, 207], [0xbf, 192], [0x80, 223]];
+            // RTP with and without marker, just outside the range, STUN, DTLS, and what is too short or nothing.
+            let main: [&[u8]; 9] = [
+                &[0x80, 96],
+                &[0x90, 0x80 | 111],
+                &[0x80, 191],
+                &[0x80, 224],
+                &[0, 1],
+                &[20, 254],
+                &[0x7f, 200],
+                &[0xc0, 200],
+                &[0x80],
+            ];
+            let mut came = [0; 2];
+            for bytes in main.into_iter().chain(rtcp.iter().map(<[u8; 2]>::as_slice)) {
+                assert_eq!(client.send(*ip, to, bytes, None), Sent::All);
+            }
+            let patience = Some(std::time::Duration::from_secs(10));
+            while came != [main.len(), rtcp.len()] {
+                let mut sources = Vec::new();
+                node.poller.wait(patience, |source| sources.push(source)).unwrap();
+                assert!(!sources.is_empty(), "{came:?}");
+                for source in sources {
+                    let index = usize::from(source == Source::Rtcp(family));
+                    match source {
+                        Source::Udp(known) if known == family => node.batch.heard(family),
+                        Source::Rtcp(known) if known == family => node.batch.heard_rtcp(family),
+                        _ => panic!("{source:?}"),
+                    }
+                    let mut take = |_, _, bytes: &mut [u8]| {
+                        assert_eq!(index == 1, rtcp.iter().any(|known| known == bytes));
+                        came[index] += 1;
+                    };
+                    node.port.receive(&mut node.batch, false, &mut take);
+                    assert_eq!(node.batch.looked_at_rtcp(family).is_some(), index == 1);
+                }
+            }
+            // No more of it until that is asked for.
+            assert_eq!(client.send(*ip, to, &rtcp[0], None), Sent::All);
+            let mut heard = 0;
+            node.poller.wait(Some(std::time::Duration::from_millis(20)), |_| heard += 1).unwrap();
+            assert_eq!(heard, 0);
+            node.port.watch_rtcp_again(family, &node.poller).unwrap();
+            let mut sources = Vec::new();
+            node.poller.wait(patience, |source| sources.push(source)).unwrap();
+            assert_eq!(sources, [Source::Rtcp(family)]);
+            node.batch.heard_rtcp(family);
+            node.port.receive(&mut node.batch, false, &mut |_, _, _: &mut [u8]| ());
+        }
+    }
+
+    #[test]
+    fn nobody_else_gets_a_port_that_is_taken() {
+        for ipv6 in [false, true] {
+            let port = UdpPort::bind(0, ipv6, BUFFERS).unwrap();
+            let refused = UdpPort::bind(port.port(), ipv6, BUFFERS).map(|_| ()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         }
     }
 
@@ -503,7 +694,7 @@ mod tests {
     fn a_turn_takes_a_bounded_part_of_a_flood_and_nothing_is_lost() {
         let (a, mut b) = (bind(), Watched::bind(false));
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        let to = SocketAddr::new(loopback, b.pair.port());
+        let to = SocketAddr::new(loopback, b.port.port());
         // Few enough for the smallest buffers, where the kernel keeps each by itself.
         for run in 0..10_u8 {
             let bytes: Vec<u8> = (0..40_u8).flat_map(|n| [run, n, 0, 0]).collect();
@@ -515,10 +706,11 @@ mod tests {
                 b.wait();
             }
             let before = got.len();
-            more = b.pair.receive(&mut b.batch, false, |_, remote, bytes| {
+            let mut take = |_, remote: SocketAddr, bytes: &mut [u8]| {
                 assert_eq!(remote.port(), a.port());
                 got.push((bytes[0], bytes[1]));
-            });
+            };
+            more = b.port.receive(&mut b.batch, false, &mut take);
             assert!(got.len() - before <= DATAGRAMS_PER_TURN, "{} at once", got.len() - before);
         }
         let all = (0..10).flat_map(|run| (0..40).map(move |n| (run, n)));
@@ -529,11 +721,11 @@ mod tests {
     fn answers_leave_from_the_address_that_was_asked() {
         let (mut node, mut client) = (Watched::bind(false), Watched::bind(false));
         // Linux answers on all of 127.0.0.0/8: the route's own choice of source would be 127.0.0.1.
-        let asked = SocketAddr::new([127, 0, 0, 2].into(), node.pair.port());
-        client.pair.send([127, 0, 0, 1].into(), asked, b"ask", None);
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), node.port.port());
+        client.port.send([127, 0, 0, 1].into(), asked, b"ask", None);
         let (local, remote, _) = node.receive_until(1).remove(0);
         assert_eq!(local, asked);
-        node.pair.send(local.ip(), remote, b"answer", None);
+        node.port.send(local.ip(), remote, b"answer", None);
         let (_, from, _) = client.receive_until(1).remove(0);
         assert_eq!(from, asked);
     }
@@ -542,7 +734,7 @@ mod tests {
     fn another_thread_sends_from_the_same_port() {
         let (node, mut client) = (bind(), Watched::bind(false));
         let sender = node.sender().unwrap();
-        let asked = SocketAddr::new([127, 0, 0, 2].into(), client.pair.port());
+        let asked = SocketAddr::new([127, 0, 0, 2].into(), client.port.port());
         let sent = std::thread::spawn(move || {
             sender.send([127, 0, 0, 3].into(), asked, &[7; 300], Some(200))
         });
@@ -555,27 +747,27 @@ mod tests {
     #[test]
     fn both_families_share_a_port() {
         let mut watched = Watched::bind(true);
-        if !watched.pair.has_ipv6() {
+        if !watched.port.has_ipv6() {
             // A machine without IPv6 is served over IPv4 alone.
             return;
         }
-        let other = UdpPair::bind(0, true, BUFFERS).unwrap();
+        let other = UdpPort::bind(0, true, BUFFERS).unwrap();
         let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        other.send(loopback, SocketAddr::new(loopback, watched.pair.port()), b"six", None);
+        other.send(loopback, SocketAddr::new(loopback, watched.port.port()), b"six", None);
         let (local, remote, bytes) = watched.receive_until(1).remove(0);
         assert_eq!((local.ip(), remote.ip(), bytes.as_slice()), (loopback, loopback, &b"six"[..]));
     }
 
     #[test]
     fn a_datagram_that_no_path_takes_is_refused_not_fatal() {
-        let pair = bind();
+        let port = bind();
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let too_big = vec![0; 65_600];
         assert_eq!(
-            pair.send(loopback, SocketAddr::new(loopback, 9), &too_big, None),
+            port.send(loopback, SocketAddr::new(loopback, 9), &too_big, None),
             Sent::Refused
         );
         let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9);
-        assert_eq!(pair.send(Ipv6Addr::LOCALHOST.into(), v6, b"x", None), Sent::Refused);
+        assert_eq!(port.send(Ipv6Addr::LOCALHOST.into(), v6, b"x", None), Sent::Refused);
     }
 }

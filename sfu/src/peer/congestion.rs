@@ -173,6 +173,13 @@ impl Congestion {
         self.estimator.prefetch_pointees();
     }
 
+    /// What [`Self::prefetch_feedback`] looks at.
+    #[inline(always)]
+    pub(super) fn prefetch_told(&self) {
+        prefetch(&self.transport_cc);
+        prefetch(&self.by_stream);
+    }
+
     /// What feedback by packet looks at, where there is any.
     #[inline(always)]
     pub(crate) fn prefetch_feedback(&self) {

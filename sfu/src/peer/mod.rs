@@ -410,6 +410,36 @@ impl Peer {
         }
     }
 
+    /// Steps of [`Self::prefetch_rtcp`].
+    pub(crate) const RTCP_PREFETCHES: usize = 3;
+
+    /// Asks for what RTCP of this peer will need, like [`Self::prefetch`].
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp(&self, step: usize) {
+        self.transport.prefetch_rtcp(step);
+        match step {
+            0 => {
+                prefetch(&self.identity.key);
+                prefetch(&self.feedback_budget);
+                prefetch(&self.ingress);
+                prefetch(&self.path);
+                prefetch(&self.subscriptions);
+                self.congestion.prefetch_told();
+            }
+            1 => {
+                self.congestion.prefetch_feedback();
+                if let Some(place) = self.subscriptions.place(0) {
+                    prefetch(place);
+                }
+            }
+            _ => {
+                if let Some(subscription) = self.subscriptions.get(0) {
+                    subscription.egress.prefetch_reported();
+                }
+            }
+        }
+    }
+
     /// What sending media takes, each borrowed by itself. `None` before the peer is connected.
     pub(crate) fn sending<'a>(
         &'a mut self,

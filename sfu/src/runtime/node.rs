@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
-    net::{Accepted, Poller, TcpAcceptor, UdpBuffers, UdpPair, local_ufrag, udp_kernel_drops},
+    net::{Accepted, Poller, TcpAcceptor, UdpBuffers, UdpPort, local_ufrag, udp_kernel_drops},
     shard::{
         Command, Fingerprint, RelayMessage, Shard, ShardConfig, ShardId, TransportContext, Ufrag,
     },
@@ -112,7 +112,7 @@ struct Ready {
     port: u16,
     has_ipv6: bool,
     /// For the other shards.
-    sender: UdpPair,
+    sender: UdpPort,
 }
 
 /// What goes into a shard's thread.
@@ -128,7 +128,7 @@ struct Seat {
     accepted: mpsc::Receiver<Accepted>,
     rings: Rings<RelayMessage>,
     handover: Rings<Handed>,
-    ports: Arc<OnceLock<Box<[UdpPair]>>>,
+    ports: Arc<OnceLock<Box<[UdpPort]>>>,
     poller: Poller,
     doorbell: Arc<Doorbell>,
     outputs: Outputs,
@@ -337,7 +337,7 @@ impl Seat {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
-        let bound = UdpPair::bind(self.port, self.ipv6, self.buffers).and_then(|udp| {
+        let bound = UdpPort::bind(self.port, self.ipv6, self.buffers).and_then(|udp| {
             udp.watch(&self.poller)?;
             let sender = udp.sender()?;
             Ok((udp, sender))

@@ -61,6 +61,10 @@ pub(crate) fn describe() -> Arc<[Description]> {
         gauge("gro_segments", "Datagrams that the kernel hands over as one; 1: it has no GRO"),
         gauge("receive_buffer_bytes", "Receive buffer as granted, as the kernel counts it"),
         gauge("send_buffer_bytes", "Send buffer as granted, as the kernel counts it"),
+        gauge(
+            "rtcp_apart",
+            "1: RTCP has a socket of its own; 0: each report wakes the media thread",
+        ),
         counter("datagrams_in", "Datagrams received"),
         counter("bytes_in", "Bytes of datagrams received"),
         counter("media_in", "Media packets that were authentic and belonged to a track"),
@@ -125,6 +129,7 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         own.capabilities.gro_segments as u64,
         own.capabilities.receive_buffer as u64,
         own.capabilities.send_buffer as u64,
+        u64::from(own.capabilities.rtcp_apart),
         c.datagrams_in,
         c.bytes_in,
         c.media_in,

@@ -9,6 +9,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -25,8 +26,8 @@ use super::{
 };
 use crate::{
     net::{
-        Accepted, Poller, RecvBatch, Sent, Source, TcpBuffer, TcpConnection, TcpRead, TcpWrite,
-        UdpPair,
+        Accepted, Poller, Receiver, RecvBatch, Sent, Source, TcpBuffer, TcpConnection, TcpRead,
+        TcpWrite, UdpPort,
     },
     shard::{Command, Event, FiveTuple, Protocol, RelayMessage, Reply, Shard, Transmit},
     telemetry::Block,
@@ -56,6 +57,10 @@ const RING_RETRY: Duration = Duration::from_millis(1);
 
 /// Turns in a row after which the poller is asked: connections of TCP clients need it, and each time costs a system call.
 const TURNS_PER_LOOK: u32 = 4;
+
+/// How long RTCP is left to gather where it came twice in this time: a wake-up costs more than a report, and several reports at
+/// once cost less than by themselves. Nothing that they tell is in such a hurry.
+const RTCP_PAUSE: Duration = Duration::from_millis(4);
 
 /// How old the published counters may be. Copying them takes some thirty cache lines of other threads.
 const PUBLISH_EVERY: Duration = Duration::from_millis(20);
@@ -110,7 +115,7 @@ pub(crate) enum MailboxError {
 /// Everything that a shard's thread owns.
 pub(super) struct Worker {
     pub(super) shard: Shard,
-    pub(super) udp: UdpPair,
+    pub(super) udp: UdpPort,
     pub(super) mailbox: mpsc::Receiver<Letter>,
     pub(super) rings: Rings<RelayMessage>,
     pub(super) steering: Steering,
@@ -175,7 +180,8 @@ impl Worker {
     /// When to come back at the latest.
     fn deadline(&self, now: Instant, turn: &Turn, io: &Io) -> Option<Instant> {
         let retry = turn.ring_full.then(|| now + RING_RETRY);
-        [self.shard.poll_timeout(), io.tcp.poll_timeout(), retry].into_iter().flatten().min()
+        let own = [self.shard.poll_timeout(), io.tcp.poll_timeout(), retry];
+        own.into_iter().chain(io.rtcp.map(|look| look.due)).flatten().min()
     }
 
     /// Whether nothing came to do meanwhile. Who rings from now on ends the sleep.
@@ -193,10 +199,10 @@ impl Worker {
         self.steering.sweep(now);
         more |= io.serve_tcp(now, &mut self.shard);
         let Self { shard, steering, udp, .. } = self;
-        more |= udp.receive(&mut io.batch, io.eager, |local, remote, datagram| {
-            let path = FiveTuple { protocol: Protocol::Udp, local, remote };
-            steering.deliver(now, shard, path, datagram);
-        });
+        io.look_for_rtcp(now);
+        let mut inbound = Inbound { now, shard, steering };
+        more |= udp.receive(&mut io.batch, io.eager, &mut inbound);
+        io.pause_rtcp(now, udp);
         steering.flush();
         (io.counters.handed_over, io.counters.handover_drops) =
             (steering.handed_over, steering.dropped);
@@ -316,6 +322,36 @@ impl Turn {
     }
 }
 
+/// Where received datagrams go.
+struct Inbound<'a> {
+    now: Instant,
+    shard: &'a mut Shard,
+    steering: &'a mut Steering,
+}
+
+fn udp_path((local, remote): (SocketAddr, SocketAddr)) -> FiveTuple {
+    FiveTuple { protocol: Protocol::Udp, local, remote }
+}
+
+impl Receiver for Inbound<'_> {
+    fn expect_rtcp(&mut self, ways: impl Iterator<Item = (SocketAddr, SocketAddr)>) {
+        self.shard.expect_rtcp(ways.map(udp_path));
+    }
+
+    fn take(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &mut [u8]) {
+        self.steering.deliver(self.now, self.shard, udp_path((local, remote)), datagram);
+    }
+}
+
+/// When RTCP of one family is looked at.
+#[derive(Clone, Copy, Default)]
+struct RtcpLook {
+    /// The next time; `None`: the poller tells.
+    due: Option<Instant>,
+    /// When some was there last.
+    came: Option<Instant>,
+}
+
 /// Where datagrams come from and leave, and what was counted there.
 pub(super) struct Io {
     poller: Poller,
@@ -323,20 +359,23 @@ pub(super) struct Io {
     tcp: TcpTable<TcpConnection>,
     tcp_buffer: TcpBuffer,
     /// The other shards' ports, for answers to what came to them. Set when all are there.
-    ports: Arc<OnceLock<Box<[UdpPair]>>>,
+    ports: Arc<OnceLock<Box<[UdpPort]>>>,
+    /// By family.
+    rtcp: [RtcpLook; 2],
     /// The sockets are asked for datagrams although the poller was not.
     eager: bool,
     counters: LoopCounters,
 }
 
 impl Io {
-    pub(super) fn new(poller: Poller, ports: Arc<OnceLock<Box<[UdpPair]>>>) -> Self {
+    pub(super) fn new(poller: Poller, ports: Arc<OnceLock<Box<[UdpPort]>>>) -> Self {
         Self {
             poller,
             batch: RecvBatch::new(),
             tcp: TcpTable::default(),
             tcp_buffer: TcpBuffer::default(),
             ports,
+            rtcp: Default::default(),
             eager: false,
             counters: LoopCounters::default(),
         }
@@ -353,10 +392,32 @@ impl Io {
         let Self { poller, batch, tcp, .. } = self;
         poller.wait(timeout, |source| match source {
             Source::Udp(family) => batch.heard(family),
+            Source::Rtcp(family) => batch.heard_rtcp(family),
             Source::Tcp(token) => tcp.heard(token),
             // The doorbell itself knows.
             Source::Bell => {}
         })
+    }
+
+    /// Has RTCP read whose pause is over.
+    fn look_for_rtcp(&mut self, now: Instant) {
+        for (family, look) in self.rtcp.iter().enumerate() {
+            if look.due.is_some_and(|due| due <= now) {
+                self.batch.heard_rtcp(family);
+            }
+        }
+    }
+
+    /// Leaves RTCP alone for a while where there is much of it. Otherwise the poller is to tell of the next.
+    fn pause_rtcp(&mut self, now: Instant, udp: &UdpPort) {
+        for (family, look) in self.rtcp.iter_mut().enumerate() {
+            let Some(came) = self.batch.looked_at_rtcp(family) else { continue };
+            let before = if came { look.came.replace(now) } else { None };
+            let much = before.is_some_and(|before| now <= before + RTCP_PAUSE);
+            // A poller that refuses is asked again after the pause.
+            let told = !much && udp.watch_rtcp_again(family, &self.poller).is_ok();
+            look.due = (!told).then(|| now + RTCP_PAUSE);
+        }
     }
 
     /// Takes packets of TCP clients, a bounded part. Whether some wait for the next turn.
@@ -379,7 +440,7 @@ impl Io {
         self.tcp.is_any_ready()
     }
 
-    fn send(&mut self, udp: &UdpPair, transmit: &Transmit<'_>) {
+    fn send(&mut self, udp: &UdpPort, transmit: &Transmit<'_>) {
         let Transmit { path, bytes, segment } = *transmit;
         match path.protocol {
             Protocol::Udp => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DropReason, Event, Shard, find_peer,
+    DropReason, Event, FiveTuple, Shard, find_peer,
     timer::{Sleeper, Timer},
     track::Track,
 };
@@ -38,11 +38,31 @@ const SRTCP_LEN: usize = 4 + 16;
 /// Numbers of NACKs that are looked up in the time that a packet of feedback takes.
 const NACKED_PER_UNIT: u64 = 32;
 
+/// Five-tuples that [`Shard::expect_rtcp`] asks for at once: a batch of datagrams.
+const EXPECTED: usize = 32;
+
 /// Before a peer answered a sender report. Between two requests to another shard too: ten of them last as long as a cache
 /// keeps a packet, and its publisher may be repairing the same loss.
 pub(super) const UNKNOWN_RTT: Duration = Duration::from_millis(100);
 
 impl Shard {
+    /// RTCP comes on these five-tuples next: what it will look at is asked for, of all of them before any is looked at.
+    pub fn expect_rtcp(&self, paths: impl Iterator<Item = FiveTuple>) {
+        let mut peers = [None; EXPECTED];
+        for (peer, path) in peers.iter_mut().zip(paths) {
+            *peer = self.index.by_path(&path);
+        }
+        for step in 0..Peer::RTCP_PREFETCHES {
+            for key in peers.iter().flatten() {
+                let Some(peer) = self.peers.get(key.index()) else { continue };
+                peer.prefetch_rtcp(step);
+                if step == 0 {
+                    self.timers.prefetch(Sleeper::Peer(*key));
+                }
+            }
+        }
+    }
+
     /// An SRTCP packet on a five-tuple of `key`.
     pub(super) fn handle_rtcp(
         &mut self,

@@ -211,6 +211,17 @@ impl Transport {
         }
     }
 
+    /// What opening its RTCP needs, step by step; each step needs what the one before asked for.
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp(&self, step: usize) {
+        match (step, self.srtp.as_deref()) {
+            (0, _) => prefetch(&self.srtp),
+            (1, Some((_, ingress))) => ingress.prefetch_rtcp(),
+            (_, Some((_, ingress))) => ingress.prefetch_rtcp_pointees(),
+            _ => {}
+        }
+    }
+
     /// What opens packets of this peer, once connected.
     pub fn srtp_ingress(&mut self) -> Option<&mut SrtpIngress> {
         self.srtp.as_deref_mut().map(|(_, ingress)| ingress)

@@ -27,7 +27,7 @@ fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
     let (door, accepted) = mpsc::channel(64);
     let poller = Poller::new().unwrap();
     let doorbell = Arc::new(Doorbell::new(&poller).unwrap());
-    let udp = UdpPair::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap();
+    let udp = UdpPort::bind(0, false, UdpBuffers { receive: 65_536, send: 65_536 }).unwrap();
     udp.watch(&poller).unwrap();
     let worker = Worker {
         shard: Shard::new(config, context, [1; 32]),
@@ -97,6 +97,44 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Turns as the loop takes them, with a clock of the test's.
+fn turn_after_wait(worker: &mut Worker, io: &mut Io, at: Instant) -> u64 {
+    io.wait(Some(Duration::ZERO)).unwrap();
+    worker.turn(at, io);
+    worker.shard.counters().datagrams_in
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // any instant will do
+fn much_rtcp_is_left_to_gather_and_everything_else_is_not() {
+    let start = Instant::now();
+    let at = |us| start + Duration::from_micros(us);
+    let (mut worker, mut io, _door) = worker(start);
+    let port = SocketAddr::new([127, 0, 0, 1].into(), worker.udp.port());
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (report, media) = ([0x81, 201, 0, 1, 0, 0, 0, 1], [0x80, 96, 0, 1, 0, 0, 0, 1]);
+    let send = |bytes: &[u8]| assert_eq!(socket.send_to(bytes, port).unwrap(), bytes.len());
+    let mut turn = |io: &mut Io, us| turn_after_wait(&mut worker, io, at(us));
+    // Seldom: each is read when it comes, and nothing wakes the thread but the next.
+    for (n, us) in [(1, 0), (2, 10_000), (3, 20_000)] {
+        send(&report);
+        assert_eq!((turn(&mut io, us), io.rtcp[0].due), (n, None));
+    }
+    // Often: what comes behind the second waits for the end of the pause, however many turns there are.
+    send(&report);
+    assert_eq!((turn(&mut io, 21_000), io.rtcp[0].due), (4, Some(at(25_000))));
+    (0..10).for_each(|_| send(&report));
+    assert_eq!(turn(&mut io, 22_000), 4);
+    send(&media);
+    assert_eq!(turn(&mut io, 23_000), 5, "media does not wait");
+    assert_eq!((turn(&mut io, 25_000), io.rtcp[0].due), (15, Some(at(29_000))));
+    // Over: one look finds nothing, and the next report is told of.
+    assert_eq!((turn(&mut io, 29_000), io.rtcp[0].due), (15, None));
+    assert_eq!(turn(&mut io, 40_000), 15);
+    send(&report);
+    assert_eq!((turn(&mut io, 50_000), io.rtcp[0].due), (16, None));
 }
 
 /// Ends what runs until the doorbell says so, also when a test fails.

@@ -1,6 +1,7 @@
 //! Opening what arrives.
 
 use super::{SrtpError, SrtpKeys, SrtpProfile, cipher::Cipher, replay::ReplayWindow};
+use crate::prefetch::prefetch;
 
 /// SSRCs remembered for RTP and as many for RTCP. Only authenticated packets make an entry, so only the peer itself can fill
 /// the table; when it is full the one silent for longest is forgotten, and counted.
@@ -32,6 +33,22 @@ impl SrtpIngress {
     /// The profile.
     pub fn profile(&self) -> SrtpProfile {
         self.profile
+    }
+
+    /// What [`Self::unprotect_rtcp`] looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp(&self) {
+        prefetch(&self.rtcp);
+        prefetch(&self.rtcp_streams);
+        prefetch(&self.rtcp_streams.packets);
+    }
+
+    /// What depends on that, once it is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp_pointees(&self) {
+        if let Some(stream) = self.rtcp_streams.known.first() {
+            prefetch(stream);
+        }
     }
 
     /// Opens an RTP packet in place. Returns the length of the plain packet, header included. After an error the bytes are
