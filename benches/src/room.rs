@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use chappe_proto::node::v1 as pb;
-use chappe_sfu::control::NodeHandle;
+use chappe_proto::node::v1::{
+    self as pb, node_service_client::NodeServiceClient, node_service_server::NodeServiceServer,
+};
+use chappe_sfu::control::{NodeApi, NodeHandle};
 
 use crate::packet::{AUDIO, AUDIO_LEVEL, MID, TRANSPORT_CC, VIDEO, VIDEO_RTX};
 
-type Api = pb::node_service_client::NodeServiceClient<tonic::transport::Channel>;
+type Api = NodeServiceClient<NodeServiceServer<NodeApi>>;
 
 /// SSRC of a publisher's stream, at the publisher and (the same) at each subscriber; the next is its RTX.
 pub fn ssrc(publisher: usize) -> u32 {
@@ -57,7 +59,7 @@ pub struct Room {
 impl Room {
     /// Needs a tokio runtime.
     pub fn new(node: &NodeHandle, negotiation: Negotiation, fingerprint: Vec<u8>) -> Self {
-        Self { api: Api::new(node.channel()), negotiation, fingerprint }
+        Self { api: Api::new(node.service()), negotiation, fingerprint }
     }
 
     /// Describes a peer that publishes (its number) or subscribes to all publishers.

@@ -168,7 +168,7 @@ async fn start_nodes(config: &Config) -> Result<(Vec<Node>, Option<NodeHandle>),
         let node = EmbeddedNode::start(node_config(&config.rtc))
             .await
             .map_err(|error| format!("media node: {error}"))?;
-        return Ok((vec![Node::new("embedded", node.channel())], Some(node)));
+        return Ok((vec![Node::embedded("embedded", node.service())], Some(node)));
     }
     let in_clear = config.nodes.iter().filter(|node| node.secret_in_clear()).count();
     if in_clear > 0 {

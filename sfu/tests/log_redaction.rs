@@ -61,7 +61,7 @@ async fn nothing_that_identifies_a_client_is_logged() {
         ..NodeConfig::default()
     };
     let node = Node::start(config).await.unwrap();
-    let mut api = Api::new(node.channel());
+    let mut api = Api::new(node.service());
     let mut secrets = vec!["127.0.0.1".to_owned(), "::1".to_owned(), "secret-identity".to_owned()];
     let mut anna = Client::join(&mut api, "RM_a", "A", false, state("secret-identity")).await;
     let mut bert = Client::join(&mut api, "RM_a", "B", true, state("bert")).await;

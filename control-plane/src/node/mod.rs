@@ -4,8 +4,6 @@ mod client;
 mod link;
 mod nodes;
 #[cfg(test)]
-mod pipe;
-#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,17 @@ use std::{
 };
 
 use chappe_proto::node::v1 as node;
-use node::{apply_peer_request::Change, event::Event as Body, node_service_server::NodeService};
+use node::{
+    apply_peer_request::Change,
+    event::Event as Body,
+    node_service_server::{NodeService, NodeServiceServer},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
 
-pub(crate) use super::pipe::channel_to;
+/// Largest request: 1 MiB of owner state, and what stands around it.
+const MAX_REQUEST: usize = 8 << 20;
 
 /// What the node holds.
 #[derive(Debug, Default)]
@@ -74,6 +79,10 @@ impl TestNode {
     pub(crate) fn new() -> Self {
         let held = Held { boot_id: "boot-1".to_owned(), ..Held::default() };
         Self(Arc::new(Mutex::new(held)))
+    }
+
+    pub(crate) fn service(&self) -> NodeServiceServer<Self> {
+        NodeServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST)
     }
 
     pub(crate) fn held(&self) -> MutexGuard<'_, Held> {

@@ -7,10 +7,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Status, transport::Server};
 
-use super::{
-    testing::{TestNode, channel_to},
-    *,
-};
+use super::{testing::TestNode, *};
 
 const SECRET: &str = "sixteen letters and more";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,7 +85,7 @@ async fn without_the_secret_nothing_is_placed() {
 async fn the_emptiest_node_takes_the_next_room() {
     let (nodes, mut events) = Nodes::new();
     let all: Vec<_> = ["a", "b"]
-        .map(|name| Node::new(name, channel_to(TestNode::new())))
+        .map(|name| Node::embedded(name, TestNode::new().service()))
         .into_iter()
         .inspect(|node| nodes.add(node.clone()))
         .collect();

@@ -9,10 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     auth::Permissions,
-    node::{
-        Node, Nodes,
-        testing::{TestNode, channel_to},
-    },
+    node::{Node, Nodes, testing::TestNode},
     store::MemoryStore,
 };
 
@@ -20,7 +17,7 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn registry(test_node: &TestNode) -> RoomRegistry {
-    registry_on(Node::new("test", channel_to(test_node.clone())))
+    registry_on(Node::embedded("test", test_node.service()))
 }
 
 fn registry_on(node: Node) -> RoomRegistry {
@@ -348,7 +345,7 @@ async fn rooms_on_a_real_node() {
     };
     let media = chappe_sfu::control::Node::start(config).await.unwrap();
     let (nodes, events) = Nodes::new();
-    nodes.add(Node::new("media", media.channel()));
+    nodes.add(Node::embedded("media", media.service()));
     let store = Arc::new(MemoryStore::default());
     let rooms = RoomRegistry::start(nodes, events, store, RoomPolicy::default());
     let anna = Guest::join(&rooms, "r", "anna").await;
@@ -364,7 +361,7 @@ async fn rooms_on_a_real_node() {
 
     // Another control plane takes the room over: nobody had media, so nobody is left, and the older is fenced.
     let (nodes, events) = Nodes::new();
-    nodes.add(Node::new("media", media.channel()));
+    nodes.add(Node::embedded("media", media.service()));
     let store = Arc::new(MemoryStore::default());
     let successor = RoomRegistry::start(nodes, events, store, RoomPolicy::default());
     let room = successor.create("r", RoomOptions::default()).await.unwrap();
@@ -415,7 +412,7 @@ async fn shutdown_tells_everybody_to_reconnect_and_leaves_the_node_empty() {
 #[tokio::test]
 async fn a_stop_beside_nodes_that_live_on_leaves_media_to_the_next_control_plane() {
     let test_node = TestNode::new();
-    let node = Node::new("test", channel_to(test_node.clone()));
+    let node = Node::embedded("test", test_node.service());
     let rooms = registry_on(node.clone());
     let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
     let track = anna.publish("cam").await;
@@ -445,7 +442,7 @@ async fn a_stop_beside_nodes_that_live_on_leaves_media_to_the_next_control_plane
 async fn a_room_that_another_control_plane_owns_ends_here_and_stays_on_its_node() {
     for by_peer in [false, true] {
         let test_node = TestNode::new();
-        let node = Node::new("test", channel_to(test_node.clone()));
+        let node = Node::embedded("test", test_node.service());
         let rooms = registry_on(node.clone());
         let mut anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
         test_node.held().rooms.get_mut(anna.room.sid()).unwrap().epoch += 1_000_000_000;

@@ -3,11 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use chappe_proto::node::v1::node_service_server::NodeServiceServer;
-use hyper_util::rt::TokioIo;
 use rand::{Rng, distr::Alphanumeric};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Server};
 
 use super::{
     serve::{self, ServeError},
@@ -21,15 +17,11 @@ use crate::{
     telemetry::{self, ByShard},
 };
 
-/// Bytes of the in-memory pipe in each direction: a join with its answer fits several times.
-const PIPE: usize = 256 * 1_024;
-
 /// Starts nodes.
 #[derive(Clone, Copy, Debug)]
 pub struct Node;
 
-/// A running node. Cheap to clone; the threads end with [`NodeHandle::stop`] or with the last handle, service and
-/// channel.
+/// A running node. Cheap to clone; the threads end with [`NodeHandle::stop`] or with the last handle and service.
 #[derive(Clone, Debug)]
 pub struct NodeHandle {
     api: NodeApi,
@@ -95,31 +87,10 @@ async fn read_outputs(mut outputs: OutputReader, shared: std::sync::Weak<Shared>
 }
 
 impl NodeHandle {
-    /// The tonic service, to be served wherever the caller likes. It checks nobody's identity.
+    /// The tonic service, to be served wherever the caller likes, or called in this process, where a client takes it in place of a channel: one
+    /// code path, in one process or across machines. It checks nobody's identity.
     pub fn service(&self) -> NodeServiceServer<NodeApi> {
         NodeServiceServer::new(self.api.clone())
-    }
-
-    /// A channel to the node over an in-memory pipe: one code path, in one process or across machines. Needs a tokio
-    /// runtime.
-    pub fn channel(&self) -> Channel {
-        let (pipes, incoming) = mpsc::channel(4);
-        let server = Server::builder().add_service(self.service());
-        tokio::spawn(async move {
-            if let Err(error) = server.serve_with_incoming(ReceiverStream::new(incoming)).await {
-                tracing::error!(%error, "the node API in this process has ended");
-            }
-        });
-        let connector = tower::service_fn(move |_| {
-            let pipes = pipes.clone();
-            async move {
-                let (client, server) = tokio::io::duplex(PIPE);
-                let gone = |_| std::io::Error::other("the node has stopped");
-                pipes.send(Ok::<_, std::io::Error>(server)).await.map_err(gone)?;
-                Ok::<_, std::io::Error>(TokioIo::new(client))
-            }
-        });
-        Endpoint::from_static("http://node.invalid").connect_with_connector_lazy(connector)
     }
 
     /// Serves the node API on TCP until `shutdown`, with the protection that `config` names; without any it refuses.

@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chappe_proto::node::v1 as pb;
+use chappe_proto::node::v1::{
+    self as pb, node_service_client::NodeServiceClient, node_service_server::NodeServiceServer,
+};
 use chappe_sfu::{
     config::{CandidateConfig, NodeConfig, Placement},
-    control::{Node, NodeHandle},
+    control::{Node, NodeApi, NodeHandle},
 };
 use prost::Message;
 use str0m::{
@@ -260,7 +262,7 @@ pub(crate) fn config(shards: u16) -> NodeConfig {
 /// A node and its control plane's side of it.
 pub(crate) async fn node(config: NodeConfig) -> (NodeHandle, Api) {
     let node = Node::start(config).await.unwrap();
-    let api = Api::new(node.channel());
+    let api = Api::new(node.service());
     (node, api)
 }
 
@@ -272,8 +274,7 @@ pub(crate) fn metric(node: &NodeHandle, name: &str, label: &str) -> u64 {
     lines.filter_map(of_line).sum()
 }
 
-pub(crate) type Api =
-    chappe_proto::node::v1::node_service_client::NodeServiceClient<tonic::transport::Channel>;
+pub(crate) type Api = NodeServiceClient<NodeServiceServer<NodeApi>>;
 
 impl Client {
     /// Joins over UDP (or ICE-TCP); `state` without a transport, but perhaps the node's DTLS role in one.

@@ -28,7 +28,7 @@ use crate::{
     auth::{Grants, Keys},
     node::{
         Node, Nodes,
-        testing::{Held, TestNode, channel_to},
+        testing::{Held, TestNode},
     },
     room::{RoomPolicy, RoomRegistry},
     signal::{
@@ -70,7 +70,7 @@ impl Server {
         let (of_server, at_keys) = (node.clone(), keys.clone());
         let started = runtime.spawn(async move {
             let (nodes, events) = Nodes::new();
-            nodes.add(Node::new("test", channel_to(of_server)));
+            nodes.add(Node::embedded("test", of_server.service()));
             let store = Arc::new(MemoryStore::default());
             let rooms = RoomRegistry::start(nodes, events, store, policy);
             let signal = SignalState::new(rooms.clone(), at_keys, config);
