@@ -52,6 +52,8 @@ struct Voice {
 
 impl Voice {
     const FRAME: Duration = Duration::from_millis(20);
+    /// Frames by which one may be late that is overtaken (30 ms) and delayed beside (10 ms).
+    const UNDER_WAY: u32 = 2;
 
     fn heard(client: &Client, ssrc: u32) -> Option<Self> {
         let mut frames = BTreeSet::new();
@@ -73,7 +75,8 @@ impl Voice {
             let since = at.saturating_duration_since(self.first.1);
             self.first.0 + (since.as_nanos() / Self::FRAME.as_nanos()) as u32
         };
-        let last = self.frames.last().copied().unwrap_or_default();
+        // Those that came may have overtaken others.
+        let last = self.frames.last().copied().unwrap_or_default().saturating_sub(Self::UNDER_WAY);
         let (from, to) = (number(from), number(to).min(last));
         (self.frames.range(from.min(to)..to).count(), to.saturating_sub(from) as usize)
     }
