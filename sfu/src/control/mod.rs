@@ -7,6 +7,7 @@
 mod admin;
 mod convert;
 mod node;
+mod packed;
 mod report;
 mod serve;
 mod service;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chappe_proto::node::v1 as pb;
 use tonic::Status;
 
-use super::{convert, watch::Watchers};
+use super::{convert, packed::Packed, watch::Watchers};
 use crate::{
     room::{PeerId, RoomId},
     runtime::Placer,
@@ -39,8 +39,8 @@ struct Peer {
     life: u64,
     shard: usize,
     revision: u64,
-    state: pb::PeerState,
-    transport: pb::LocalTransport,
+    state: Packed<pb::PeerState>,
+    transport: Packed<pb::LocalTransport>,
     connected: bool,
     data_ready: bool,
     started: Vec<pb::StartedTrack>,
@@ -132,6 +132,7 @@ impl State {
                 return Err(stale("revision", revision, peer.revision));
             }
         }
+        let before = known.map(|peer| peer.state.unpack());
         let state = match (request.change, known) {
             (None, _) => return Err(Status::invalid_argument("change: expected state or delta")),
             (Some(pb::apply_peer_request::Change::State(state)), _) => state,
@@ -142,11 +143,12 @@ impl State {
                 if delta.base_revision != peer.revision {
                     return Err(stale("delta.base_revision", delta.base_revision, peer.revision));
                 }
-                convert::apply_delta(peer.state.clone(), delta)
+                convert::apply_delta(before.clone().unwrap_or_default(), delta)
             }
         };
         self.check_tracks(&name, &state)?;
-        let owner_state_only = known.is_some_and(|peer| peer.differs_in_owner_state_only(&state));
+        let owner_state_only =
+            before.is_some_and(|before| differ_in_owner_state_only(&before, &state));
         let (base, shard) = match known {
             Some(peer) => (Some(peer.life), peer.shard),
             None if self.draining => return Err(Status::unavailable("the node is stopping")),
@@ -174,7 +176,6 @@ impl State {
             self.forget_unused_room(&name.room);
             return None;
         }
-        let mut old_tracks = Vec::new();
         let peer = match self.peers.get_mut(&name) {
             Some(peer) => peer,
             None => {
@@ -188,24 +189,23 @@ impl State {
                 self.peers.entry(name.clone()).or_insert(Peer::new(self.lives, shard))
             }
         };
-        old_tracks.extend(peer.state.tracks.iter().map(|track| track.track_id.clone()));
+        let mut old_tracks = peer.published();
         let tracks: HashSet<&str> =
             state.tracks.iter().map(|track| track.track_id.as_str()).collect();
         peer.started.retain(|started| tracks.contains(started.track_id.as_str()));
         peer.demands.retain(|demand| tracks.contains(demand.track_id.as_str()));
         old_tracks.retain(|track| !tracks.contains(track.as_str()));
         peer.revision = revision;
-        peer.state = state;
+        peer.state = Packed::new(&state);
         if let Some(transport) = transport {
-            peer.transport = transport;
+            peer.transport = Packed::new(&transport);
         }
         let answer = peer.answer();
-        let now: Vec<String> =
-            peer.state.tracks.iter().map(|track| track.track_id.clone()).collect();
         for track in old_tracks {
             self.publishers.remove(&track);
         }
-        self.publishers.extend(now.into_iter().map(|track| (track, name.clone())));
+        let now = state.tracks.into_iter().map(|track| track.track_id);
+        self.publishers.extend(now.map(|track| (track, name.clone())));
         Some(answer)
     }
 
@@ -220,8 +220,8 @@ impl State {
         if let Some(load) = self.loads.get_mut(peer.shard) {
             *load = load.saturating_sub(1);
         }
-        for track in &peer.state.tracks {
-            self.publishers.remove(&track.track_id);
+        for track in peer.published() {
+            self.publishers.remove(&track);
         }
         if let Some(room) = self.rooms.get_mut(&name.room) {
             room.peers.remove(&name.peer);
@@ -329,8 +329,8 @@ impl State {
             room_id: name.room.to_string(),
             peer_id: name.peer.to_string(),
             revision: peer.revision,
-            state: Some(peer.state.clone()),
-            transport: Some(peer.transport.clone()),
+            state: Some(peer.state.unpack()),
+            transport: Some(peer.transport.unpack()),
             connected: peer.connected,
             data_ready: peer.data_ready,
             started: peer.started.clone(),
@@ -384,8 +384,8 @@ impl Peer {
             life,
             shard,
             revision: 0,
-            state: pb::PeerState::default(),
-            transport: pb::LocalTransport::default(),
+            state: Packed::default(),
+            transport: Packed::default(),
             connected: false,
             data_ready: false,
             started: Vec::new(),
@@ -395,18 +395,13 @@ impl Peer {
     }
 
     fn answer(&self) -> pb::ApplyPeerResponse {
-        pb::ApplyPeerResponse { revision: self.revision, transport: Some(self.transport.clone()) }
+        let transport = Some(self.transport.unpack());
+        pb::ApplyPeerResponse { revision: self.revision, transport }
     }
 
-    fn differs_in_owner_state_only(&self, other: &pb::PeerState) -> bool {
-        let (a, b) = (&self.state, other);
-        a.transport == b.transport
-            && a.codecs == b.codecs
-            && a.extensions == b.extensions
-            && a.tracks == b.tracks
-            && a.subscriptions == b.subscriptions
-            && a.data == b.data
-            && a.limits == b.limits
+    /// Ids of its tracks.
+    fn published(&self) -> Vec<String> {
+        self.state.unpack().tracks.into_iter().map(|track| track.track_id).collect()
     }
 
     fn started(&mut self, track: Option<pb::StartedTrack>) {
@@ -423,8 +418,12 @@ impl Peer {
 
     /// Of those that it still subscribes to.
     fn paused_tracks(&self) -> Vec<String> {
+        if self.paused.is_empty() {
+            return Vec::new();
+        }
+        let subscriptions = self.state.unpack().subscriptions;
         let subscribed = |track: &&String| {
-            self.state.subscriptions.iter().any(|subscription| subscription.track_id == **track)
+            subscriptions.iter().any(|subscription| subscription.track_id == **track)
         };
         self.paused.iter().filter(subscribed).cloned().collect()
     }
@@ -435,6 +434,16 @@ impl Peer {
             self.paused.push(track_id.to_owned());
         }
     }
+}
+
+fn differ_in_owner_state_only(a: &pb::PeerState, b: &pb::PeerState) -> bool {
+    a.transport == b.transport
+        && a.codecs == b.codecs
+        && a.extensions == b.extensions
+        && a.tracks == b.tracks
+        && a.subscriptions == b.subscriptions
+        && a.data == b.data
+        && a.limits == b.limits
 }
 
 fn stale(field: &str, got: u64, have: u64) -> Status {
