@@ -119,7 +119,12 @@ impl Index {
         if let Some(names) = before.and_then(|other| self.of_peer.get_mut(&other)) {
             names.paths.retain(|known| *known != path);
         }
-        self.of_peer.entry(peer).or_default().paths.push(path);
+        let paths = &mut self.of_peer.entry(peer).or_default().paths;
+        if paths.is_empty() {
+            // Most have one.
+            paths.reserve_exact(1);
+        }
+        paths.push(path);
     }
 
     /// The five-tuple is no longer `peer`'s. It may already be another's.

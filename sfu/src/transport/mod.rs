@@ -16,6 +16,7 @@ mod event;
 mod ice;
 mod params;
 mod path;
+mod record_cipher;
 #[cfg(test)]
 mod rtc_tests;
 mod sctp;
@@ -275,7 +276,12 @@ impl Transport {
     /// The next thing that happened.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            // Some come at once while it connects, one at a time from then on.
+            self.events.shrink_to(1);
+        }
+        event
     }
 
     /// Opens a data channel to the peer; allowed once connected. [`TransportEvent::ChannelOpen`] follows.

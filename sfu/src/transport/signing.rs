@@ -16,9 +16,15 @@ use dimpl::{
     },
 };
 
-/// The library's own cryptography, but for the parsing of keys.
+use super::record_cipher;
+
+/// The library's own cryptography, but for the parsing of keys and for what records are sealed with.
 pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { key_provider: &ParsedOnce, ..default::default_provider() }
+    CryptoProvider {
+        key_provider: &ParsedOnce,
+        cipher_suites: record_cipher::suites(),
+        ..default::default_provider()
+    }
 }
 
 /// The digest of a key as it was given, and what it is.

@@ -11,20 +11,38 @@ const MAX_SSRCS: usize = 256;
 #[derive(Debug)]
 pub struct SrtpIngress {
     profile: SrtpProfile,
-    rtp: Cipher,
+    rtp: RtpCipher,
     rtcp: Cipher,
     rtp_streams: Streams,
     rtcp_streams: Streams,
 }
 
+/// What opens RTP. Who only listens and looks sends none: its keys stay as they are until a packet comes.
+#[derive(Debug)]
+enum RtpCipher {
+    Master(SrtpKeys),
+    Expanded(Cipher),
+}
+
+impl RtpCipher {
+    fn expanded(&mut self) -> Result<&Cipher, SrtpError> {
+        if let Self::Master(keys) = self {
+            *self = Self::Expanded(keys.rtp()?);
+        }
+        match self {
+            Self::Expanded(cipher) => Ok(cipher),
+            Self::Master(_) => Err(SrtpError::NoKeys),
+        }
+    }
+}
+
 impl SrtpIngress {
-    /// Expands the keys.
+    /// Expands the keys of RTCP, and those of RTP with the first packet of it.
     pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
-        let (rtp, rtcp) = keys.ciphers()?;
         Ok(Self {
             profile: keys.profile(),
-            rtp,
-            rtcp,
+            rtp: RtpCipher::Master(keys.clone()),
+            rtcp: keys.rtcp()?,
             rtp_streams: Streams::default(),
             rtcp_streams: Streams::default(),
         })
@@ -67,7 +85,7 @@ impl SrtpIngress {
             }
             None => u64::from(seq),
         };
-        let len = self.rtp.open_rtp(ssrc, index, header_len, packet)?;
+        let len = self.rtp.expanded()?.open_rtp(ssrc, index, header_len, packet)?;
         self.rtp_streams.commit(slot, ssrc, index);
         Ok(len)
     }

@@ -52,7 +52,17 @@ impl SrtpKeys {
         (&self.key, &self.salt)
     }
 
-    /// Ciphers for RTP and for RTCP packets.
+    /// Cipher for RTP packets.
+    pub(super) fn rtp(&self) -> Result<Cipher, SrtpError> {
+        self.cipher(&self.prf()?, 0)
+    }
+
+    /// Cipher for RTCP packets.
+    pub(super) fn rtcp(&self) -> Result<Cipher, SrtpError> {
+        self.cipher(&self.prf()?, 3)
+    }
+
+    /// Both.
     pub(super) fn ciphers(&self) -> Result<(Cipher, Cipher), SrtpError> {
         let prf = self.prf()?;
         Ok((self.cipher(&prf, 0)?, self.cipher(&prf, 3)?))
