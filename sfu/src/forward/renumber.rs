@@ -15,9 +15,9 @@ const RUNS: usize = 32;
 pub(super) struct Renumber {
     /// The mapping at the front, apart from the others since nearly every number asks for it.
     newest: Run,
-    older: [Run; RUNS],
-    /// Entries of `older` in use, and where the next one goes.
-    older_len: u8,
+    /// A ring once it has [`RUNS`]; who gets everything has none.
+    older: Vec<Run>,
+    /// Where the next one goes.
     older_next: u8,
     /// Highest number seen, skipped or mapped.
     front: u64,
@@ -43,8 +43,7 @@ impl Renumber {
     pub(super) const fn new(first_out: u64) -> Self {
         Self {
             newest: Run { from: u64::MAX, offset: 0 },
-            older: [Run { from: 0, offset: 0 }; RUNS],
-            older_len: 0,
+            older: Vec::new(),
             older_next: 0,
             front: 0,
             next_out: first_out,
@@ -61,7 +60,7 @@ impl Renumber {
     /// A new source begins at `first`; what was before it is dropped. It continues where the last one ended.
     pub(super) fn start(&mut self, first: u64) {
         self.newest = Run { from: first, offset: self.next_out.wrapping_sub(first) };
-        self.older_len = 0;
+        self.older.clear();
         self.older_next = 0;
         // Nothing is seen yet: `first` itself may be skipped.
         self.front = first.saturating_sub(1);
@@ -74,9 +73,11 @@ impl Renumber {
         }
         self.front = number;
         if self.newest.from != number {
-            self.older[usize::from(self.older_next)] = self.newest;
+            match self.older.get_mut(usize::from(self.older_next)) {
+                Some(oldest) => *oldest = self.newest,
+                None => self.older.push(self.newest),
+            }
             self.older_next = (self.older_next + 1) % RUNS as u8;
-            self.older_len = (self.older_len + 1).min(RUNS as u8);
         }
         self.newest = Run { from: number + 1, offset: self.newest.offset.wrapping_sub(1) };
         true
@@ -103,7 +104,7 @@ impl Renumber {
     #[cold]
     fn map_older(&self, number: u64) -> Option<u64> {
         let mut above = self.newest;
-        for back in 1..=usize::from(self.older_len) {
+        for back in 1..=self.older.len() {
             let index = (usize::from(self.older_next) + RUNS - back) % RUNS;
             let run = self.older[index];
             if number >= run.from {
