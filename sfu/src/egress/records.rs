@@ -9,11 +9,11 @@ use crate::{
     wire::{ActiveTargets, DescriptorPatch},
 };
 
-/// A ring of small records by egress sequence number. It starts small and doubles while a record younger than
-/// [`Self::MAX_AGE`] would be lost, so that an audio stream costs 2 KiB.
+/// A ring of small records by egress sequence number. It starts small and grows by an eighth while a record younger than
+/// [`Self::MAX_AGE`] would be lost: 50 packets a second cost 2.5 KiB, 120 cost 4.5.
 #[derive(Debug)]
 pub(super) struct Records {
-    /// Empty, or a power of two long.
+    /// Empty, or a multiple of [`Self::LOOKS`] long.
     slots: Vec<Packed>,
     /// Times in records count milliseconds from here.
     origin: Instant,
@@ -65,7 +65,7 @@ const _: () = assert!(size_of::<Packed>() == 32);
 const _: () = assert!(EncodingSet::MAX <= ENCODING + 1);
 
 impl Records {
-    const FIRST: usize = 64;
+    const FIRST: usize = 32;
     /// About two seconds of a 5 Mb/s stream.
     const MAX: usize = 1_024;
     /// Of so many slots the last, written latest, is looked at before the first is written over. The ring of a subscriber is in no
@@ -81,8 +81,9 @@ impl Records {
     /// Where packets from this number on will be noted: four of them, or two lines.
     #[inline(always)]
     pub(super) fn prefetch(&self, next: SeqNo) {
-        for seq in [next, next.plus(2)] {
-            if let Some(slot) = self.slots.get(self.index(seq)) {
+        let place = index(&self.slots, next.0);
+        for place in [place, place + 2] {
+            if let Some(slot) = self.slots.get(place) {
                 prefetch(slot);
             }
         }
@@ -96,24 +97,24 @@ impl Records {
         if self.slots.is_empty() {
             self.begin();
         }
-        let index = self.index(seq);
-        if index.is_multiple_of(Self::LOOKS) && self.would_lose_young(index, sent_ms) {
+        let mut place = index(&self.slots, seq.0);
+        if place.is_multiple_of(Self::LOOKS) && self.would_lose_young(place, sent_ms) {
             self.grow();
+            place = index(&self.slots, seq.0);
         }
-        let index = self.index(seq);
-        self.slots[index] = Packed::new(sent_ms, meta, rewritten);
+        self.slots[place] = Packed::new(sent_ms, meta, rewritten);
     }
 
     pub(super) fn get(&self, seq: SeqNo) -> Option<Record> {
-        let packed = self.slots.get(self.index(seq))?;
+        let packed = self.slots.get(index(&self.slots, seq.0))?;
         (packed.seq == seq.0 as u32).then(|| packed.unpack(self.ingress))
     }
 
     /// Marks a packet as sent again; false when that happened less than `rtt` ago.
     pub(super) fn claim_resend(&mut self, now: Instant, seq: SeqNo, rtt: Duration) -> bool {
         let now_ms = self.millis(now) as u16;
-        let index = self.index(seq);
-        let Some(record) = self.slots.get_mut(index).filter(|record| record.seq == seq.0 as u32)
+        let place = index(&self.slots, seq.0);
+        let Some(record) = self.slots.get_mut(place).filter(|record| record.seq == seq.0 as u32)
         else {
             return false;
         };
@@ -133,10 +134,6 @@ impl Records {
         old.seq != 0 && u128::from(age) < Self::MAX_AGE.as_millis() && self.slots.len() < Self::MAX
     }
 
-    fn index(&self, seq: SeqNo) -> usize {
-        seq.0 as usize & self.slots.len().wrapping_sub(1)
-    }
-
     #[cold]
     fn begin(&mut self) {
         self.slots.resize(Self::FIRST, Packed::EMPTY);
@@ -144,13 +141,15 @@ impl Records {
 
     #[cold]
     fn grow(&mut self) {
-        let len = self.slots.len() * 2;
-        let old = std::mem::replace(&mut self.slots, vec![Packed::EMPTY; len]);
-        for record in old {
-            if record.seq != 0 {
-                self.slots[record.seq as usize & (len - 1)] = record;
-            }
+        // Multiples of what is looked at.
+        let more = (self.slots.len() / 8 / Self::LOOKS).max(1) * Self::LOOKS;
+        let len = (self.slots.len() + more).min(Self::MAX);
+        let mut longer = vec![Packed::EMPTY; len];
+        for record in self.slots.iter().filter(|record| record.seq != 0) {
+            let place = index(&longer, record.seq.into());
+            longer[place] = *record;
         }
+        self.slots = longer;
     }
 
     fn millis(&mut self, now: Instant) -> u32 {
@@ -160,6 +159,12 @@ impl Records {
         }
         self.latest.1
     }
+}
+
+/// Where a number has its place. A record keeps the low half of its number, so that is all that counts.
+#[inline(always)]
+fn index(slots: &[Packed], seq: u64) -> usize {
+    (seq as u32).checked_rem(slots.len() as u32).unwrap_or(0) as usize
 }
 
 impl Packed {
@@ -295,6 +300,23 @@ mod tests {
                 assert_eq!(found, Some(SeqNo(seq + 7)), "from {first}");
             }
         }
+    }
+
+    #[test]
+    fn a_ring_is_hardly_longer_than_a_second_of_its_stream() {
+        let mut records = Records::new(start());
+        let mut seq = 0;
+        for frame in 0..300_u64 {
+            // 30 frames a second, each as far from its time as an uplink moves it.
+            let now = start() + ms(frame * 1_000 / 30 + frame * 7 % 13);
+            for _ in 0..4 {
+                seq += 1;
+                records.insert(now, &meta(0, seq, 0, now), &plain(seq));
+                let known = |seq| records.get(SeqNo(seq)).is_some();
+                assert!((seq.saturating_sub(119)..=seq).filter(|seq| *seq > 0).all(known), "{seq}");
+            }
+        }
+        assert!(records.slots.len() <= 144, "{}", records.slots.len());
     }
 
     #[test]
