@@ -28,8 +28,8 @@ pub(super) struct LossBound {
     next: usize,
     /// Observations with losses, of those kept.
     lossy: usize,
-    /// Complete observations, a ring.
-    observations: [Observation; Self::WINDOW],
+    /// Complete observations, a ring; empty before the first.
+    observations: Box<[Observation]>,
 }
 
 /// The observation that is being made.
@@ -78,7 +78,7 @@ impl LossBound {
 
     pub(super) fn new() -> Self {
         Self {
-            observations: [Observation::default(); Self::WINDOW],
+            observations: Box::default(),
             len: 0,
             next: 0,
             lossy: 0,
@@ -151,6 +151,9 @@ impl LossBound {
         let Current { packets, lost, bytes } = std::mem::take(&mut self.current);
         let kbps = bytes as f64 * 8.0 / 1e3 / span.as_secs_f64();
         let observation = Observation { packets, lost, kbps };
+        if self.observations.is_empty() {
+            self.observations = vec![Observation::default(); Self::WINDOW].into();
+        }
         let oldest = std::mem::replace(&mut self.observations[self.next], observation);
         self.lossy += usize::from(lost > 0);
         self.lossy -= usize::from(self.len == Self::WINDOW && oldest.lost > 0);

@@ -15,8 +15,8 @@ pub(super) struct Throughput {
     since: Option<i64>,
     /// Everything so far.
     total: Sum,
-    /// The same at the beginning of each of the last buckets.
-    starts: [Packed; Self::BUCKETS],
+    /// The same at the beginning of each of the last buckets; none before the first packet.
+    starts: Box<[Packed]>,
 }
 
 /// Bytes and packets from some beginning on. They wrap; no second has as many.
@@ -63,12 +63,7 @@ impl Throughput {
     const PACKETS: u16 = 12;
 
     pub(super) fn new() -> Self {
-        Self {
-            at: 0,
-            since: None,
-            total: Sum::default(),
-            starts: [Packed::default(); Self::BUCKETS],
-        }
+        Self { at: 0, since: None, total: Sum::default(), starts: Box::default() }
     }
 
     /// What [`Self::add`] looks at.
@@ -81,13 +76,17 @@ impl Throughput {
     /// What it changes when time passes, once that is here.
     #[inline(always)]
     pub(super) fn prefetch_next(&self) {
-        prefetch(&self.starts[Self::index(self.at.saturating_add(1))]);
+        if let Some(start) = self.starts.get(Self::index(self.at.saturating_add(1))) {
+            prefetch(start);
+        }
     }
 
     /// What [`Self::rate`] looks at.
     #[inline(always)]
     pub(super) fn prefetch_rate(&self, window: usize) {
-        prefetch(&self.starts[Self::index(self.at.saturating_sub(window as i64))]);
+        if let Some(start) = self.starts.get(Self::index(self.at.saturating_sub(window as i64))) {
+            prefetch(start);
+        }
     }
 
     pub(super) fn add(&mut self, at_us: i64, size: u16) {
@@ -101,6 +100,9 @@ impl Throughput {
     /// Makes `at` the bucket that is filled; what comes late counts where it would have come.
     fn turn_to(&mut self, at: i64, size: u16) {
         const BUCKETS: i64 = Throughput::BUCKETS as i64;
+        if self.starts.is_empty() {
+            self.starts = vec![Packed::default(); Self::BUCKETS].into();
+        }
         let since = *self.since.get_or_insert(at);
         if since == at {
             if (1..BUCKETS).contains(&(self.at - at)) {
@@ -115,7 +117,9 @@ impl Throughput {
         match at - self.at {
             ahead if !(-BUCKETS..=BUCKETS).contains(&ahead) => {
                 // Silence, or the clock was set.
-                *self = Self { at, since: Some(at), ..Self::new() };
+                let mut starts = std::mem::take(&mut self.starts);
+                starts.fill(Packed::default());
+                *self = Self { at, since: Some(at), starts, ..Self::new() };
             }
             ahead if ahead > 0 => self.fill(ahead as usize),
             behind => {

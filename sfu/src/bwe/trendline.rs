@@ -22,8 +22,8 @@ pub(super) struct Trendline {
     over_for_ms: f64,
     over_count: u32,
     previous_trend: f64,
-    /// (arrival, smoothed accumulated delay) in milliseconds, a ring.
-    samples: [(f64, f64); Self::WINDOW],
+    /// (arrival, smoothed accumulated delay) in milliseconds, a ring; empty before the first.
+    samples: Box<[(f64, f64)]>,
 }
 
 impl Trendline {
@@ -49,7 +49,7 @@ impl Trendline {
 
     pub(super) fn new() -> Self {
         Self {
-            samples: [(0.0, 0.0); Self::WINDOW],
+            samples: Box::default(),
             len: 0,
             next: 0,
             deltas: 0,
@@ -88,6 +88,9 @@ impl Trendline {
         self.accumulated_ms += delta.arrived_ms - delta.sent_ms;
         self.smoothed_ms =
             Self::SMOOTHING * self.smoothed_ms + (1.0 - Self::SMOOTHING) * self.accumulated_ms;
+        if self.samples.is_empty() {
+            self.samples = vec![(0.0, 0.0); Self::WINDOW].into();
+        }
         self.samples[self.next] = (delta.at_ms - self.first_at_ms, self.smoothed_ms);
         self.next = (self.next + 1) % Self::WINDOW;
         self.len = (self.len + 1).min(Self::WINDOW);
@@ -99,8 +102,8 @@ impl Trendline {
 
     /// Forgets the delays, keeps the threshold: after silence, or when the path changed.
     pub(super) fn reset(&mut self) {
-        let threshold_ms = self.threshold_ms;
-        *self = Self { threshold_ms, ..Self::new() };
+        let (threshold_ms, samples) = (self.threshold_ms, std::mem::take(&mut self.samples));
+        *self = Self { threshold_ms, samples, ..Self::new() };
     }
 
     fn slope(&self) -> Option<f64> {
