@@ -21,7 +21,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Node;
 
-/// A running node. Cheap to clone; the threads end with [`NodeHandle::stop`] or with the last handle and service.
+/// A running node. Cheap to clone; the threads end with [`NodeHandle::stop`] or with the last handle, service
+/// and stream of events.
 #[derive(Clone, Debug)]
 pub struct NodeHandle {
     api: NodeApi,

@@ -14,7 +14,8 @@ use nix::{
 const MAIN: u32 = 0;
 const RTCP: u32 = 1;
 
-/// Of the sockets that share the port of this one, the second gets RTCP and this one, the first, everything else.
+/// Of the sockets that share the port of this one, the second gets RTCP and this one, the first, everything else. Datagrams that the
+/// kernel handed over as one (GRO) go where the first of them belongs: a voice behind a report of its size may wait with reports.
 ///
 /// RTP and RTCP begin with a byte of 128 to 191 (RFC 7983 section 7), RTCP goes on with one of 192 to 223 (RFC 5761 section 4). SRTCP
 /// has both in the clear (RFC 3711 section 3.4).

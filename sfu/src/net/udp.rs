@@ -9,7 +9,7 @@ use std::{
 };
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{apart, poller::Poller};
 
@@ -134,7 +134,10 @@ impl UdpPort {
         let main = &self.v4.main;
         Capabilities {
             gso_segments: main.state.max_gso_segments(),
-            rtcp_apart: self.v4.rtcp.is_some(),
+            rtcp_apart: [Some(&self.v4), self.v6.as_ref()]
+                .iter()
+                .flatten()
+                .all(|it| it.rtcp.is_some()),
             ..main.capabilities
         }
     }
@@ -395,21 +398,30 @@ struct UdpSocket {
 impl Family {
     /// Binds the sockets of one family to the same port.
     fn bind(mut address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
-        // Sockets that share a port would let another process of the same user in too, which then had half of the datagrams:
-        // one that shares with nobody tells whether the port is free.
-        let alone = open(address)?;
-        alone.bind(&address.into())?;
-        let port = alone.local_addr()?.as_socket().map_or(address.port(), |bound| bound.port());
-        address.set_port(port);
-        drop(alone);
-        let main = UdpSocket::bind(address, buffers)?;
-        let rtcp = apart::steer_rtcp(&main.io)
-            .and_then(|()| UdpSocket::bind(address, buffers))
-            .inspect_err(|error| {
-                tracing::warn!(%error, "RTCP gets no socket of its own: each report wakes the media thread");
-            });
+        // Alone at first: a port that somebody has is refused, whoever shares what. From then on another process of the same user could
+        // ask for a part of the port as well, as it could trace this one.
+        let main = UdpSocket::bind(open(address)?, address, buffers)?;
         main.capabilities.say(address, buffers);
+        address.set_port(main.port);
+        let rtcp = Self::bind_rtcp(&main, address, buffers).inspect_err(|error| {
+            tracing::warn!(%error, "RTCP gets no socket of its own: each report wakes the media thread");
+            let _ = SockRef::from(&main.io).set_reuse_port(false);
+        });
         Ok(Self { main, rtcp: rtcp.ok() })
+    }
+
+    fn bind_rtcp(
+        main: &UdpSocket,
+        address: SocketAddr,
+        buffers: UdpBuffers,
+    ) -> io::Result<UdpSocket> {
+        let second = open(address)?;
+        SockRef::from(&main.io).set_reuse_port(true)?;
+        second.set_reuse_port(true)?;
+        let rtcp = UdpSocket::bind(second, address, buffers)?;
+        // What came since is in either: both are read.
+        apart::steer_rtcp(&main.io)?;
+        Ok(rtcp)
     }
 
     fn sender(&self) -> io::Result<Self> {
@@ -428,9 +440,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl UdpSocket {
-    fn bind(address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
-        let socket = open(address)?;
-        socket.set_reuse_port(true)?;
+    fn bind(socket: Socket, address: SocketAddr, buffers: UdpBuffers) -> io::Result<Self> {
         // What the kernel grants depends on net.core.{r,w}mem_max; less is worse, but no reason not to start.
         let _ = socket.set_recv_buffer_size(buffers.receive);
         let _ = socket.set_send_buffer_size(buffers.send);
@@ -665,6 +675,10 @@ mod tests {
                     };
                     node.port.receive(&mut node.batch, false, &mut take);
                     assert_eq!(node.batch.looked_at_rtcp(family).is_some(), index == 1);
+                }
+                if came[1] > 0 && came[1] < rtcp.len() {
+                    // A busy kernel may hand them over in parts.
+                    node.port.watch_rtcp_again(family, &node.poller).unwrap();
                 }
             }
             // No more of it until that is asked for.

@@ -58,8 +58,8 @@ const RING_RETRY: Duration = Duration::from_millis(1);
 /// Turns in a row after which the poller is asked: connections of TCP clients need it, and each time costs a system call.
 const TURNS_PER_LOOK: u32 = 4;
 
-/// How long RTCP is left to gather where it came twice in this time: a wake-up costs more than a report, and several reports at
-/// once cost less than by themselves. Nothing that they tell is in such a hurry.
+/// How long RTCP is left to gather, and again until none has come, where some came twice in this time: a wake-up costs more than a
+/// report, and several reports at once cost less than by themselves. Nothing that they tell is in such a hurry.
 const RTCP_PAUSE: Duration = Duration::from_millis(4);
 
 /// How old the published counters may be. Copying them takes some thirty cache lines of other threads.
@@ -413,7 +413,9 @@ impl Io {
         for (family, look) in self.rtcp.iter_mut().enumerate() {
             let Some(came) = self.batch.looked_at_rtcp(family) else { continue };
             let before = if came { look.came.replace(now) } else { None };
-            let much = before.is_some_and(|before| now <= before + RTCP_PAUSE);
+            // After a pause it need not have come twice: that nothing woke the thread is what the pause is for.
+            let soon = |before| now <= before + RTCP_PAUSE;
+            let much = came && (look.due.is_some() || before.is_some_and(soon));
             // A poller that refuses is asked again after the pause.
             let told = !much && udp.watch_rtcp_again(family, &self.poller).is_ok();
             look.due = (!told).then(|| now + RTCP_PAUSE);
