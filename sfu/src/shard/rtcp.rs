@@ -375,7 +375,7 @@ impl Shard {
 }
 
 /// Bytes of a peer's reports in one compound, before SRTCP.
-fn reports_len(peer: &Peer, tracks: &[Option<Track>]) -> usize {
+pub(super) fn reports_len(peer: &Peer, tracks: &[Option<Track>]) -> usize {
     let senders = peer.subscriptions.iter().filter(|(_, known)| known.current().is_some()).count();
     let tracks = peer.routes().filter_map(|route| tracks.get(route.0).and_then(Option::as_ref));
     let blocks: usize = tracks.map(|track| track.published.reported()).sum();

@@ -1,6 +1,6 @@
 //! When peers are reported to, and what that costs.
 
-use super::{rooms::picture, *};
+use super::{super::rtcp::reports_len, rooms::picture, *};
 use crate::{
     rtp::RtpTs32,
     wire::{
@@ -263,6 +263,119 @@ fn a_report_waits_a_little_for_a_run_that_it_can_end() {
     let (rode, alone): (Vec<_>, Vec<_>) =
         left.iter().filter(|left| !left.senders().is_empty()).partition(|left| left.media() > 0);
     assert!(rode.len() >= 15 && alone.is_empty(), "{} rode, {} did not", rode.len(), alone.len());
+}
+
+/// A call in which the subscriber publishes so many voices, too, each a packet in 20 ms.
+struct Answered {
+    call: Call,
+    own: Vec<Media>,
+    seq: u16,
+}
+
+impl Answered {
+    fn new(media: &[Media], voices: u32) -> Self {
+        let mut call = Call::new(media);
+        let own: Vec<_> = (0..voices).map(|n| Media::voice(90 + n)).collect();
+        let spec = PeerSpec {
+            tracks: own.iter().map(Media::track).collect(),
+            subscriptions: media.iter().map(Media::subscription).collect(),
+            ..with_opus()
+        };
+        call.node.apply(call.subscriber, spec);
+        Self { call, own, seq: 1 }
+    }
+
+    /// What left to the subscriber.
+    fn play(&mut self, span: Duration) -> Vec<Left> {
+        let end = self.call.node.now + span;
+        let mut all = Vec::new();
+        while self.call.node.now < end {
+            for own in &self.own {
+                self.call.node.rtp(self.call.subscriber, &own.packets(self.seq)[0]);
+            }
+            self.seq += 1;
+            all.extend(self.call.play(MS * 20).0);
+        }
+        all
+    }
+}
+
+#[test]
+fn reports_are_as_long_as_they_are_measured_to_be() {
+    let pictures = [Media::video(1, &[1_000; 2], MS * 40), Media::video(2, &[1_000; 2], MS * 40)];
+    for (taken, voices) in [(0, 1), (1, 0), (1, 1), (2, 0), (2, 3)] {
+        let mut answered = Answered::new(&pictures[..taken], voices);
+        answered.play(SECOND * 4);
+        let Shard { peers, tracks, .. } = &answered.call.node.shard;
+        let (_, peer) = peers.iter().nth(answered.call.subscriber).unwrap();
+        let measured = reports_len(peer, tracks);
+        let left = answered.play(SECOND * 4);
+        let lengths: Vec<_> = left
+            .iter()
+            .flat_map(|left| &left.run)
+            .filter(|sent| sent.rtcp && sent.bytes[1] <= 201)
+            .map(|sent| sent.bytes.len())
+            .collect();
+        assert!(lengths.len() >= 3, "{lengths:?}");
+        assert!(lengths.iter().all(|len| *len == measured), "{measured}: {lengths:?}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_publishers_own_media_counts_when_a_run_is_looked_for() {
+    // As long as a sender report, or else long enough for everything.
+    let media = [Media::voice(1), Media::video(2, &[900; 2], MS * 60)];
+    let mut answered = Answered::new(&media, 2);
+    answered.play(SECOND * 4);
+    let left = answered.play(SECOND * 20);
+    let told = left.iter().filter(|left| !left.senders().is_empty());
+    let (rode, alone): (Vec<_>, Vec<_>) = told.partition(|left| left.media() > 0);
+    assert!(rode.len() >= 12 && alone.is_empty(), "{} rode, {} did not", rode.len(), alone.len());
+}
+
+#[test]
+fn who_begins_to_publish_is_reported_to_as_soon_as_others_that_do() {
+    let media = Media::video(1, &[1_000; 2], MS * 40);
+    let mut call = Call::new(&[media]);
+    call.play(SECOND * 5);
+    // Right behind a report that left with media; the next one is expected to do the same, and nothing comes any more.
+    while !call.play(STEP).0.iter().any(|left| left.media() > 0 && !left.senders().is_empty()) {}
+    call.sends = false;
+    let own = Media::voice(9);
+    let spec = PeerSpec {
+        tracks: vec![own.track()],
+        subscriptions: vec![media.subscription()],
+        ..with_opus()
+    };
+    let since = call.node.now;
+    call.node.apply(call.subscriber, spec);
+    let told = (1..200).find_map(|seq| {
+        call.node.rtp(call.subscriber, &own.packets(seq)[0]);
+        let (left, _) = call.play(MS * 20);
+        let tells = |message| matches!(message, Message::ReceiverReport(_));
+        left.iter().any(|left| left.reports().any(tells)).then(|| call.node.now - since)
+    });
+    assert!(told.is_some_and(|told| told <= LONGEST + PUT_OFF + MS * 20), "{told:?}");
+}
+
+#[test]
+fn a_visit_in_which_nothing_leaves_takes_no_report_along() {
+    let (stops, paused) = (Media::voice(1), Media::video(2, &[1_000; 2], MS * 40));
+    let mut call = Call::new(&[stops, paused]);
+    call.play(SECOND * 4);
+    let subscriptions =
+        vec![stops.subscription(), SubscriptionSpec { paused: true, ..paused.subscription() }];
+    call.node.apply(call.subscriber, PeerSpec { subscriptions, ..with_opus() });
+    call.media.remove(0);
+    call.play(SECOND * 4);
+    let (wakeups, visits) = (call.wakeups(), call.node.shard.counters().visits);
+    let (left, told) = call.play(SECOND * 20);
+    assert!(call.node.shard.counters().visits - visits > 500, "the paused one is looked at");
+    assert!(left.iter().all(|left| left.media() == 0));
+    let reports = left.iter().filter(|left| !left.senders().is_empty()).count();
+    let wakeups = call.wakeups() - wakeups;
+    assert_eq!(wakeups, (reports + told.len()) as u64, "each by itself");
+    assert!(reports >= 15, "{reports}");
 }
 
 #[test]
