@@ -49,6 +49,18 @@ impl KeyframeRequester {
         }
     }
 
+    /// When a request last left.
+    pub fn sent_at(&self) -> Option<Instant> {
+        self.last_sent
+    }
+
+    /// The request that just left may be in vain: if no keyframe comes before, it is repeated at `at`.
+    pub fn repeat_at(&mut self, at: Instant) {
+        if let State::Wanted { next, .. } = &mut self.state {
+            *next = at.min(*next);
+        }
+    }
+
     /// A keyframe begins.
     pub fn handle_keyframe(&mut self, now: Instant) {
         self.state = State::Idle;

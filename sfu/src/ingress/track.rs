@@ -56,6 +56,8 @@ pub struct PublishedTrack {
     audio: AudioActivity,
     /// Format of the packet before, by the publisher's payload type: packets of one type come in runs.
     last_format: Option<(u8, FormatId)>,
+    /// When the latest keyframe request left that a browser heeds.
+    heeded_at: Option<Instant>,
     #[cfg(test)]
     measured: u64,
 }
@@ -89,6 +91,7 @@ impl PublishedTrack {
             relayed_live: None,
             audio: AudioActivity::default(),
             last_format: None,
+            heeded_at: None,
             #[cfg(test)]
             measured: 0,
         }
@@ -305,10 +308,19 @@ impl PublishedTrack {
         sender: Ssrc,
         writer: &mut CompoundWriter<'_>,
     ) -> Result<(), BufferTooSmall> {
-        let kind = self.kind;
-        self.encodings
-            .iter_mut()
-            .try_for_each(|encoding| encoding.poll_feedback(now, rtt, kind, sender, writer))
+        let Self { kind, encodings, heeded_at, .. } = self;
+        for encoding in encodings {
+            let before = encoding.keyframe.sent_at();
+            encoding.poll_feedback(now, rtt, *kind, sender, writer)?;
+            if encoding.keyframe.sent_at() == before {
+                continue;
+            }
+            match *heeded_at {
+                Some(at) if now < at + HEEDED => encoding.keyframe.repeat_at(at + HEEDED_AGAIN),
+                _ => *heeded_at = Some(now),
+            }
+        }
+        Ok(())
     }
 
     /// When [`Self::poll_feedback`], or [`Self::poll_relay_nacks`] and [`Self::poll_keyframe_requests`], has something
@@ -586,6 +598,12 @@ impl PublishedTrack {
         Ok(id)
     }
 }
+
+/// A browser heeds one keyframe request in this time, whatever encoding it is for (libwebrtc's EncoderRtcpFeedback, 300 ms).
+const HEEDED: Duration = Duration::from_millis(300);
+
+/// So long after one that was heeded another one is, though they may come closer to each other than they left.
+const HEEDED_AGAIN: Duration = Duration::from_millis(350);
 
 /// Whether nothing of a picture comes before the packet that says "keyframe": H.264 and H.265 have parameter sets in
 /// packets of their own.

@@ -114,6 +114,9 @@ const TRY_RESUMED: Duration = Duration::from_secs(4);
 /// Pictures that wait longer for the pacer are late.
 const BEHIND: Duration = Duration::from_millis(300);
 
+/// What waits so long is given up though nothing better has come: a frame in three at most is still seen of it.
+const FAR_BEHIND: Duration = Duration::from_millis(1_500);
+
 /// Bytes of a packet of video.
 const TYPICAL_PACKET: u64 = 1_000;
 
@@ -479,8 +482,17 @@ impl Congestion {
 
     /// More waits for the pacer than leaves within [`BEHIND`].
     pub(crate) fn is_behind(&self) -> bool {
+        self.waits_longer(BEHIND)
+    }
+
+    /// More waits for the pacer than leaves within [`FAR_BEHIND`].
+    pub(crate) fn is_far_behind(&self) -> bool {
+        self.waits_longer(FAR_BEHIND)
+    }
+
+    fn waits_longer(&self, span: Duration) -> bool {
         let waiting = DataSize::from_bytes(self.waiting.len() as u64 * TYPICAL_PACKET);
-        self.is_controlled() && waiting > self.estimate().over(BEHIND)
+        self.is_controlled() && waiting > self.estimate().over(span)
     }
 
     /// Whether to share out what there is, and then when to look again.

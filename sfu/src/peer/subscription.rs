@@ -306,8 +306,11 @@ impl Subscription {
     ) {
         let Waiting { slot, encoding, seq, .. } = packet;
         self.coming.take_if(|coming| *coming == (encoding, seq));
-        if self.is_leaving(encoding) && link.congestion.is_behind() {
-            // What waits of it would only delay the keyframe behind it.
+        if self.is_leaving(encoding)
+            && link.congestion.is_behind()
+            && (self.wants_keyframe().is_none() || link.congestion.is_far_behind())
+        {
+            // What waits of it would only delay the keyframe behind it. Before that has come it is all that can be seen.
             self.forwarder.as_mut().map(Forwarder::abandon);
             return;
         }

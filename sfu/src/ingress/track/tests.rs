@@ -217,6 +217,42 @@ fn keyframes_are_asked_for_as_negotiated() {
 }
 
 #[test]
+fn a_request_soon_after_that_of_another_encoding_is_repeated_when_browsers_heed_it() {
+    const OTHER: Ssrc = Ssrc(200);
+    let now = start();
+    let open = || {
+        let mut track = video(2);
+        for (encoding, ssrc) in [(0, MEDIA), (1, OTHER)] {
+            take(&mut track, now, encoding, &rtp(96, 1, 0, ssrc, &payload(false, 0))).unwrap();
+        }
+        track
+    };
+    let mut track = open();
+    track.request_keyframe(now, 1);
+    assert_eq!(feedback(&mut track, now), [Asked::Pli(OTHER)]);
+    track.request_keyframe(now + ms(60), 0);
+    assert_eq!(feedback(&mut track, now + ms(60)), [Asked::Pli(MEDIA)], "at once all the same");
+    assert_eq!(track.poll_timeout(), Some(now + ms(350)));
+    assert_eq!(feedback(&mut track, now + ms(350)), [Asked::Pli(MEDIA)]);
+    assert_eq!(track.poll_timeout(), Some(now + ms(850)), "that one is heeded");
+
+    let mut track = open();
+    track.request_keyframe(now, 1);
+    assert_eq!(feedback(&mut track, now), [Asked::Pli(OTHER)]);
+    track.request_keyframe(now + ms(60), 0);
+    assert_eq!(feedback(&mut track, now + ms(60)), [Asked::Pli(MEDIA)]);
+    take(&mut track, now + ms(90), 0, &rtp(96, 2, 3_000, MEDIA, &payload(true, 0))).unwrap();
+    assert_eq!(track.poll_timeout(), Some(now + ms(1_000)), "it was heeded: the other's waits");
+
+    let mut track = open();
+    track.request_keyframe(now, 1);
+    assert_eq!(feedback(&mut track, now), [Asked::Pli(OTHER)]);
+    track.request_keyframe(now + ms(310), 0);
+    assert_eq!(feedback(&mut track, now + ms(310)), [Asked::Pli(MEDIA)]);
+    assert_eq!(track.poll_timeout(), Some(now + ms(810)), "as usual");
+}
+
+#[test]
 fn lost_parameter_sets_are_asked_for_though_the_keyframe_is_there() {
     let now = start();
     let mut track = video(1);
