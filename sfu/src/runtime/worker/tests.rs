@@ -135,7 +135,8 @@ fn much_rtcp_is_left_to_gather_and_everything_else_is_not() {
     assert_eq!(turn(&mut io, 23_000, true), (5, Some(at(25_000))));
     // The thread wakes a little late, and one report is enough for another pause.
     assert_eq!(turn(&mut io, 25_300, false), (15, Some(at(29_300))));
-    (send(&report), send(&media));
+    send(&report);
+    send(&media);
     assert_eq!(turn(&mut io, 26_000, true), (16, Some(at(29_300))));
     assert_eq!(turn(&mut io, 29_900, false), (17, Some(at(33_900))));
     // Over: one look finds nothing, and the next report is told of.
