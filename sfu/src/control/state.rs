@@ -147,8 +147,9 @@ impl State {
             }
         };
         self.check_tracks(&name, &state)?;
-        let owner_state_only =
-            before.is_some_and(|before| differ_in_owner_state_only(&before, &state));
+        let owner_state_only = before.is_some_and(|before| {
+            pb::PeerState { owner_state: state.owner_state.clone(), ..before } == state
+        });
         let (base, shard) = match known {
             Some(peer) => (Some(peer.life), peer.shard),
             None if self.draining => return Err(Status::unavailable("the node is stopping")),
@@ -194,6 +195,8 @@ impl State {
             state.tracks.iter().map(|track| track.track_id.as_str()).collect();
         peer.started.retain(|started| tracks.contains(started.track_id.as_str()));
         peer.demands.retain(|demand| tracks.contains(demand.track_id.as_str()));
+        let taken = |track: &String| state.subscriptions.iter().any(|it| it.track_id == *track);
+        peer.paused.retain(taken);
         old_tracks.retain(|track| !tracks.contains(track.as_str()));
         peer.revision = revision;
         peer.state = Packed::new(&state);
@@ -434,16 +437,6 @@ impl Peer {
             self.paused.push(track_id.to_owned());
         }
     }
-}
-
-fn differ_in_owner_state_only(a: &pb::PeerState, b: &pb::PeerState) -> bool {
-    a.transport == b.transport
-        && a.codecs == b.codecs
-        && a.extensions == b.extensions
-        && a.tracks == b.tracks
-        && a.subscriptions == b.subscriptions
-        && a.data == b.data
-        && a.limits == b.limits
 }
 
 fn stale(field: &str, got: u64, have: u64) -> Status {

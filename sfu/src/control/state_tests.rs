@@ -205,6 +205,8 @@ fn the_shard_is_asked_only_where_media_changes() {
     };
     assert!(planned(delta(1, 2, based_on(1))));
     assert!(!planned(whole("R", "P", 1, 2, publishing("U"))));
+    let capped = pb::PeerState { max_egress_bitrate: 1, ..publishing("T") };
+    assert!(!planned(whole("R", "P", 1, 2, capped)));
     assert!(!planned(whole("R", "Q", 1, 1, pb::PeerState::default())));
 }
 

@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Records {
     /// Empty, or a multiple of [`Self::LOOKS`] long.
     slots: Vec<Packed>,
+    /// The latest block of [`Self::LOOKS`] numbers of which one was noted.
+    block: u64,
     /// Times in records count milliseconds from here.
     origin: Instant,
     /// The latest moment, in milliseconds: the packets of a slice share it, and telling costs more than comparing.
@@ -75,7 +77,7 @@ impl Records {
     const MAX_AGE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(origin: Instant) -> Self {
-        Self { slots: Vec::new(), origin, latest: (origin, 0), ingress: SeqNo(0) }
+        Self { slots: Vec::new(), block: 0, origin, latest: (origin, 0), ingress: SeqNo(0) }
     }
 
     /// Where packets from this number on will be noted: four of them, or two lines.
@@ -98,9 +100,14 @@ impl Records {
             self.begin();
         }
         let mut place = index(&self.slots, seq.0);
-        if place.is_multiple_of(Self::LOOKS) && self.would_lose_young(place, sent_ms) {
-            self.grow();
-            place = index(&self.slots, seq.0);
+        // Not with the first place of a block, whose packet may come late or never.
+        let block = seq.0 / Self::LOOKS as u64;
+        if block > self.block {
+            self.block = block;
+            if self.would_lose_young(place, sent_ms) {
+                self.grow();
+                place = index(&self.slots, seq.0);
+            }
         }
         self.slots[place] = Packed::new(sent_ms, meta, rewritten);
     }
@@ -127,9 +134,9 @@ impl Records {
         !too_soon
     }
 
-    /// Of the slots from `first` on, which are written next.
-    fn would_lose_young(&self, first: usize, sent_ms: u16) -> bool {
-        let old = &self.slots[first | (Self::LOOKS - 1)];
+    /// Of the block of slots around `place`, which is written next.
+    fn would_lose_young(&self, place: usize, sent_ms: u16) -> bool {
+        let old = &self.slots[place | (Self::LOOKS - 1)];
         let age = sent_ms.wrapping_sub(old.sent_ms);
         old.seq != 0 && u128::from(age) < Self::MAX_AGE.as_millis() && self.slots.len() < Self::MAX
     }
@@ -147,7 +154,11 @@ impl Records {
         let mut longer = vec![Packed::EMPTY; len];
         for record in self.slots.iter().filter(|record| record.seq != 0) {
             let place = index(&longer, record.seq.into());
-            longer[place] = *record;
+            let place = &mut longer[place];
+            // What was left of a round before where a number is missing gives way.
+            if place.seq < record.seq {
+                *place = *record;
+            }
         }
         self.slots = longer;
     }
@@ -317,6 +328,31 @@ mod tests {
             }
         }
         assert!(records.slots.len() <= 144, "{}", records.slots.len());
+    }
+
+    #[test]
+    fn what_comes_late_makes_a_ring_no_longer_and_holes_lose_nothing() {
+        let mut records = Records::new(start());
+        let mut late = Vec::new();
+        for seq in 1..2_400_u64 {
+            // 120 packets a second, of which one in twenty comes 150 ms later than its turn, and some never.
+            let now = start() + ms(seq * 1_000 / 120);
+            match seq % 80 {
+                0 | 16 | 32 | 48 => late.push(seq),
+                5 | 63 => {}
+                _ => records.insert(now, &meta(0, seq, 0, now), &plain(seq)),
+            }
+            let due = late.iter().filter(|late| **late + 18 <= seq).copied().collect::<Vec<_>>();
+            late.retain(|late| !due.contains(late));
+            for seq in due {
+                records.insert(now, &meta(0, seq, 0, now), &plain(seq));
+            }
+            for known in (seq.saturating_sub(100)..=seq).filter(|known| *known > 0) {
+                let missing = [5, 63].contains(&(known % 80)) || late.contains(&known);
+                assert_eq!(records.get(SeqNo(known)).is_some(), !missing, "{known} at {seq}");
+            }
+        }
+        assert!(records.slots.len() <= 176, "{}", records.slots.len());
     }
 
     #[test]

@@ -115,7 +115,7 @@ const TRY_RESUMED: Duration = Duration::from_secs(4);
 const BEHIND: Duration = Duration::from_millis(300);
 
 /// What waits so long is given up though nothing better has come: a frame in three at most is still seen of it.
-const FAR_BEHIND: Duration = Duration::from_millis(1_500);
+const FAR_BEHIND: Duration = Duration::from_secs(1);
 
 /// Bytes of a packet of video.
 const TYPICAL_PACKET: u64 = 1_000;
@@ -485,9 +485,9 @@ impl Congestion {
         self.waits_longer(BEHIND)
     }
 
-    /// More waits for the pacer than leaves within [`FAR_BEHIND`].
+    /// More waits for the pacer than leaves within [`FAR_BEHIND`], or than leaves room for a keyframe.
     pub(crate) fn is_far_behind(&self) -> bool {
-        self.waits_longer(FAR_BEHIND)
+        self.waits_longer(FAR_BEHIND) || self.waiting.is_half_full()
     }
 
     fn waits_longer(&self, span: Duration) -> bool {

@@ -47,6 +47,11 @@ impl WaitingQueue {
         fits
     }
 
+    /// Half of the room that there is is taken.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.packets.len() >= Self::CAPACITY / 2
+    }
+
     /// The packet whose turn it is. `in_order`: whichever came first. Of several keyframes that wait after a fall none would be
     /// whole before the last in turns.
     pub(crate) fn pop(&mut self, in_order: bool) -> Option<Waiting> {
