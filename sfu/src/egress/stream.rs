@@ -1,5 +1,6 @@
 //! The packets of one subscription.
 
+mod lines;
 mod padding;
 mod repair;
 
@@ -22,7 +23,6 @@ use crate::{
         CachedPacket, CodecPatch, FormatId, Formats, PacketMeta, Rewritten, Seen, SenderClock,
         SeqWindow,
     },
-    prefetch::prefetch,
     rtp::{CodecMap, Extension, ExtensionMap, Mid, Pt, RtpTs32, Seq16, SeqNo, Ssrc},
     wire::{
         AbsSendTime, DescriptorPatch, ExtensionValues, RtpHeaderFields, WrittenHeader,
@@ -199,40 +199,6 @@ impl EgressStream {
             fec_pt: None,
             protection: None,
         }
-    }
-
-    /// What [`Self::write`] looks at.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        prefetch(&self.ssrc);
-        prefetch(&self.header);
-        self.header.prefetch();
-        self.formats.prefetch();
-        prefetch(&self.marks);
-        prefetch(&self.octets);
-        prefetch(&self.highest);
-        prefetch(&self.records);
-        prefetch(&self.redundancy);
-    }
-
-    /// What depends on that, once it is here.
-    #[inline(always)]
-    pub(crate) fn prefetch_pointees(&self) {
-        if let Some(highest) = self.highest {
-            self.sent.prefetch(highest);
-            self.records.prefetch(highest.plus(1));
-        }
-    }
-
-    /// What [`Self::handle_report_block`] looks at.
-    #[inline(always)]
-    pub(crate) fn prefetch_reported(&self) {
-        prefetch(&self.ssrc);
-        prefetch(&self.marks);
-        prefetch(&self.highest);
-        prefetch(&self.reports);
-        prefetch(&self.reported);
-        prefetch(&self.redundancy);
     }
 
     /// To be called at the start, when the track shows a new format, and when the subscriber's codecs change.
