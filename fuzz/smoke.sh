@@ -21,6 +21,7 @@ for source in fuzz_targets/*.rs; do
   log="artifacts/$name.log"
   seeds=()
   [ "$name" != sdp ] || seeds=(../control-plane/tests/fixtures/sdp)
+  [ ! -d "known/$name" ] || seeds+=("known/$name")
   # 64 KiB is the largest input that a parser is given: one datagram, or one data packet.
   # Some targets write inputs to begin with, see fuzz_targets/shared/seeds.rs.
   if ! CHAPPE_FUZZ_SEEDS="corpus/$name" "target/$host/debug/$name" "corpus/$name" "${seeds[@]}" -max_total_time="$seconds" -max_len=65536 -timeout=5 \

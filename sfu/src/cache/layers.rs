@@ -160,6 +160,8 @@ impl LayerFacts {
 pub struct DecodeTargets {
     /// How many decode targets the structure has; 0 where there is none.
     pub count: u8,
+    /// The frame that brought the structure: what came before it is read with another.
+    pub from: u64,
     /// By cell of the grid: the decode targets that somebody on this target gets whole.
     pub whole: [u32; 16],
 }

@@ -15,11 +15,13 @@ pub struct DescriptorRewriter {
     numbers: Counter<16>,
     /// The mask that the subscriber knows, and from which frame on.
     told: Option<(u32, u64)>,
+    /// The frame that brought the structure which the subscriber has.
+    structure: Option<u64>,
 }
 
 impl Default for DescriptorRewriter {
     fn default() -> Self {
-        Self { numbers: Counter::new(None::<u16>), told: None }
+        Self { numbers: Counter::new(None::<u16>), told: None, structure: None }
     }
 }
 
@@ -27,7 +29,7 @@ impl DescriptorRewriter {
     /// The first packet of a stream: see [`super::Decision::Open`].
     pub fn start(&mut self, meta: &PacketMeta) {
         self.numbers.start(meta.frame_number);
-        self.told = None;
+        (self.told, self.structure) = (None, None);
     }
 
     /// The changes to a packet that passes on `target`, or as part of a stream whose layers are not known; `None` where it has
@@ -54,6 +56,13 @@ impl DescriptorRewriter {
             return None;
         }
         let targets = timing.decode_targets.get(usize::from(meta.encoding))?;
+        if facts.has_structure {
+            self.structure = self.structure.max(Some(facts.frame));
+        }
+        // A mask has as many bits as the structure has targets by which it is read.
+        if self.structure != Some(targets.from) || facts.frame < targets.from {
+            return None;
+        }
         let count = targets.count;
         let mask = *targets.whole.get(target.cell())? & facts.active;
         // Unless it is changed, the packet says what the publisher produces.

@@ -59,6 +59,13 @@ impl Forwarder {
         self.silence.set_wanted(suppress);
     }
 
+    /// The track has a source (again), whose numbers say nothing about those before: pauses until something is wanted.
+    pub fn attach(&mut self, live: EncodingSet) {
+        self.selector.set_wanted(None);
+        self.selector.set_live(live);
+        self.numbers.attach();
+    }
+
     /// Which encodings of the track have packets at the moment.
     pub fn set_live(&mut self, live: EncodingSet) {
         self.selector.set_live(live);
@@ -72,7 +79,7 @@ impl Forwarder {
     /// Passes a packet on under new numbers, or drops it.
     #[inline(always)]
     pub fn forward(&mut self, meta: &PacketMeta, timing: &Timing<'_>) -> Option<Rewritten> {
-        let decision = self.selector.select(meta);
+        let decision = self.selector.select(meta, |meta| self.numbers.is_news(meta));
         let (marker, opens) = match decision {
             Decision::Ignore => return None,
             Decision::Skip => {

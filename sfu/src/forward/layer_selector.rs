@@ -168,20 +168,25 @@ impl LayerSelector {
         }
     }
 
-    /// Passes or drops a packet.
+    /// Passes or drops a packet. A stream begins only where `is_news`: see [`super::RtpRewriter::is_news`].
     #[inline(always)]
-    pub fn select(&mut self, meta: &PacketMeta) -> Decision {
+    pub fn select(
+        &mut self,
+        meta: &PacketMeta,
+        is_news: impl FnOnce(&PacketMeta) -> bool,
+    ) -> Decision {
         if meta.padding {
             return self.select_padding(meta);
         }
         match self.state {
             State::Paused => Decision::Ignore,
-            State::Starting { target } => self.select_starting(meta, target),
+            State::Starting { target } => self.select_starting(meta, target, is_news),
             State::Active { current, switch } => {
                 if meta.encoding == current.encoding {
-                    return self.select_current(meta, current);
+                    return self.select_current(meta, current, is_news);
                 }
-                if switch == Switch::AtKeyframe(meta.encoding) && self.opens(meta) {
+                if switch == Switch::AtKeyframe(meta.encoding) && self.opens(meta) && is_news(meta)
+                {
                     return self.enter(meta);
                 }
                 Decision::Ignore
@@ -200,19 +205,29 @@ impl LayerSelector {
         }
     }
 
-    fn select_starting(&mut self, meta: &PacketMeta, target: u8) -> Decision {
+    fn select_starting(
+        &mut self,
+        meta: &PacketMeta,
+        target: u8,
+        is_news: impl FnOnce(&PacketMeta) -> bool,
+    ) -> Decision {
         let bound = self.wanted.map_or(0, |wanted| wanted.spatial);
         let fits = meta.encoding == target || meta.encoding <= bound;
-        if !fits || !self.opens(meta) {
+        if !fits || !self.opens(meta) || !is_news(meta) {
             return Decision::Ignore;
         }
         self.enter(meta)
     }
 
     #[inline(always)]
-    fn select_current(&mut self, meta: &PacketMeta, current: Current) -> Decision {
+    fn select_current(
+        &mut self,
+        meta: &PacketMeta,
+        current: Current,
+        is_news: impl FnOnce(&PacketMeta) -> bool,
+    ) -> Decision {
         if meta.generation != current.generation || meta.format != current.format {
-            return self.select_changed(meta, current);
+            return self.select_changed(meta, current, is_news(meta));
         }
         let Some(wanted) = self.wanted else { return Decision::Ignore };
         match self.gate.select(meta, wanted) {
@@ -225,15 +240,13 @@ impl LayerSelector {
     /// Another stream took the encoding's place: its first frames may refer to what nobody has seen. What is left of the old one is
     /// of no use any more.
     #[cold]
-    fn select_changed(&mut self, meta: &PacketMeta, current: Current) -> Decision {
-        let newer = meta.generation.wrapping_sub(current.generation) < 128;
-        if !newer {
+    fn select_changed(&mut self, meta: &PacketMeta, current: Current, is_news: bool) -> Decision {
+        // Audio may change its format from packet to packet (RED and not), on the same numbers.
+        let same_numbers = self.kind == MediaKind::Audio && meta.generation == current.generation;
+        if !is_news && !same_numbers {
             return Decision::Ignore;
         }
         if self.opens(meta) {
-            // Audio may change its format from packet to packet (RED and not), on the same numbers.
-            let same_numbers =
-                self.kind == MediaKind::Audio && meta.generation == current.generation;
             let decision = self.enter(meta);
             return match decision {
                 Decision::Open { marker } if same_numbers => Decision::Pass { marker },

@@ -83,6 +83,11 @@ impl Renumber {
         true
     }
 
+    /// One above the highest number seen, skipped or mapped.
+    pub(super) const fn next(&self) -> u64 {
+        self.front + 1
+    }
+
     /// The new number that `number` has or would get; `None` when it lies before the source, was skipped, or is older than
     /// the memory.
     pub(super) fn of(&self, number: u64) -> Option<u64> {

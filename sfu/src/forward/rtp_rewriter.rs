@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::renumber::Renumber;
 use crate::{
-    cache::{FormatId, PacketMeta, SenderClock, Timing, ticks_in},
+    cache::{EncodingSet, FormatId, PacketMeta, SenderClock, Timing, ticks_in},
     prefetch::prefetch,
     rtp::{MediaTime, SeqNo},
 };
@@ -22,6 +22,10 @@ pub struct RtpRewriter {
     time_offset: u64,
     /// The packet with the highest timestamp so far.
     last: Option<Last>,
+    /// The encoding that `numbers` are of.
+    source: Option<u8>,
+    /// By encoding, one above the highest number seen when it was left.
+    left: [u64; EncodingSet::MAX as usize],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +44,13 @@ impl RtpRewriter {
     /// Egress numbers start at `first_seq`: below 2^15 for an SSRC that was never used, so that receivers agree
     /// on the rollover counter even when the first packets are lost (RFC 3711 section 3.3.1).
     pub fn new(first_seq: SeqNo) -> Self {
-        Self { numbers: Renumber::new(first_seq.0), time_offset: 0, last: None }
+        Self {
+            numbers: Renumber::new(first_seq.0),
+            time_offset: 0,
+            last: None,
+            source: None,
+            left: [0; EncodingSet::MAX as usize],
+        }
     }
 
     /// What [`Self::rewrite`] looks at.
@@ -51,8 +61,29 @@ impl RtpRewriter {
         prefetch(&self.last);
     }
 
+    /// Numbers at ingress begin anew: the track has another source.
+    pub fn attach(&mut self) {
+        self.source = None;
+        self.left.fill(0);
+    }
+
+    /// Whether a packet is behind all that was seen of its encoding. A stream that began with an earlier one, a keyframe that
+    /// comes late, would show again what was shown, and lack what left already under numbers of before.
+    pub fn is_news(&self, meta: &PacketMeta) -> bool {
+        let seen = if self.source == Some(meta.encoding) {
+            self.numbers.next()
+        } else {
+            self.left.get(usize::from(meta.encoding)).copied().unwrap_or(0)
+        };
+        meta.seq.0 >= seen
+    }
+
     /// The first packet of a stream: see [`super::Decision::Open`].
     pub fn start(&mut self, meta: &PacketMeta, timing: &Timing<'_>) {
+        let left = self.source.replace(meta.encoding);
+        if let Some(left) = left.and_then(|source| self.left.get_mut(usize::from(source))) {
+            *left = self.numbers.next();
+        }
         self.numbers.start(meta.seq.0);
         let Some(last) = self.last else { return };
         let clock_rate = timing.clock_rate(meta.format);

@@ -180,7 +180,8 @@ impl LayerReader {
         if let Some(layers) = &mut frame.layers {
             layers.frame = number;
         }
-        if let Some(own) = own.filter(|_| newest || self.structure.is_none()) {
+        if let Some(mut own) = own.filter(|_| newest || self.structure.is_none()) {
+            own.decode_targets.from = number;
             self.structure = Some(own);
         }
         Some(header.frame_number)
@@ -311,7 +312,7 @@ impl Structure {
     fn new(parsed: DependencyStructure) -> Self {
         let count = parsed.decode_targets().min(32);
         let mut layers = [Layers { spatial: 0, temporal: 0 }; 32];
-        let mut decode_targets = DecodeTargets { count, whole: [0; 16] };
+        let mut decode_targets = DecodeTargets { count, from: 0, whole: [0; 16] };
         let (mut set, mut fits) = (LayerSet::EMPTY, true);
         for (target, place) in (0..count).zip(&mut layers) {
             let (spatial, temporal) = parsed.layers_of(target);

@@ -155,8 +155,7 @@ impl Subscription {
         let first_seq = self.first_seq;
         let forwarder =
             self.forwarder.get_or_insert_with(|| Forwarder::new(track.kind(), first_seq));
-        forwarder.set_wanted(None);
-        forwarder.set_live(live);
+        forwarder.attach(live);
         self.formats = 0;
         // What waited was of the source before.
         self.coming = None;

@@ -16,6 +16,10 @@ struct Packet {
     number: Option<u16>,
     /// Its frame, for the order.
     frame: u64,
+    /// It brings a structure.
+    brings: bool,
+    /// The frame that brought the track's structure.
+    since: u64,
     /// Decode targets that the publisher produces.
     active: u32,
     /// It says so itself.
@@ -30,6 +34,8 @@ const FIRST: Packet = Packet {
     opens: true,
     number: Some(10),
     frame: 10,
+    brings: true,
+    since: 10,
     active: 0b1111,
     tells: true,
     target: Some((1, 1)),
@@ -39,6 +45,7 @@ const NEXT: Packet = Packet {
     opens: false,
     number: Some(11),
     frame: 11,
+    brings: false,
     tells: false,
     expect: Some((11, None)),
     ..FIRST
@@ -115,6 +122,38 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
             }],
         },
         Case {
+            name: "of another structure than the subscriber's nothing is told, nor to frames from before it",
+            packets: &[
+                FIRST,
+                Packet { since: 20, target: Some((0, 0)), ..NEXT },
+                Packet {
+                    number: Some(20),
+                    frame: 20,
+                    since: 20,
+                    brings: true,
+                    expect: Some((20, None)),
+                    ..NEXT
+                },
+                Packet {
+                    number: Some(19),
+                    frame: 19,
+                    since: 20,
+                    tells: true,
+                    target: Some((0, 0)),
+                    expect: Some((19, None)),
+                    ..NEXT
+                },
+                Packet {
+                    number: Some(21),
+                    frame: 21,
+                    since: 20,
+                    target: Some((0, 0)),
+                    expect: Some((21, Some(0b0001))),
+                    ..NEXT
+                },
+            ],
+        },
+        Case {
             name: "no layers: the number alone",
             packets: &[Packet { target: None, ..FIRST }, Packet { target: None, ..NEXT }],
         },
@@ -130,6 +169,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                 Packet {
                     number: Some(700),
                     frame: 5,
+                    since: 5,
                     target: Some((0, 1)),
                     expect: Some((0, Some(0b0011))),
                     ..FIRST
@@ -137,6 +177,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                 Packet {
                     number: Some(703),
                     frame: 8,
+                    since: 5,
                     target: Some((0, 1)),
                     expect: Some((3, None)),
                     ..NEXT
@@ -144,6 +185,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                 Packet {
                     number: Some(702),
                     frame: 7,
+                    since: 5,
                     target: Some((0, 1)),
                     expect: Some((2, None)),
                     ..NEXT
@@ -157,7 +199,6 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
     {
         targets.whole[Layers { spatial: layers.0, temporal: layers.1 }.cell()] = whole;
     }
-    let timing = Timing { formats: &formats, clocks: &[], decode_targets: &[targets] };
     let now = start();
     for case in cases {
         let mut rewriter = DescriptorRewriter::default();
@@ -166,10 +207,13 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
             meta.frame_number = packet.number;
             let facts = meta.frame.layers.as_mut().unwrap();
             (facts.active, facts.tells_active) = (packet.active, packet.tells);
+            facts.has_structure = packet.brings;
             if packet.opens {
                 rewriter.start(&meta);
             }
             let target = packet.target.map(|(spatial, temporal)| Layers { spatial, temporal });
+            let targets = DecodeTargets { from: packet.since, ..targets };
+            let timing = Timing { formats: &formats, clocks: &[], decode_targets: &[targets] };
             let given = rewriter.rewrite(&meta, target, &timing);
             let expect = packet.expect.map(|(frame_number, mask)| DescriptorPatch {
                 frame_number,

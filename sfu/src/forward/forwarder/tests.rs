@@ -156,6 +156,48 @@ fn what_is_left_out_by_choice_leaves_no_trace_and_what_is_lost_does() {
             ..VIDEO
         },
         Case {
+            name: "a keyframe from before a pause begins nothing when it comes late",
+            steps: vec![
+                Want { spatial: 0, temporal: 3 },
+                key(0, 100, opens(7, 1_100)),
+                picture(0, 104, 0, sent(11, 1_104)),
+                Pause,
+                Want { spatial: 0, temporal: 3 },
+                key(0, 103, None),
+                key(0, 105, opens(12, 1_105)),
+            ],
+            ..VIDEO
+        },
+        Case {
+            name: "nor does one from before the encoding was left, and numbers of others say nothing of it",
+            live: 2,
+            steps: vec![
+                Want { spatial: 1, temporal: 3 },
+                key(1, 500, opens(7, 1_500)),
+                picture(1, 503, 0, sent(10, 1_503)),
+                Want { spatial: 0, temporal: 3 },
+                key(0, 900, opens(11, 1_504)),
+                Want { spatial: 1, temporal: 3 },
+                key(1, 502, None),
+                picture(0, 901, 0, sent(12, 1_505)),
+                key(1, 504, opens(13, 1_506)),
+            ],
+            ..VIDEO
+        },
+        Case {
+            name: "sound that comes late is not taken for new after a pause",
+            kind: MediaKind::Audio,
+            steps: vec![
+                Want { spatial: 0, temporal: 0 },
+                sound(100, 40, opens(7, 0)),
+                Pause,
+                Want { spatial: 0, temporal: 0 },
+                sound(99, 40, None),
+                sound(101, 40, opens(8, 0)),
+            ],
+            ..VIDEO
+        },
+        Case {
             name: "silence is left out, and speech after it has the marker of a talkspurt",
             kind: MediaKind::Audio,
             suppress_silence: true,

@@ -44,7 +44,7 @@ use Step::{Abandon, Demands, Frame, Live, NewStream, Packet, Padding, Pause, Wan
 fn run(name: &str, kind: MediaKind, steps: &[Step]) {
     let mut selector = LayerSelector::new(kind);
     let now = start();
-    let (mut frames, mut base) = (1, 1);
+    let (mut frames, mut base, mut generations) = (1, 1, 0);
     for (index, step) in steps.iter().enumerate() {
         let at = format!("{name}, step {index}");
         match step {
@@ -58,7 +58,11 @@ fn run(name: &str, kind: MediaKind, steps: &[Step]) {
             Packet { encoding, keyframe: key, expect } => {
                 let packet = meta(*encoding, 1, frames, now);
                 let packet = if *key { keyframe(packet) } else { packet };
-                assert_eq!(selector.select(&packet), *expect, "{at}");
+                assert_eq!(
+                    selector.select(&packet, |packet| packet.generation >= generations),
+                    *expect,
+                    "{at}"
+                );
             }
             Frame { temporal, sync, expect } => {
                 frames += 1;
@@ -67,17 +71,30 @@ fn run(name: &str, kind: MediaKind, steps: &[Step]) {
                 if *temporal == 0 {
                     base = frames;
                 }
-                assert_eq!(selector.select(&packet), *expect, "{at}");
+                assert_eq!(
+                    selector.select(&packet, |packet| packet.generation >= generations),
+                    *expect,
+                    "{at}"
+                );
             }
             Padding { encoding, expect } => {
                 let packet = PacketMeta { padding: true, ..meta(*encoding, 1, 1, now) };
-                assert_eq!(selector.select(&packet), *expect, "{at}");
+                assert_eq!(
+                    selector.select(&packet, |packet| packet.generation >= generations),
+                    *expect,
+                    "{at}"
+                );
             }
             NewStream { generation, keyframe: key, expect } => {
                 let mut packet = meta(0, 1, 1, now);
                 packet.frame.keyframe = *key;
                 packet.generation = *generation;
-                assert_eq!(selector.select(&packet), *expect, "{at}");
+                generations = *generation;
+                assert_eq!(
+                    selector.select(&packet, |packet| packet.generation >= generations),
+                    *expect,
+                    "{at}"
+                );
             }
             WantsKeyframe(expect) => assert_eq!(selector.wants_keyframe(), *expect, "{at}"),
             Demands(expect) => {
