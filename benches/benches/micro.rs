@@ -217,10 +217,10 @@ fn select(bencher: Bencher<'_, '_>) {
     let mut selector = LayerSelector::new(MediaKind::Video);
     selector.set_wanted(Some(Layers { spatial: 2, temporal: 2 }));
     selector.set_live(EncodingSet::EMPTY.with(0));
-    selector.select(&meta(0, now));
+    selector.select(&meta(0, now), |_| true);
     bencher.bench_local(|| {
         seq += 1;
-        selector.select(black_box(&meta(seq, now)))
+        selector.select(black_box(&meta(seq, now)), |_| true)
     });
 }
 

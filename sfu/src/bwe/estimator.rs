@@ -72,7 +72,7 @@ pub struct EstimatorStats {
     pub estimate: Bitrate,
     /// See [`SendSideEstimator::acknowledged`].
     pub acknowledged: Option<Bitrate>,
-    /// At which rate packets left in the last half second.
+    /// At which rate packets that feedback may tell of left in the last half second.
     pub sent: Option<Bitrate>,
     /// What the delay says.
     pub usage: Usage,
@@ -277,7 +277,8 @@ impl SendSideEstimator {
         let size = u16::try_from(size.bytes()).unwrap_or(u16::MAX);
         self.history.insert(now, number, size, probe);
         self.latest_number = number;
-        self.count_sent(now, size);
+        self.sent.add(now.as_micros() as i64, size);
+        self.note_sent(now);
         if let Some(id) = probe {
             self.prober.handle_sent(now, id, size);
         }
@@ -287,11 +288,10 @@ impl SendSideEstimator {
     pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
         let now = self.told(now);
         self.fallback.handle_sent(size.bytes() as f64);
-        self.count_sent(now, u16::try_from(size.bytes()).unwrap_or(u16::MAX));
+        self.note_sent(now);
     }
 
-    fn count_sent(&mut self, now: Duration, size: u16) {
-        self.sent.add(now.as_micros() as i64, size);
+    fn note_sent(&mut self, now: Duration) {
         self.sent_at = Some(now);
         self.unanswered_since.get_or_insert(now);
     }
@@ -366,7 +366,7 @@ impl SendSideEstimator {
             return;
         }
         let now = self.since_origin(now);
-        self.hear(now);
+        self.hear();
         let (min, max) = (self.config.min.bps() as f64, self.config.max.bps() as f64);
         let bps = (bitrate.bps() as f64).clamp(min, max);
         self.fallback.handle_remb(now, bps);
@@ -382,7 +382,7 @@ impl SendSideEstimator {
             return;
         }
         let now = self.since_origin(now);
-        self.hear(now);
+        self.hear();
         let sent = self.sent.rate(Self::SENT_WINDOW).map(|sent| sent.bps() as f64);
         self.fallback.handle_report(now, (packets, lost), sent, self.config.max.bps() as f64);
     }
@@ -394,10 +394,9 @@ impl SendSideEstimator {
     }
 
     /// Something came that is no feedback by packet.
-    fn hear(&mut self, now: Duration) {
+    fn hear(&mut self) {
         self.silent_at = None;
         self.unanswered_since = None;
-        self.sent.advance(now.as_micros() as i64);
     }
 
     /// The most that could be used, with everything wanted sent at its best. Nothing is probed for beyond it; zero stops

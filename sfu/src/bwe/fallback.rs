@@ -25,6 +25,8 @@ pub(super) struct Fallback {
     judged_at: Duration,
     /// Bytes of a packet, of late.
     packet_size: f64,
+    /// Bytes that left since the last look.
+    sent_bytes: f64,
     /// When loss last lowered the rate, and how often it did of late.
     cut_at: Option<Duration>,
     cuts: i32,
@@ -117,10 +119,11 @@ impl Fallback {
             self.packet_size = bytes;
         }
         self.packet_size += (bytes - self.packet_size) * Self::SIZE_WEIGHT;
+        self.sent_bytes += bytes;
     }
 
-    /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late. No
-    /// rate above `max_bps` is a bound.
+    /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late beside what
+    /// [`Self::handle_sent`] was told of. No rate above `max_bps` is a bound.
     pub(super) fn handle_report(
         &mut self,
         now: Duration,
@@ -130,7 +133,7 @@ impl Fallback {
     ) {
         self.hear(now);
         if now < self.silent_until {
-            self.judged_at = now;
+            (self.judged_at, self.sent_bytes) = (now, 0.0);
             return;
         }
         self.told = (self.told.0 + packets, self.told.1 + lost);
@@ -140,13 +143,15 @@ impl Fallback {
         }
         let passed = now.saturating_sub(std::mem::replace(&mut self.judged_at, now));
         self.told = (0.0, 0.0);
+        let sent = std::mem::take(&mut self.sent_bytes) * 8.0 / passed.as_secs_f64();
         self.loss = lost / packets;
         if self.loss > Self::LOSS.0 {
             let fresh = self.cut_at.is_none_or(|at| now.saturating_sub(at) >= Self::AFTER_CUT);
             // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to a quarter.
-            // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
+            // What left has resends in it: it stands in where reports are too far apart.
             let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
-            let left = sent_bps.map(|sent| sent * (1.0 - self.loss));
+            let sent = if sent > 0.0 { Some(sent) } else { sent_bps };
+            let left = sent.map(|sent| sent * (1.0 - self.loss));
             let counts = passed <= Self::MAX_PASSED && self.packet_size > 0.0;
             let arrived = if counts { Some(counted) } else { left };
             if let Some(arrived) = arrived.filter(|_| fresh) {
@@ -331,7 +336,9 @@ mod tests {
             report(&mut fallback, 9 + seconds, 0.0);
         }
         assert_eq!(fallback.bound(), None, "it has grown out of it");
-        fallback.handle_report(SECOND * 212, (100.0, 40.0), Some(5e6), MAX);
+        // 5 Mb/s since the last look, 4 s ago.
+        (0..2_000).for_each(|_| fallback.handle_sent(1_250.0));
+        fallback.handle_report(SECOND * 212, (100.0, 40.0), None, MAX);
         assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
         // Cuts in a row are one fall, and none takes more than half of what is left.
         assert_eq!(report(&mut fallback, 213, 20.0), Some((3e6, Limit::Loss)), "of before it");

@@ -5,6 +5,7 @@
 
 mod candidates;
 mod doorbell;
+mod heap;
 mod node;
 mod outputs;
 mod placement;

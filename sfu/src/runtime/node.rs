@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     candidates::{Addresses, Candidate},
     doorbell::Doorbell,
+    heap::Heap,
     outputs::{self, OutputReader, Outputs},
     ring::{Rings, mesh},
     stats,
@@ -359,7 +360,7 @@ impl Seat {
             outputs: self.outputs,
             accepted: self.accepted,
             block: self.block,
-            came: 0,
+            heap: Heap::new(),
             waiting: false,
         };
         if let Err(error) = worker.run(io) {

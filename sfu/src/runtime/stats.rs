@@ -41,6 +41,8 @@ pub(crate) struct LoopCounters {
     pub(crate) events_merged: u64,
     /// What the kernel can do at the shard's port; GSO may be switched off later, by a device that refuses it.
     pub(crate) capabilities: Capabilities,
+    /// The heap of its thread may have large pages.
+    pub(crate) large_pages: bool,
 }
 
 /// Names of the numbers.
@@ -65,6 +67,7 @@ pub(crate) fn describe() -> Arc<[Description]> {
             "rtcp_apart",
             "1: RTCP has a socket of its own; 0: each report wakes the media thread",
         ),
+        gauge("large_pages", "1: the heap of the media thread may have large pages"),
         counter("datagrams_in", "Datagrams received"),
         counter("bytes_in", "Bytes of datagrams received"),
         counter("media_in", "Media packets that were authentic and belonged to a track"),
@@ -130,6 +133,7 @@ pub(crate) fn values(shard: &Shard, own: &LoopCounters) -> impl Iterator<Item = 
         own.capabilities.receive_buffer as u64,
         own.capabilities.send_buffer as u64,
         u64::from(own.capabilities.rtcp_apart),
+        u64::from(own.large_pages),
         c.datagrams_in,
         c.bytes_in,
         c.media_in,

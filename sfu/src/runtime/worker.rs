@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     doorbell::Doorbell,
+    heap::Heap,
     outputs::Outputs,
     ring::Rings,
     stats::{self, LoopCounters},
@@ -64,11 +65,6 @@ const RTCP_PAUSE: Duration = Duration::from_millis(4);
 
 /// How old the published counters may be. Copying them takes some thirty cache lines of other threads.
 const PUBLISH_EVERY: Duration = Duration::from_millis(20);
-
-/// Peers that come between two reservations of memory, and how much is reserved: what they take, about, and less than the
-/// allocator gives back to the system by itself (128 KiB).
-const PEERS_PER_RESERVE: u32 = 4;
-const RESERVE: usize = 120 * 1_024;
 
 /// What a shard's thread tells the node.
 pub(crate) enum Output {
@@ -123,8 +119,7 @@ pub(super) struct Worker {
     pub(super) outputs: Outputs,
     pub(super) accepted: mpsc::Receiver<Accepted>,
     pub(super) block: Arc<Block>,
-    /// Peers that came since memory was reserved.
-    pub(super) came: u32,
+    pub(super) heap: Heap,
     /// Something waits in the mailbox, a ring or at the door, whether anybody rings again or not.
     pub(super) waiting: bool,
 }
@@ -260,8 +255,9 @@ impl Worker {
         }
         self.tell_events();
         self.outputs.ring();
-        self.reserve();
+        self.heap.reserve();
         io.counters.capabilities = self.udp.capabilities();
+        io.counters.large_pages = self.heap.has_large_pages();
         io.counters.outputs_waiting = self.outputs.waiting() as u64;
         io.counters.events_merged = self.outputs.merged;
         (drained, ring_full)
@@ -295,18 +291,9 @@ impl Worker {
     fn tell_events(&mut self) {
         while let Some(event) = self.shard.poll_event() {
             if matches!(event, Event::PeerConnected { .. }) {
-                self.came += 1;
+                self.heap.peer_came();
             }
             self.outputs.send(Output::Event(event));
-        }
-    }
-
-    /// Asks for memory for the next peers at once: the system's allocator extends the heap of a thread that is not the first by
-    /// one page or two at a time, a system call each, four or five of which a join needs.
-    fn reserve(&mut self) {
-        if self.came >= PEERS_PER_RESERVE {
-            self.came = 0;
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(RESERVE)));
         }
     }
 

@@ -39,7 +39,7 @@ fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
         doorbell,
         accepted,
         block: Arc::new(Block::new(0, stats::describe().len())),
-        came: 0,
+        heap: Heap::new(),
         waiting: false,
     };
     (worker, Io::new(poller, Arc::default()), door)
