@@ -16,6 +16,9 @@ pub(crate) struct LargePages {
 }
 
 impl LargePages {
+    /// Bytes of a large page of x86-64, and of ARM with pages of 4 KiB.
+    pub(crate) const SIZE: usize = 2 * 1_024 * 1_024;
+
     /// Parts at most: with the system's allocator each is 64 MiB, one for some 2,000 peers. Another allocator may have many more;
     /// they are not worth a look at the process's mappings each.
     const MAX: usize = 64;

@@ -2,9 +2,11 @@
 
 use crate::net::LargePages;
 
-/// Peers that come between two reservations, and how much is reserved: what they take, about, and less than the allocator gives back to
-/// the system by itself (128 KiB).
+/// Peers that come between two reservations.
 const PEERS: u32 = 4;
+
+/// What is reserved: what they take, about, and less than the allocator gives back to the system by itself, or takes from it for one block
+/// (128 KiB each).
 const BYTES: usize = 120 * 1_024;
 
 /// The heap of the calling thread.
@@ -13,12 +15,14 @@ pub(super) struct Heap {
     /// Peers that came since memory was reserved.
     came: u32,
     pages: LargePages,
+    /// Stands where the first large page of the heap ends, which is not given back while it does.
+    end: Option<Vec<u8>>,
 }
 
 impl Heap {
     /// Something is reserved for the first peers.
     pub(super) fn new() -> Self {
-        Self { came: PEERS, pages: LargePages::default() }
+        Self { came: PEERS, pages: LargePages::default(), end: None }
     }
 
     /// A peer came.
@@ -33,12 +37,80 @@ impl Heap {
             return;
         }
         self.came = 0;
-        let room = std::hint::black_box(Vec::<u8>::with_capacity(BYTES));
+        let room = block();
         self.pages.cover(room.as_ptr().addr());
+        if self.end.is_none() && self.pages.granted() {
+            self.end = Some(fill_large_page(room));
+        }
     }
 
     /// Whether the kernel gives large pages.
     pub(super) fn has_large_pages(&self) -> bool {
         self.pages.granted()
+    }
+}
+
+fn block() -> Vec<u8> {
+    std::hint::black_box(Vec::with_capacity(BYTES))
+}
+
+/// Has the heap reach the end of the large page that `first` lies on: the kernel makes none of a part, and some sixty peers, a shard with
+/// small rooms, would never fill one. Returns the block at its end.
+fn fill_large_page(first: Vec<u8>) -> Vec<u8> {
+    let end = first.as_ptr().addr().next_multiple_of(LargePages::SIZE);
+    let mut blocks = vec![first];
+    // Where blocks come from elsewhere the end is not reached, and nothing is gained.
+    for _ in 0..=LargePages::SIZE / BYTES {
+        let last = block();
+        let reached = last.as_ptr().addr() + BYTES >= end;
+        blocks.push(last);
+        if reached {
+            break;
+        }
+    }
+    blocks.pop().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        sync::{Arc, Barrier},
+    };
+
+    use super::*;
+
+    /// Where the memory ends that an address is part of.
+    fn end_of(address: usize) -> usize {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        let mut ranges = maps.lines().map(|line| {
+            let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            number(start)..number(end)
+        });
+        ranges.find(|range| range.contains(&address)).unwrap().end
+    }
+
+    #[test]
+    fn a_heap_begins_with_a_whole_large_page() {
+        // At once, so that not all of them get heaps that ended threads left, with room of any sizes in them.
+        const THREADS: usize = 8;
+        let barrier = Arc::new(Barrier::new(THREADS));
+        let threads = [(); THREADS].map(|()| {
+            let barrier = Arc::clone(&barrier);
+            std::thread::spawn(move || {
+                let mut heap = Heap::new();
+                barrier.wait();
+                heap.reserve();
+                let place = std::hint::black_box(Box::new(0_u64));
+                let address = std::ptr::from_ref(&*place).addr();
+                let whole = end_of(address) >= address.next_multiple_of(LargePages::SIZE);
+                barrier.wait();
+                (heap.has_large_pages(), whole)
+            })
+        });
+        let told = threads.map(|thread| thread.join().unwrap());
+        let large = told.iter().any(|(large, _)| *large);
+        assert_eq!(told.iter().any(|(_, whole)| *whole), large, "{told:?}");
     }
 }
