@@ -237,6 +237,8 @@ impl Rooms {
         if let Some(key) = self.by_id.get(id) {
             return *key;
         }
+        // Of our own, as every peer's: see where they are made.
+        let id = RoomId::new(id.as_str());
         let key = RoomKey(self.rooms.insert(Room {
             id: id.clone(),
             peers: HashMap::new(),
@@ -244,7 +246,7 @@ impl Rooms {
             routes: HashMap::new(),
             speakers: Speakers::default(),
         }));
-        self.by_id.insert(id.clone(), key);
+        self.by_id.insert(id, key);
         key
     }
 
