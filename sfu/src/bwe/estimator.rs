@@ -287,7 +287,7 @@ impl SendSideEstimator {
     /// A packet left of which no feedback tells.
     pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
         let now = self.told(now);
-        self.fallback.handle_sent(size.bytes() as f64);
+        self.fallback.handle_sent(now, size.bytes() as f64);
         self.note_sent(now);
     }
 

@@ -25,14 +25,50 @@ pub(super) struct Fallback {
     judged_at: Duration,
     /// Bytes of a packet, of late.
     packet_size: f64,
-    /// Bytes that left since the last look.
-    sent_bytes: f64,
+    sent: SentRate,
     /// When loss last lowered the rate, and how often it did of late.
     cut_at: Option<Duration>,
     cuts: i32,
     loss: f64,
     heard_at: Option<Duration>,
     climb: Climb,
+}
+
+/// At which rate packets left of late, in two counts of half a second. Where little is asked, a ring of sums would cost each packet a place
+/// of memory that nothing else looks at.
+#[derive(Debug, Default)]
+struct SentRate {
+    /// The count that is under way: since when, and how many bytes.
+    count: (Duration, f64),
+    /// The one before it.
+    before: Option<(Duration, f64)>,
+}
+
+impl SentRate {
+    const COUNT: Duration = Duration::from_millis(500);
+    /// Shorter tells of a frame, not of a rate.
+    const LEAST: Duration = Duration::from_millis(200);
+    /// A count that nothing added to for so long is of another time.
+    const SILENCE: Duration = Duration::from_secs(1);
+
+    fn add(&mut self, now: Duration, bytes: f64) {
+        let age = now.saturating_sub(self.count.0);
+        if age >= Self::COUNT {
+            self.before = Some(self.count).filter(|_| age < Self::SILENCE);
+            self.count = (now, 0.0);
+        }
+        self.count.1 += bytes;
+    }
+
+    /// Bits per second; `None` where nothing left of late, or only just now.
+    fn bps(&self, now: Duration) -> Option<f64> {
+        if now.saturating_sub(self.count.0) >= Self::SILENCE {
+            return None;
+        }
+        let (since, before) = self.before.unwrap_or((self.count.0, 0.0));
+        let passed = now.saturating_sub(since);
+        (passed >= Self::LEAST).then(|| (before + self.count.1) * 8.0 / passed.as_secs_f64())
+    }
 }
 
 /// A receiver's estimate hardly grows beyond what it gets. So that it shows what the path takes, what is allowed is
@@ -111,19 +147,20 @@ impl Fallback {
         prefetch(&self.by_loss_bps);
         prefetch(&self.silent_bps);
         prefetch(&self.packet_size);
+        prefetch(&self.sent);
     }
 
     /// A packet of so many bytes leaves.
-    pub(super) fn handle_sent(&mut self, bytes: f64) {
+    pub(super) fn handle_sent(&mut self, now: Duration, bytes: f64) {
         if self.packet_size == 0.0 {
             self.packet_size = bytes;
         }
         self.packet_size += (bytes - self.packet_size) * Self::SIZE_WEIGHT;
-        self.sent_bytes += bytes;
+        self.sent.add(now, bytes);
     }
 
-    /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late beside what
-    /// [`Self::handle_sent`] was told of. No rate above `max_bps` is a bound.
+    /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late where
+    /// [`Self::handle_sent`] was told of none of it. No rate above `max_bps` is a bound.
     pub(super) fn handle_report(
         &mut self,
         now: Duration,
@@ -133,7 +170,7 @@ impl Fallback {
     ) {
         self.hear(now);
         if now < self.silent_until {
-            (self.judged_at, self.sent_bytes) = (now, 0.0);
+            self.judged_at = now;
             return;
         }
         self.told = (self.told.0 + packets, self.told.1 + lost);
@@ -143,15 +180,13 @@ impl Fallback {
         }
         let passed = now.saturating_sub(std::mem::replace(&mut self.judged_at, now));
         self.told = (0.0, 0.0);
-        let sent = std::mem::take(&mut self.sent_bytes) * 8.0 / passed.as_secs_f64();
         self.loss = lost / packets;
         if self.loss > Self::LOSS.0 {
             let fresh = self.cut_at.is_none_or(|at| now.saturating_sub(at) >= Self::AFTER_CUT);
             // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to a quarter.
-            // What left has resends in it: it stands in where reports are too far apart.
+            // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
             let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
-            let sent = if sent > 0.0 { Some(sent) } else { sent_bps };
-            let left = sent.map(|sent| sent * (1.0 - self.loss));
+            let left = self.sent.bps(now).or(sent_bps).map(|sent| sent * (1.0 - self.loss));
             let counts = passed <= Self::MAX_PASSED && self.packet_size > 0.0;
             let arrived = if counts { Some(counted) } else { left };
             if let Some(arrived) = arrived.filter(|_| fresh) {
@@ -317,7 +352,7 @@ mod tests {
     fn loss_of_reports_bounds_what_leaves() {
         let mut fallback = Fallback::default();
         // 1 Mb/s; what left in the last moment is another's.
-        fallback.handle_sent(1_250.0);
+        fallback.handle_sent(Duration::ZERO, 1_250.0);
         let report = |fallback: &mut Fallback, seconds: u32, lost: f64| {
             fallback.handle_report(SECOND * seconds, (100.0, lost), Some(5e6), MAX);
             fallback.bound()
@@ -336,8 +371,8 @@ mod tests {
             report(&mut fallback, 9 + seconds, 0.0);
         }
         assert_eq!(fallback.bound(), None, "it has grown out of it");
-        // 5 Mb/s since the last look, 4 s ago.
-        (0..2_000).for_each(|_| fallback.handle_sent(1_250.0));
+        // 5 Mb/s in the last second.
+        (0..500).for_each(|n| fallback.handle_sent(SECOND * 211 + ms(2 * n), 1_250.0));
         fallback.handle_report(SECOND * 212, (100.0, 40.0), None, MAX);
         assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
         // Cuts in a row are one fall, and none takes more than half of what is left.
@@ -356,6 +391,57 @@ mod tests {
             fallback.handle_report(SECOND + ms(n), (0.5, 0.5), Some(1e6), MAX);
         }
         assert_eq!(fallback.bound(), None);
+    }
+
+    #[test]
+    fn what_left_is_taken_over_the_time_in_which_it_left() {
+        struct Case {
+            name: &'static str,
+            /// 2 Mb/s leave between these moments, ms.
+            sent: &'static [(u64, u64)],
+            /// When a report tells that two in five were lost, at the first look for long.
+            told: u64,
+            /// Of what left in the last moments, kb/s.
+            expect: Option<f64>,
+        }
+        let cases = [
+            Case {
+                name: "media begins long after the peer came",
+                sent: &[(600_000, 601_000)],
+                told: 601_000,
+                expect: Some(1_200.0),
+            },
+            Case {
+                name: "a minute of silence before it",
+                sent: &[(0, 1_000), (60_000, 60_600)],
+                told: 60_600,
+                expect: Some(1_200.0),
+            },
+            Case {
+                name: "half a second of silence",
+                sent: &[(2_000, 3_000), (3_500, 4_000)],
+                told: 4_000,
+                expect: Some(1_200.0),
+            },
+            Case {
+                name: "it ended a while ago",
+                sent: &[(2_000, 3_000)],
+                told: 9_000,
+                expect: None,
+            },
+            Case { name: "it began just now", sent: &[(8_900, 9_000)], told: 9_000, expect: None },
+        ];
+        for Case { name, sent, told, expect } in cases {
+            let mut fallback = Fallback::default();
+            for at in sent.iter().flat_map(|(from, to)| (*from..*to).step_by(5)) {
+                fallback.handle_sent(ms(at), 1_250.0);
+            }
+            fallback.handle_report(ms(told), (100.0, 40.0), None, MAX);
+            let kbps = fallback.bound().map(|(bps, _)| bps / 1_000.0);
+            let near = |(told, expect): (f64, f64)| (told - expect).abs() < expect * 0.05;
+            assert_eq!(kbps.is_some(), expect.is_some(), "{name}: {kbps:?}");
+            assert!(kbps.zip(expect).is_none_or(near), "{name}: {kbps:?}");
+        }
     }
 
     #[test]

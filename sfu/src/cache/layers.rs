@@ -142,6 +142,8 @@ pub struct LayerFacts {
     pub nested: bool,
     /// The packet carries the structure of a dependency descriptor.
     pub has_structure: bool,
+    /// The frame that brought the structure by which it was read.
+    pub structure: u64,
     /// Decode targets of the dependency descriptor that the sender produces, one bit each.
     pub active: u32,
     /// The packet says so itself.

@@ -73,6 +73,7 @@ pub(crate) fn vp8_layer(
         targets,
         nested: true,
         has_structure: false,
+        structure: 0,
         active: 0,
         tells_active: false,
     });

@@ -60,7 +60,8 @@ impl DescriptorRewriter {
             self.structure = self.structure.max(Some(facts.frame));
         }
         // A mask has as many bits as the structure has targets by which it is read.
-        if self.structure != Some(targets.from) || facts.frame < targets.from {
+        let same = self.structure == Some(targets.from) && facts.structure == targets.from;
+        if !same || facts.frame < targets.from {
             return None;
         }
         let count = targets.count;

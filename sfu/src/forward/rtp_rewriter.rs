@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::renumber::Renumber;
 use crate::{
-    cache::{EncodingSet, FormatId, PacketMeta, SenderClock, Timing, ticks_in},
+    cache::{FormatId, PacketMeta, SenderClock, Timing, ticks_in},
     prefetch::prefetch,
     rtp::{MediaTime, SeqNo},
 };
@@ -24,8 +24,8 @@ pub struct RtpRewriter {
     last: Option<Last>,
     /// The encoding that `numbers` are of.
     source: Option<u8>,
-    /// By encoding, one above the highest number seen when it was left.
-    left: [u64; EncodingSet::MAX as usize],
+    /// By encoding, one above the highest number seen when it was left. Empty where only one ever passed.
+    left: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl RtpRewriter {
             time_offset: 0,
             last: None,
             source: None,
-            left: [0; EncodingSet::MAX as usize],
+            left: Vec::new(),
         }
     }
 
@@ -64,7 +64,7 @@ impl RtpRewriter {
     /// Numbers at ingress begin anew: the track has another source.
     pub fn attach(&mut self) {
         self.source = None;
-        self.left.fill(0);
+        self.left.clear();
     }
 
     /// Whether a packet is behind all that was seen of its encoding. A stream that began with an earlier one, a keyframe that
@@ -80,9 +80,12 @@ impl RtpRewriter {
 
     /// The first packet of a stream: see [`super::Decision::Open`].
     pub fn start(&mut self, meta: &PacketMeta, timing: &Timing<'_>) {
-        let left = self.source.replace(meta.encoding);
-        if let Some(left) = left.and_then(|source| self.left.get_mut(usize::from(source))) {
-            *left = self.numbers.next();
+        if let Some(left) = self.source.replace(meta.encoding)
+            && left != meta.encoding
+        {
+            let place = usize::from(left);
+            self.left.resize(self.left.len().max(place + 1), 0);
+            self.left[place] = self.numbers.next();
         }
         self.numbers.start(meta.seq.0);
         let Some(last) = self.last else { return };

@@ -169,6 +169,7 @@ impl LayerReader {
                 targets: if structure.nested { structure.set } else { structure.active(active) },
                 nested: structure.nested,
                 has_structure,
+                structure: structure.decode_targets.from,
                 active,
                 tells_active: read.active_decode_targets.is_some(),
             }
@@ -179,8 +180,12 @@ impl LayerReader {
         let number = self.extend(header.frame_number, 16, newest && frame.keyframe);
         if let Some(layers) = &mut frame.layers {
             layers.frame = number;
+            if has_structure {
+                layers.structure = number;
+            }
         }
-        if let Some(mut own) = own.filter(|_| newest || self.structure.is_none()) {
+        let newer = |known: &Structure| number > known.decode_targets.from;
+        if let Some(mut own) = own.filter(|_| newest || self.structure.as_ref().is_none_or(newer)) {
             own.decode_targets.from = number;
             self.structure = Some(own);
         }
@@ -236,6 +241,7 @@ impl LayerReader {
                     targets: LayerSet::ALL,
                     nested: true,
                     has_structure: false,
+                    structure: 0,
                     active: 0,
                     tells_active: false,
                 })
@@ -274,6 +280,7 @@ impl LayerReader {
                 .fold(LayerSet::EMPTY, |set, temporal| set.with(Layers { spatial: 0, temporal })),
             nested: true,
             has_structure: false,
+            structure: 0,
             active: 0,
             tells_active: false,
         }

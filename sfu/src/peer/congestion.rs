@@ -327,7 +327,7 @@ impl Congestion {
         let controlled = self.is_controlled();
         let estimate = if controlled { self.estimate() } else { UNCONTROLLED };
         self.pacer.set_estimate(now, estimate);
-        if let Some(probe) = self.estimator.poll_probe(now).filter(|_| controlled) {
+        if controlled && let Some(probe) = self.estimator.poll_probe(now) {
             // Something may have come that can fill it.
             self.unable = false;
             self.pacer.start_probe(now, probe);

@@ -237,7 +237,7 @@ impl Rooms {
         if let Some(key) = self.by_id.get(id) {
             return *key;
         }
-        // Of our own, as every peer's: see where they are made.
+        // Of our own: events count references to it, in memory that is near.
         let id = RoomId::new(id.as_str());
         let key = RoomKey(self.rooms.insert(Room {
             id: id.clone(),

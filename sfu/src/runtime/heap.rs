@@ -40,7 +40,7 @@ impl Heap {
         let room = block();
         self.pages.cover(room.as_ptr().addr());
         if self.end.is_none() && self.pages.granted() {
-            self.end = Some(fill_large_page(room));
+            self.end = Some(fill_large_page(room).unwrap_or_default());
         }
     }
 
@@ -55,20 +55,19 @@ fn block() -> Vec<u8> {
 }
 
 /// Has the heap reach the end of the large page that `first` lies on: the kernel makes none of a part, and some sixty peers, a shard with
-/// small rooms, would never fill one. Returns the block at its end.
-fn fill_large_page(first: Vec<u8>) -> Vec<u8> {
+/// small rooms, would never fill one. Returns the block at its
+/// end; `None` where blocks come from elsewhere, and nothing is gained.
+fn fill_large_page(first: Vec<u8>) -> Option<Vec<u8>> {
     let end = first.as_ptr().addr().next_multiple_of(LargePages::SIZE);
     let mut blocks = vec![first];
-    // Where blocks come from elsewhere the end is not reached, and nothing is gained.
     for _ in 0..=LargePages::SIZE / BYTES {
         let last = block();
-        let reached = last.as_ptr().addr() + BYTES >= end;
-        blocks.push(last);
-        if reached {
-            break;
+        if (end.saturating_sub(BYTES)..end).contains(&last.as_ptr().addr()) {
+            return Some(last);
         }
+        blocks.push(last);
     }
-    blocks.pop().unwrap_or_default()
+    None
 }
 
 #[cfg(test)]
@@ -110,7 +109,8 @@ mod tests {
             })
         });
         let told = threads.map(|thread| thread.join().unwrap());
-        let large = told.iter().any(|(large, _)| *large);
-        assert_eq!(told.iter().any(|(_, whole)| *whole), large, "{told:?}");
+        if told.iter().any(|(large, _)| *large) {
+            assert!(told.iter().filter(|(_, whole)| *whole).count() > THREADS / 2, "{told:?}");
+        }
     }
 }

@@ -147,8 +147,7 @@ impl Shard {
         self.next_serial = self.next_serial.wrapping_add(1);
         let ice = self.new_credentials(key);
         let first = self.rooms.find(room).is_none_or(|room| self.rooms.members(room).is_empty());
-        // Of our own: each event counts a reference, and those of the control side are in another thread's memory, which is cold here,
-        // and in another core's cache, which counts as well.
+        // Of our own: each event counts a reference, and those of the control side are in another thread's memory, which is cold here.
         let id = PeerId::new(id.as_str());
         let room_key = self.rooms.join(room, id.clone(), key);
         let room_id = self.rooms.id(room_key).unwrap_or(room).clone();

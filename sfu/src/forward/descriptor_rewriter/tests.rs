@@ -20,6 +20,8 @@ struct Packet {
     brings: bool,
     /// The frame that brought the track's structure.
     since: u64,
+    /// And the one that brought the structure by which it was read.
+    by: u64,
     /// Decode targets that the publisher produces.
     active: u32,
     /// It says so itself.
@@ -36,6 +38,7 @@ const FIRST: Packet = Packet {
     frame: 10,
     brings: true,
     since: 10,
+    by: 10,
     active: 0b1111,
     tells: true,
     target: Some((1, 1)),
@@ -125,11 +128,14 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
             name: "of another structure than the subscriber's nothing is told, nor to frames from before it",
             packets: &[
                 FIRST,
+                Packet { by: 20, target: Some((0, 0)), ..NEXT },
                 Packet { since: 20, target: Some((0, 0)), ..NEXT },
+                Packet { since: 20, by: 20, target: Some((0, 0)), ..NEXT },
                 Packet {
                     number: Some(20),
                     frame: 20,
                     since: 20,
+                    by: 20,
                     brings: true,
                     expect: Some((20, None)),
                     ..NEXT
@@ -138,6 +144,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                     number: Some(19),
                     frame: 19,
                     since: 20,
+                    by: 20,
                     tells: true,
                     target: Some((0, 0)),
                     expect: Some((19, None)),
@@ -147,6 +154,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                     number: Some(21),
                     frame: 21,
                     since: 20,
+                    by: 20,
                     target: Some((0, 0)),
                     expect: Some((21, Some(0b0001))),
                     ..NEXT
@@ -170,6 +178,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                     number: Some(700),
                     frame: 5,
                     since: 5,
+                    by: 5,
                     target: Some((0, 1)),
                     expect: Some((0, Some(0b0011))),
                     ..FIRST
@@ -178,6 +187,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                     number: Some(703),
                     frame: 8,
                     since: 5,
+                    by: 5,
                     target: Some((0, 1)),
                     expect: Some((3, None)),
                     ..NEXT
@@ -186,6 +196,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
                     number: Some(702),
                     frame: 7,
                     since: 5,
+                    by: 5,
                     target: Some((0, 1)),
                     expect: Some((2, None)),
                     ..NEXT
@@ -207,7 +218,7 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
             meta.frame_number = packet.number;
             let facts = meta.frame.layers.as_mut().unwrap();
             (facts.active, facts.tells_active) = (packet.active, packet.tells);
-            facts.has_structure = packet.brings;
+            (facts.has_structure, facts.structure) = (packet.brings, packet.by);
             if packet.opens {
                 rewriter.start(&meta);
             }

@@ -15,6 +15,8 @@ enum Step {
         temporal: u8,
     },
     Pause,
+    /// Another source takes the track's place, or the same one comes again.
+    Attach,
     /// A frame of VP8 in one packet. Its number is also its picture id plus `PICTURES`.
     Picture {
         encoding: u8,
@@ -67,7 +69,7 @@ const fn sound(seq: u64, level: u8, expect: Option<Sent>) -> Step {
     Sound { seq, level, expect }
 }
 
-use Step::{Padding, Pause, Picture, Sound, Want};
+use Step::{Attach, Padding, Pause, Picture, Sound, Want};
 
 #[test]
 fn what_is_left_out_by_choice_leaves_no_trace_and_what_is_lost_does() {
@@ -185,6 +187,22 @@ fn what_is_left_out_by_choice_leaves_no_trace_and_what_is_lost_does() {
             ..VIDEO
         },
         Case {
+            name: "another source begins wherever its numbers are",
+            live: 2,
+            steps: vec![
+                Want { spatial: 1, temporal: 3 },
+                key(1, 500, opens(7, 1_500)),
+                Want { spatial: 0, temporal: 3 },
+                key(0, 900, opens(8, 1_501)),
+                Attach,
+                key(0, 901, None),
+                Want { spatial: 1, temporal: 3 },
+                key(0, 10, opens(9, 1_502)),
+                key(1, 20, opens(10, 1_503)),
+            ],
+            ..VIDEO
+        },
+        Case {
             name: "sound that comes late is not taken for new after a pause",
             kind: MediaKind::Audio,
             steps: vec![
@@ -253,6 +271,10 @@ fn what_is_left_out_by_choice_leaves_no_trace_and_what_is_lost_does() {
                 }
                 Pause => {
                     forwarder.set_wanted(None);
+                    continue;
+                }
+                Attach => {
+                    forwarder.attach(EncodingSet::first(case.live));
                     continue;
                 }
                 Picture { encoding, seq, temporal, key, expect } => {

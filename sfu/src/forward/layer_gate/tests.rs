@@ -97,6 +97,7 @@ impl Frame {
             targets,
             nested: self.nested,
             has_structure: self.key && self.spatial == 0,
+            structure: 0,
             active: 0b1111,
             tells_active: false,
         });
