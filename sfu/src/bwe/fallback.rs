@@ -42,32 +42,40 @@ struct SentRate {
     count: (Duration, f64),
     /// The one before it.
     before: Option<(Duration, f64)>,
+    /// When a packet left last.
+    last: Duration,
 }
 
 impl SentRate {
+    /// What left before a pause as long says nothing about what leaves after it.
     const COUNT: Duration = Duration::from_millis(500);
     /// Shorter tells of a frame, not of a rate.
     const LEAST: Duration = Duration::from_millis(200);
-    /// A count that nothing added to for so long is of another time.
+    /// What left longer ago is not of late.
     const SILENCE: Duration = Duration::from_secs(1);
 
     fn add(&mut self, now: Duration, bytes: f64) {
-        let age = now.saturating_sub(self.count.0);
-        if age >= Self::COUNT {
-            self.before = Some(self.count).filter(|_| age < Self::SILENCE);
+        let paused = now.saturating_sub(self.last) >= Self::COUNT;
+        if paused || now.saturating_sub(self.count.0) >= Self::COUNT {
+            self.before = Some(self.count).filter(|_| !paused);
             self.count = (now, 0.0);
         }
         self.count.1 += bytes;
+        self.last = now;
     }
 
-    /// Bits per second; `None` where nothing left of late, or only just now.
+    /// Bits per second, of both counts or of the latest, the higher: pictures may have begun amid sound. `None` where nothing left of
+    /// late, or only just now.
     fn bps(&self, now: Duration) -> Option<f64> {
-        if now.saturating_sub(self.count.0) >= Self::SILENCE {
+        if now.saturating_sub(self.last) >= Self::SILENCE {
             return None;
         }
-        let (since, before) = self.before.unwrap_or((self.count.0, 0.0));
-        let passed = now.saturating_sub(since);
-        (passed >= Self::LEAST).then(|| (before + self.count.1) * 8.0 / passed.as_secs_f64())
+        let rate = |(since, bytes): (Duration, f64)| {
+            let passed = now.saturating_sub(since);
+            (passed >= Self::LEAST).then(|| bytes * 8.0 / passed.as_secs_f64())
+        };
+        let both = self.before.map(|(since, bytes)| (since, bytes + self.count.1));
+        [Some(self.count), both].into_iter().flatten().filter_map(rate).max_by(f64::total_cmp)
     }
 }
 
@@ -186,6 +194,7 @@ impl Fallback {
             // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to a quarter.
             // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
             let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
+            let sent_bps = sent_bps.filter(|_| self.packet_size == 0.0);
             let left = self.sent.bps(now).or(sent_bps).map(|sent| sent * (1.0 - self.loss));
             let counts = passed <= Self::MAX_PASSED && self.packet_size > 0.0;
             let arrived = if counts { Some(counted) } else { left };
@@ -419,9 +428,15 @@ mod tests {
             },
             Case {
                 name: "half a second of silence",
-                sent: &[(2_000, 3_000), (3_500, 4_000)],
-                told: 4_000,
+                sent: &[(2_000, 2_700), (3_200, 3_700)],
+                told: 3_700,
                 expect: Some(1_200.0),
+            },
+            Case {
+                name: "it ended half a second ago",
+                sent: &[(2_000, 3_000)],
+                told: 3_500,
+                expect: Some(800.0),
             },
             Case {
                 name: "it ended a while ago",

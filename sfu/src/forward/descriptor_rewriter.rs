@@ -57,7 +57,7 @@ impl DescriptorRewriter {
         }
         let targets = timing.decode_targets.get(usize::from(meta.encoding))?;
         if facts.has_structure {
-            self.structure = self.structure.max(Some(facts.frame));
+            self.structure = self.structure.max(Some(facts.structure));
         }
         // A mask has as many bits as the structure has targets by which it is read.
         let same = self.structure == Some(targets.from) && facts.structure == targets.from;

@@ -174,19 +174,23 @@ impl LayerReader {
                 tells_active: read.active_decode_targets.is_some(),
             }
         });
-        if newest {
+        // One that comes late is not for what came before it, but where there was none.
+        let adopted = own.filter(|_| newest || self.structure.is_none());
+        if newest || adopted.is_some() {
             self.active = active;
         }
         let number = self.extend(header.frame_number, 16, newest && frame.keyframe);
+        // A key picture may repeat the structure in its upper layers, for those who get them: it is that of its lowest.
+        let known = self.structure.as_ref().map(|known| known.decode_targets.from);
+        let from = known.filter(|_| read.spatial > 0).unwrap_or(number);
         if let Some(layers) = &mut frame.layers {
             layers.frame = number;
             if has_structure {
-                layers.structure = number;
+                layers.structure = from;
             }
         }
-        let newer = |known: &Structure| number > known.decode_targets.from;
-        if let Some(mut own) = own.filter(|_| newest || self.structure.as_ref().is_none_or(newer)) {
-            own.decode_targets.from = number;
+        if let Some(mut own) = adopted {
+            own.decode_targets.from = from;
             self.structure = Some(own);
         }
         Some(header.frame_number)

@@ -16,8 +16,8 @@ use rustix::{io::Errno, mm::Advice};
 #[derive(Debug, Default)]
 pub(crate) struct LargePages {
     asked: Vec<Range<usize>>,
-    /// How often the process's mappings were looked at.
-    looks: usize,
+    /// How often the process's mappings were looked at in vain.
+    vain: usize,
     refused: bool,
 }
 
@@ -25,12 +25,11 @@ impl LargePages {
     /// Bytes of a large page of x86-64, and of ARM with pages of 4 KiB.
     pub(crate) const SIZE: usize = 2 * 1_024 * 1_024;
 
-    /// Looks at most: with the system's allocator a part is 64 MiB, one for some 2,000 peers. Another allocator may have many more;
-    /// they are not worth a look each.
-    const MAX_LOOKS: usize = 256;
+    /// Parts that are remembered: with the system's allocator each is 64 MiB, one for some 2,000 peers. And looks in vain at most.
+    const MAX: usize = 256;
 
-    /// Asks for large pages around this address of the heap, once for each part. Reads /proc, so not for each packet; what the kernel
-    /// lacks is said once.
+    /// Asks for large pages around this address of the heap. Reads /proc for a part that is new, so not for each packet; what the
+    /// kernel lacks is said once.
     pub(crate) fn cover(&mut self, address: usize) {
         if let Some(place) = self.asked.iter().position(|part| part.contains(&address)) {
             // The allocator may have given it back and taken it again, and that knows nothing of the advice.
@@ -39,14 +38,18 @@ impl LargePages {
             }
             self.asked.swap_remove(place);
         }
-        if self.refused || self.looks >= Self::MAX_LOOKS {
+        if self.refused || self.vain >= Self::MAX {
             return;
         }
-        self.looks += 1;
         match ask(address) {
-            Ok(Some(part)) => self.asked.push(part),
-            // Of a file, or on no heap that grows: nothing to gain.
-            Ok(None) => {}
+            Ok(Some(part)) => {
+                if self.asked.len() == Self::MAX {
+                    self.asked.remove(0);
+                }
+                self.asked.push(part);
+            }
+            // Of a file, or nothing can be read now.
+            Ok(None) => self.vain += 1,
             Err(error) => {
                 self.refused = true;
                 tracing::warn!(%error, "no large pages for the heap of a media thread: packets to many subscribers cost more");
@@ -60,18 +63,22 @@ impl LargePages {
     }
 }
 
+/// An error: the kernel gives none at all.
 fn ask(address: usize) -> io::Result<Option<Range<usize>>> {
-    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
-    if enabled.contains("[never]") {
-        return Err(io::Error::other("/sys/kernel/mm/transparent_hugepage/enabled is never"));
+    match fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled") {
+        Ok(enabled) if enabled.contains("[never]") => {
+            return Err(io::Error::other("/sys/kernel/mm/transparent_hugepage/enabled is never"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    let Some(part) = part_around(&fs::read_to_string("/proc/self/maps")?, address) else {
-        return Ok(None);
-    };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let Some(part) = part_around(&maps, address) else { return Ok(None) };
     match advise(&part) {
         // Neighbours of the heap are listed as one with it, and some of them may have gone since.
         Ok(()) | Err(Errno::NOMEM) => Ok(Some(part)),
-        Err(error) => Err(error.into()),
+        Err(Errno::INVAL) => Err(Errno::INVAL.into()),
+        Err(_) => Ok(None),
     }
 }
 

@@ -55,14 +55,14 @@ fn block() -> Vec<u8> {
 }
 
 /// Has the heap reach the end of the large page that `first` lies on: the kernel makes none of a part, and some sixty peers, a shard with
-/// small rooms, would never fill one. Returns the block at its
-/// end; `None` where blocks come from elsewhere, and nothing is gained.
+/// small rooms, would never fill one. Returns the block at its end; `None` where blocks come from elsewhere, and nothing is gained.
 fn fill_large_page(first: Vec<u8>) -> Option<Vec<u8>> {
     let end = first.as_ptr().addr().next_multiple_of(LargePages::SIZE);
     let mut blocks = vec![first];
     for _ in 0..=LargePages::SIZE / BYTES {
         let last = block();
-        if (end.saturating_sub(BYTES)..end).contains(&last.as_ptr().addr()) {
+        // With what the allocator puts between blocks.
+        if (end.saturating_sub(BYTES + 64)..end).contains(&last.as_ptr().addr()) {
             return Some(last);
         }
         blocks.push(last);

@@ -162,6 +162,20 @@ fn frame_numbers_go_on_and_the_targets_that_are_left_are_told() {
             ],
         },
         Case {
+            name: "an upper layer of the key picture repeats the structure",
+            packets: &[
+                FIRST,
+                Packet { brings: true, ..NEXT },
+                Packet {
+                    number: Some(12),
+                    frame: 12,
+                    target: Some((0, 0)),
+                    expect: Some((12, Some(0b0001))),
+                    ..NEXT
+                },
+            ],
+        },
+        Case {
             name: "no layers: the number alone",
             packets: &[Packet { target: None, ..FIRST }, Packet { target: None, ..NEXT }],
         },

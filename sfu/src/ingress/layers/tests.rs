@@ -124,4 +124,10 @@ fn a_packet_that_overtook_its_structure_waits_for_it() {
     reader.read(SeqNo(2), &[0xc0, 0, 8], PayloadLayers::None, &mut frame);
     let number = |frame: &FrameFacts| frame.layers.map(|layers| layers.frame);
     assert_eq!(number(&frame), number(&key).map(|number| number + 1));
+    // What the structure says of its targets holds, though it came late, and it is named by what it came with.
+    let mut next = FrameFacts::default();
+    reader.read(SeqNo(3), &[0xc0, 0, 9], PayloadLayers::None, &mut next);
+    for facts in [key, frame, next].map(|frame| frame.layers.unwrap()) {
+        assert_eq!((facts.active, Some(facts.structure)), (1, number(&key)));
+    }
 }
