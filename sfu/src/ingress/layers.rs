@@ -174,15 +174,17 @@ impl LayerReader {
                 tells_active: read.active_decode_targets.is_some(),
             }
         });
+        // A key picture may repeat the structure in its upper layers, for those who get them: it is that of its lowest.
+        let known = self.structure.as_ref().zip(own.as_ref());
+        let repeated = known.filter(|(known, own)| read.spatial > 0 && known.parsed == own.parsed);
+        let from = repeated.map(|(known, _)| known.decode_targets.from);
         // One that comes late is not for what came before it, but where there was none.
         let adopted = own.filter(|_| newest || self.structure.is_none());
         if newest || adopted.is_some() {
             self.active = active;
         }
         let number = self.extend(header.frame_number, 16, newest && frame.keyframe);
-        // A key picture may repeat the structure in its upper layers, for those who get them: it is that of its lowest.
-        let known = self.structure.as_ref().map(|known| known.decode_targets.from);
-        let from = known.filter(|_| read.spatial > 0).unwrap_or(number);
+        let from = from.unwrap_or(number);
         if let Some(layers) = &mut frame.layers {
             layers.frame = number;
             if has_structure {
