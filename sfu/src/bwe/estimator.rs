@@ -284,10 +284,15 @@ impl SendSideEstimator {
         }
     }
 
-    /// A packet left of which no feedback tells.
-    pub fn handle_sent_unnumbered(&mut self, now: Instant, size: DataSize) {
-        let now = self.told(now);
-        self.fallback.handle_sent(now, size.bytes() as f64);
+    /// Packets left from one moment to another of which no feedback tells, `size` together.
+    pub fn handle_sent_unnumbered(
+        &mut self,
+        (first, last): (Instant, Instant),
+        packets: u32,
+        size: DataSize,
+    ) {
+        let (first, now) = (self.since_origin(first), self.told(last));
+        self.fallback.handle_sent((first, now), packets, size.bytes() as f64);
         self.note_sent(now);
     }
 

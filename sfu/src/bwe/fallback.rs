@@ -54,14 +54,15 @@ impl SentRate {
     /// What left longer ago is not of late.
     const SILENCE: Duration = Duration::from_secs(1);
 
-    fn add(&mut self, now: Duration, bytes: f64) {
-        let paused = now.saturating_sub(self.last) >= Self::COUNT;
-        if paused || now.saturating_sub(self.count.0) >= Self::COUNT {
+    /// Bytes that left from one moment to another.
+    fn add(&mut self, (from, to): (Duration, Duration), bytes: f64) {
+        let paused = from.saturating_sub(self.last) >= Self::COUNT;
+        if paused || to.saturating_sub(self.count.0) >= Self::COUNT {
             self.before = Some(self.count).filter(|_| !paused);
-            self.count = (now, 0.0);
+            self.count = (from, 0.0);
         }
         self.count.1 += bytes;
-        self.last = now;
+        self.last = to;
     }
 
     /// Bits per second, of both counts or of the latest, the higher: pictures may have begun amid sound. `None` where nothing left of
@@ -158,13 +159,15 @@ impl Fallback {
         prefetch(&self.sent);
     }
 
-    /// A packet of so many bytes leaves.
-    pub(super) fn handle_sent(&mut self, now: Duration, bytes: f64) {
+    /// Packets left from one moment to another, of so many bytes together.
+    pub(super) fn handle_sent(&mut self, times: (Duration, Duration), packets: u32, bytes: f64) {
+        let packets = f64::from(packets.max(1));
+        let mean = bytes / packets;
         if self.packet_size == 0.0 {
-            self.packet_size = bytes;
+            self.packet_size = mean;
         }
-        self.packet_size += (bytes - self.packet_size) * Self::SIZE_WEIGHT;
-        self.sent.add(now, bytes);
+        self.packet_size += (mean - self.packet_size) * (Self::SIZE_WEIGHT * packets).min(1.0);
+        self.sent.add(times, bytes);
     }
 
     /// A receiver's reports told of so many packets, and how many of them were lost; `sent_bps` is what left of late where
@@ -361,7 +364,7 @@ mod tests {
     fn loss_of_reports_bounds_what_leaves() {
         let mut fallback = Fallback::default();
         // 1 Mb/s; what left in the last moment is another's.
-        fallback.handle_sent(Duration::ZERO, 1_250.0);
+        fallback.handle_sent((Duration::ZERO, Duration::ZERO), 1, 1_250.0);
         let report = |fallback: &mut Fallback, seconds: u32, lost: f64| {
             fallback.handle_report(SECOND * seconds, (100.0, lost), Some(5e6), MAX);
             fallback.bound()
@@ -381,7 +384,8 @@ mod tests {
         }
         assert_eq!(fallback.bound(), None, "it has grown out of it");
         // 5 Mb/s in the last second.
-        (0..500).for_each(|n| fallback.handle_sent(SECOND * 211 + ms(2 * n), 1_250.0));
+        let at = |n: u64| SECOND * 211 + ms(2 * n);
+        (0..500).for_each(|n| fallback.handle_sent((at(n), at(n)), 1, 1_250.0));
         fallback.handle_report(SECOND * 212, (100.0, 40.0), None, MAX);
         assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
         // Cuts in a row are one fall, and none takes more than half of what is left.
@@ -446,11 +450,22 @@ mod tests {
             },
             Case { name: "it began just now", sent: &[(8_900, 9_000)], told: 9_000, expect: None },
         ];
-        for Case { name, sent, told, expect } in cases {
+        // Each packet by itself, and those of half a second at once.
+        for (Case { name, sent, told, expect }, together) in
+            cases.iter().flat_map(|case| [(case, 1), (case, 500)])
+        {
             let mut fallback = Fallback::default();
-            for at in sent.iter().flat_map(|(from, to)| (*from..*to).step_by(5)) {
-                fallback.handle_sent(ms(at), 1_250.0);
+            let times: Vec<u64> =
+                sent.iter().flat_map(|(from, to)| (*from..*to).step_by(5)).collect();
+            let mut left = &times[..];
+            while let Some(first) = left.first() {
+                let count = left.partition_point(|at| *at < first + together);
+                let (told, rest) = left.split_at(count);
+                let times = (ms(*first), ms(told[count - 1]));
+                fallback.handle_sent(times, count as u32, 1_250.0 * count as f64);
+                left = rest;
             }
+            let (told, expect) = (*told, *expect);
             fallback.handle_report(ms(told), (100.0, 40.0), None, MAX);
             let kbps = fallback.bound().map(|(bps, _)| bps / 1_000.0);
             let near = |(told, expect): (f64, f64)| (told - expect).abs() < expect * 0.05;

@@ -45,6 +45,21 @@ pub struct PacketMeta {
     pub abs_capture_time: Option<AbsCaptureTime>,
 }
 
+impl PacketMeta {
+    /// Whether it comes right behind `before` and shares its fate with every subscriber: the next packet of the same frame, which
+    /// tells nothing that `before` does not.
+    pub(crate) fn follows(&self, before: &Self) -> bool {
+        // Whether the end of a frame ends the picture too depends on which layers a subscriber gets.
+        let may_end = self.frame.end && !self.marker;
+        let frame = FrameFacts { start: false, end: self.frame.end, ..before.frame };
+        self.seq == before.seq.plus(1)
+            && (self.time, self.frame, self.codec) == (before.time, frame, before.codec)
+            && (self.encoding, self.generation) == (before.encoding, before.generation)
+            && (self.format, self.frame_number) == (before.format, before.frame_number)
+            && !(self.padding || before.padding || before.marker || before.frame.end || may_end)
+    }
+}
+
 /// Where a packet stands in its frame. Audio packets are frames of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FrameFacts {
@@ -194,6 +209,7 @@ impl EncodingSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::test_packets::{meta, start};
 
     #[test]
     fn sets_of_encodings() {
@@ -207,5 +223,48 @@ mod tests {
         assert_eq!(EncodingSet::first(8).bits(), 255);
         assert!(EncodingSet::EMPTY.is_empty() && EncodingSet::EMPTY.lowest().is_none());
         assert_eq!(EncodingSet::from_bits(128).highest(), Some(7));
+    }
+
+    #[test]
+    fn packets_follow_those_before_them_within_a_frame() {
+        let now = start();
+        let before = meta(0, 9, 900, now);
+        let plain = |seq, time| {
+            let mut meta = meta(0, seq, time, now);
+            meta.frame.start = false;
+            meta
+        };
+        assert!(plain(10, 900).follows(&before));
+        let ends = |frame: FrameFacts| FrameFacts { end: true, ..frame };
+        let marked =
+            PacketMeta { marker: true, frame: ends(plain(10, 900).frame), ..plain(10, 900) };
+        assert!(marked.follows(&before), "the end of the picture");
+        type Change = fn(&mut PacketMeta);
+        let others: [(&str, Change); 13] = [
+            ("a number is missing", |meta| meta.seq = SeqNo(11)),
+            ("another picture", |meta| meta.time = MediaTime(901)),
+            ("another encoding", |meta| meta.encoding = 1),
+            ("another stream of it", |meta| meta.generation = 1),
+            ("another format", |meta| meta.format = FormatId(1)),
+            ("nothing but padding", |meta| meta.padding = true),
+            ("the start of a frame", |meta| meta.frame.start = true),
+            ("an upper layer", |meta| meta.frame.temporal = 1),
+            ("the end of a layer, which may be that of the picture", |meta| meta.frame.end = true),
+            ("its layers will be known", |meta| meta.frame.overtook = true),
+            ("another frame of the descriptor", |meta| meta.frame_number = Some(4)),
+            ("other fields of the payload", |meta| {
+                meta.codec =
+                    CodecFields::Vp8(Vp8Fields { picture_id: Some(1), ..Vp8Fields::default() });
+            }),
+            ("a keyframe", |meta| meta.frame.keyframe = true),
+        ];
+        for (name, change) in others {
+            let mut other = plain(10, 900);
+            change(&mut other);
+            assert!(!other.follows(&before), "{name}");
+        }
+        assert!(!plain(11, 900).follows(&marked), "behind the end of a picture");
+        let padding = PacketMeta { padding: true, ..before };
+        assert!(!plain(10, 900).follows(&padding), "behind padding");
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::{prefetch::prefetch, rtp::SeqNo};
 
-/// Remembers the numbers of the latest [`Self::LEN`].
+/// Remembers the numbers of the latest [`Self::LEN`]. In this order: the bits looked at are those of few lines.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(crate) struct SeqWindow {
-    bits: [u64; (Self::LEN / 64) as usize],
     highest: Option<u64>,
+    bits: [u64; (Self::LEN / 64) as usize],
 }
 
 /// Whether a number was there before.
@@ -48,6 +49,25 @@ impl SeqWindow {
             self.highest = Some(seq.0);
         }
         self.set(seq.0, true);
+    }
+
+    /// The same for `count` numbers in a row, fewer than [`Self::LEN`].
+    #[inline(always)]
+    pub(crate) fn insert_run(&mut self, first: SeqNo, count: u64) {
+        self.insert(first);
+        let last = first.0 + count.max(1) - 1;
+        if self.highest != Some(first.0) {
+            (first.0 + 1..=last).for_each(|seq| self.insert(SeqNo(seq)));
+            return;
+        }
+        self.highest = Some(last);
+        let mut from = first.0;
+        while from <= last {
+            let (at, word) = (from % 64, from % Self::LEN / 64);
+            let len = (64 - at).min(last + 1 - from);
+            self.bits[word as usize] |= u64::MAX >> (64 - len) << at;
+            from += len;
+        }
     }
 
     #[cold]
@@ -101,6 +121,22 @@ mod tests {
                     inserted.insert(seq);
                     highest = highest.max(seq);
                 }
+            }
+        }
+
+        #[test]
+        fn numbers_in_a_row_are_remembered_as_they_are_one_by_one(
+            runs in prop::collection::vec((-1_000i64..1_500, 1u64..256), 1..60),
+        ) {
+            let (mut singly, mut together) = (SeqWindow::default(), SeqWindow::default());
+            let mut highest = 100_000u64;
+            for (step, count) in runs {
+                let first = highest.saturating_add_signed(step);
+                (first..first + count).for_each(|seq| singly.insert(SeqNo(seq)));
+                together.insert_run(SeqNo(first), count);
+                highest = highest.max(first + count - 1);
+                prop_assert_eq!(&singly.bits, &together.bits);
+                prop_assert_eq!(singly.highest, together.highest);
             }
         }
     }

@@ -2,15 +2,16 @@
 
 use crate::{
     cache::{FormatId, Formats},
-    prefetch::prefetch,
     rtp::{Codec, CodecKind, CodecMap, Pt},
 };
 
-/// By [`FormatId`]: looked up for each packet, made anew when either side's codecs change.
+/// By [`FormatId`]: looked up for each packet, made anew when either side's codecs change. In this order: the first formats are those
+/// that are used.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct FormatTable {
-    mappings: [Option<Mapping>; Formats::MAX],
     keeps_records: bool,
+    mappings: [Option<Mapping>; Formats::MAX],
     /// Of any format.
     rtx: Option<Pt>,
 }
@@ -57,13 +58,6 @@ impl FormatTable {
             }
         }
         table
-    }
-
-    /// What [`Self::get`] looks at, for the first formats.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.mappings);
-        prefetch(&self.keeps_records);
     }
 
     #[inline(always)]

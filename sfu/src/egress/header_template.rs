@@ -1,7 +1,6 @@
 //! The header of a stream's plain packets, put together once.
 
 use crate::{
-    prefetch::prefetch,
     rtp::ExtensionMap,
     wire::{BufferTooSmall, ExtensionValues, RtpHeaderFields, WrittenHeader},
 };
@@ -24,13 +23,6 @@ pub(super) struct HeaderTemplate {
 impl HeaderTemplate {
     pub(super) const fn new() -> Self {
         Self { bytes: [0; LEN], written: None }
-    }
-
-    /// What [`Self::write`] looks at.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.bytes);
-        prefetch(&self.written);
     }
 
     /// Other extensions were negotiated.

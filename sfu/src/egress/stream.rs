@@ -2,6 +2,7 @@
 
 mod lines;
 mod padding;
+mod redundant;
 mod repair;
 
 use std::{
@@ -48,22 +49,26 @@ pub struct EgressConfig {
 }
 
 /// Writes, counts and repeats the packets of one subscription.
+///
+/// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct EgressStream {
-    ssrc: Ssrc,
-    rtx_ssrc: Option<Ssrc>,
-    mid: Mid,
-    extensions: ExtensionMap,
-    header: HeaderTemplate,
-    formats: FormatTable,
-    marks: Marks,
+    highest: Option<SeqNo>,
     packets: u32,
     octets: u32,
-    highest: Option<SeqNo>,
+    ssrc: Ssrc,
+    rtx_ssrc: Option<Ssrc>,
+    marks: Marks,
+    redundancy: Redundancy,
+    header: HeaderTemplate,
+    records: Records,
+    formats: FormatTable,
     sent: SeqWindow,
+    mid: Mid,
+    extensions: ExtensionMap,
     rtx_seq: SeqNo,
     descriptors_left_out: u32,
-    records: Records,
     resends: VecDeque<Resend>,
     /// How far behind the highest the last padding was.
     padded: u64,
@@ -76,7 +81,6 @@ pub struct EgressStream {
     reported: Option<SeqNo>,
     /// How many numbers that report was about.
     span: u32,
-    redundancy: Redundancy,
     fec: Option<FecStream>,
     fec_pt: Option<Pt>,
     protection: Option<Box<Protection>>,
@@ -104,7 +108,8 @@ pub struct Resend {
     pub ingress_seq: SeqNo,
     seq: SeqNo,
     time: RtpTs32,
-    marker: bool,
+    /// It has the marker bit, though it came without.
+    ends_picture: bool,
     patch: CodecPatch,
     descriptor: Option<DescriptorPatch>,
 }
@@ -116,7 +121,7 @@ impl Record {
             ingress_seq: self.ingress_seq,
             seq,
             time: self.time,
-            marker: self.marker,
+            ends_picture: self.ends_picture,
             patch: self.patch,
             descriptor: self.descriptor,
         }
@@ -139,6 +144,23 @@ pub struct Written {
     pub transport_cc: Option<u16>,
     /// Where the send time goes: see [`crate::wire::patch_abs_send_time`].
     pub abs_send_time: Option<u16>,
+}
+
+impl Written {
+    /// Of the payload, before any padding: what a sender report counts (RFC 3550 section 6.4.1).
+    pub(crate) fn octets(&self) -> usize {
+        self.len - self.header_len
+    }
+}
+
+/// What the packets of a frame leave with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    mapping: Mapping,
+    /// They name the m-line.
+    names_mid: bool,
+    /// No number behind that of the first was sent, so that none is sealed twice.
+    pub(crate) latest: bool,
 }
 
 /// Why a packet was not written.
@@ -217,7 +239,7 @@ impl EgressStream {
         self.redundancy.set_allowed(allowed);
     }
 
-    /// How many older packets [`Self::write_redundant`] wants to have beside each: at most two.
+    /// How many older packets [`Self::put_redundant`] wants to have beside each: at most two.
     pub fn redundancy(&self) -> usize {
         self.redundancy.blocks()
     }
@@ -235,8 +257,6 @@ impl EgressStream {
     }
 
     /// Writes a packet and counts it as sent.
-    // In its caller, as everything down to the payload's copy: what is returned stays in registers then. Moved through memory it is
-    // read wider than it was written, which waits until all stores before it, the payload's, have reached the cache: 100 ns.
     #[inline(always)]
     pub fn write(
         &mut self,
@@ -245,71 +265,46 @@ impl EgressStream {
         rewritten: &Rewritten,
         out: &mut [u8],
     ) -> Result<Written, WriteError> {
-        let mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
-        self.write_mapped(now, packet, rewritten, mapping, &[], out)
+        let leaving = self.begin(packet.meta.format, rewritten)?;
+        let written = self.put(leaving, packet, rewritten, &[], out)?;
+        self.count(now, packet.meta, rewritten, 1, written.octets());
+        Ok(written)
     }
 
-    /// Writes a packet of audio with what `older` ones said, the latest first, as redundancy (RFC 2198). The number stays
-    /// that of the packet. As [`Self::write`] where the subscriber has no RED, the packet has redundancy of its own, or
-    /// nothing older fits.
-    pub fn write_redundant<'a>(
-        &mut self,
-        now: Instant,
-        packet: CachedPacket<'_>,
-        older: impl IntoIterator<Item = CachedPacket<'a>>,
-        rewritten: &Rewritten,
-        out: &mut [u8],
-    ) -> Result<Written, WriteError> {
-        let mut mapping = self.formats.get(packet.meta.format).ok_or(WriteError::Format)?;
-        let mut blocks = [(0, &[][..]); redundancy::MAX_BLOCKS];
-        let mut count = 0;
-        // What opens a stream follows nothing.
-        if let Some(red) = mapping.red.filter(|_| !rewritten.opens)
-            && let Some(primary) = redundancy::plain(packet)
-        {
-            let mut room = MAX_RED.saturating_sub(primary.len());
-            let same_block = |older: &CachedPacket<'_>| {
-                let known = self.formats.get(older.meta.format).and_then(|mapping| mapping.red);
-                known.is_some_and(|known| known.block == red.block)
-            };
-            let older = older.into_iter().filter(same_block);
-            for block in older.filter_map(|older| redundancy::block(packet.meta, older)) {
-                let (Some(left), Some(place)) =
-                    (room.checked_sub(block.1.len()), blocks.get_mut(count))
-                else {
-                    break;
-                };
-                room = left;
-                *place = block;
-                count += 1;
-            }
-            if count > 0 {
-                mapping = Mapping { pt: red.pt, payload: PayloadMapping::AddRed(red), ..mapping };
-            }
-        }
-        let blocks = blocks.get_mut(..count).unwrap_or_default();
-        blocks.reverse();
-        self.write_mapped(now, packet, rewritten, mapping, blocks, out)
-    }
-
+    /// What the packets of a frame have in common ([`PacketMeta::follows`]), of which `rewritten` is the first. Each is then written
+    /// ([`Self::put`]) under its own number, and those that were are counted together ([`Self::count`]).
     #[inline(always)]
-    fn write_mapped(
+    pub(crate) fn begin(
         &mut self,
-        now: Instant,
-        packet: CachedPacket<'_>,
+        format: FormatId,
         rewritten: &Rewritten,
-        mapping: Mapping,
-        older: &[(u16, &[u8])],
-        out: &mut [u8],
-    ) -> Result<Written, WriteError> {
+    ) -> Result<Leaving, WriteError> {
+        let mapping = self.formats.get(format).ok_or(WriteError::Format)?;
         if self.sent.check(rewritten.seq) != Seen::No {
             return Err(WriteError::Duplicate);
         }
         if rewritten.opens {
             self.marks.mid_left = MID_PACKETS;
         }
+        self.marks.carried = 0;
         let names_mid = !self.marks.acknowledged || self.marks.mid_left > 0;
-        self.marks.mid_left = self.marks.mid_left.saturating_sub(1);
+        let latest = self.highest.is_none_or(|highest| highest < rewritten.seq);
+        Ok(Leaving { mapping, names_mid, latest })
+    }
+
+    /// Writes one of the packets of [`Self::begin`]; `rewritten` has its number and marker.
+    // In its caller, as everything down to the payload's copy: what is returned stays in registers then. Moved through memory it is
+    // read wider than it was written, which waits until all stores before it, the payload's, have reached the cache: 100 ns.
+    #[inline(always)]
+    pub(crate) fn put(
+        &mut self,
+        leaving: Leaving,
+        packet: CachedPacket<'_>,
+        rewritten: &Rewritten,
+        older: &[(u16, &[u8])],
+        out: &mut [u8],
+    ) -> Result<Written, WriteError> {
+        let Leaving { mapping, names_mid, .. } = leaving;
         let fields = RtpHeaderFields {
             marker: rewritten.marker,
             pt: mapping.pt,
@@ -324,22 +319,33 @@ impl EgressStream {
             descriptor: rewritten.descriptor,
             older,
         };
-        let (mut written, payload_len) =
-            self.write_packet(&fields, packet, mid, changes, mapping, out)?;
+        let mut written = self.write_packet(&fields, packet, mid, changes, mapping, out)?;
         written.seq = rewritten.seq;
-        self.sent.insert(rewritten.seq);
-        self.marks.carried = older.len() as u8;
+        Ok(written)
+    }
 
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(payload_len as u32);
-        let highest = self.highest.map_or(rewritten.seq, |seq| seq.max(rewritten.seq));
+    /// `count` packets left, from `first` and its `rewritten` on, each with the next number: payloads of `octets` bytes together.
+    #[inline(always)]
+    pub(crate) fn count(
+        &mut self,
+        now: Instant,
+        first: &PacketMeta,
+        rewritten: &Rewritten,
+        count: u8,
+        octets: usize,
+    ) {
+        self.sent.insert_run(rewritten.seq, count.into());
+        self.marks.mid_left = self.marks.mid_left.saturating_sub(count);
+        self.packets = self.packets.wrapping_add(count.into());
+        self.octets = self.octets.wrapping_add(octets as u32);
+        let last = SeqNo(rewritten.seq.0 + u64::from(count.saturating_sub(1)));
+        let highest = self.highest.map_or(last, |highest| highest.max(last));
         if self.highest.replace(highest).is_none() {
             self.reported = rewritten.seq.0.checked_sub(1).map(SeqNo);
         }
         if self.rtx_ssrc.is_some() && self.formats.keeps_records() {
-            self.records.insert(now, packet.meta, rewritten);
+            self.records.insert(now, first, rewritten, count);
         }
-        Ok(written)
     }
 
     /// The subscriber misses packets: what is known and was not sent again within the round trip is queued for
@@ -386,7 +392,7 @@ impl EgressStream {
             return Err(WriteError::Format);
         };
         let fields = RtpHeaderFields {
-            marker: resend.marker,
+            marker: resend.ends_picture || packet.meta.marker,
             pt,
             seq: self.rtx_seq.seq16(),
             timestamp: resend.time,
@@ -398,7 +404,7 @@ impl EgressStream {
             descriptor: resend.descriptor,
             older: &[],
         };
-        let (mut written, _) =
+        let mut written =
             self.write_packet(&fields, packet, Some(self.mid), changes, mapping, out)?;
         written.seq = self.rtx_seq;
         self.rtx_seq = self.rtx_seq.plus(1);
@@ -519,7 +525,7 @@ impl EgressStream {
         changes: Changes<'_>,
         mapping: Mapping,
         out: &mut [u8],
-    ) -> Result<(Written, usize), WriteError> {
+    ) -> Result<Written, WriteError> {
         let header = self.write_header(fields, packet, mid, changes.descriptor, out)?;
         let mut rest = out.get_mut(header.len..).ok_or(WriteError::TooLarge)?;
         let mut len = header.len;
@@ -559,7 +565,7 @@ impl EgressStream {
             transport_cc: header.transport_cc,
             abs_send_time: header.abs_send_time,
         };
-        Ok((written, payload_len))
+        Ok(written)
     }
 
     #[inline(always)]
@@ -640,9 +646,6 @@ struct Changes<'a> {
     /// Blocks of redundancy to add, the oldest first, each with how much older it is.
     older: &'a [(u16, &'a [u8])],
 }
-
-/// Sound in a packet with redundancy at most, bytes: with everything around it, it fits any path.
-const MAX_RED: usize = 1_100;
 
 /// What an element of a header extension carries (RFC 8285).
 const MAX_DESCRIPTOR: usize = 255;

@@ -22,9 +22,9 @@ pub struct CodecRewriter {
 enum State {
     #[default]
     Verbatim,
-    // Boxed: an audio subscription has none. Made once per subscription, never per packet.
-    Vp8(Box<Vp8>),
-    Vp9(Box<Vp9>),
+    // In place, though audio has none: what is elsewhere is on another page, which is in no cache when its turn comes.
+    Vp8(Vp8),
+    Vp9(Vp9),
 }
 
 impl CodecRewriter {
@@ -33,20 +33,18 @@ impl CodecRewriter {
         Self::default()
     }
 
-    /// What [`Self::rewrite`] looks at, behind its pointer.
+    /// What [`Self::rewrite`] looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         match &self.state {
             State::Verbatim => {}
             State::Vp8(vp8) => {
-                vp8.pictures.prefetch();
-                prefetch(&vp8.tl0);
                 prefetch(&vp8.latest);
+                vp8.pictures.prefetch();
             }
             State::Vp9(vp9) => {
-                vp9.pictures.prefetch();
-                prefetch(&vp9.tl0);
                 prefetch(&vp9.pending);
+                vp9.pictures.prefetch();
             }
         }
     }
@@ -56,8 +54,8 @@ impl CodecRewriter {
         match (&mut self.state, fields) {
             (State::Vp8(vp8), CodecFields::Vp8(fields)) => vp8.start(fields),
             (State::Vp9(vp9), CodecFields::Vp9(fields)) => vp9.start(fields),
-            (state, CodecFields::Vp8(fields)) => *state = State::Vp8(Box::new(Vp8::new(fields))),
-            (state, CodecFields::Vp9(fields)) => *state = State::Vp9(Box::new(Vp9::new(fields))),
+            (state, CodecFields::Vp8(fields)) => *state = State::Vp8(Vp8::new(fields)),
+            (state, CodecFields::Vp9(fields)) => *state = State::Vp9(Vp9::new(fields)),
             (state, CodecFields::None) => *state = State::Verbatim,
         }
     }
@@ -85,10 +83,11 @@ impl CodecRewriter {
 
 /// Picture ids, which VP8 and VP9 have in common: 7 or 15 bits.
 #[derive(Debug)]
+#[repr(C)]
 struct Pictures {
-    numbers: Renumber,
     /// Highest extended picture id of the stream so far.
     highest: u64,
+    numbers: Renumber,
 }
 
 impl Pictures {
@@ -107,8 +106,8 @@ impl Pictures {
 
     #[inline(always)]
     fn prefetch(&self) {
-        self.numbers.prefetch();
         prefetch(&self.highest);
+        self.numbers.prefetch();
     }
 
     /// With headroom, so that picture ids before the first have numbers too.
@@ -127,12 +126,13 @@ impl Pictures {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Vp8 {
-    pictures: Pictures,
-    tl0: Counter<8>,
-    key: Counter<5>,
     /// Of the packet before: a frame's packets have the same fields.
     latest: Option<(Vp8Fields, CodecPatch)>,
+    tl0: Counter<8>,
+    key: Counter<5>,
+    pictures: Pictures,
 }
 
 impl Vp8 {
@@ -194,14 +194,15 @@ impl Vp8 {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Vp9 {
-    pictures: Pictures,
     tl0: Counter<8>,
     /// Of this picture something was left out and nothing passed yet. Its other spatial layers may still pass: whether it is
     /// left out as a whole is known with the next picture.
     pending: Option<u64>,
     /// Highest picture of which something passed.
     passed: u64,
+    pictures: Pictures,
 }
 
 impl Vp9 {

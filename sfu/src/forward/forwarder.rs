@@ -13,13 +13,16 @@ use crate::{
 };
 
 /// What stands between a published track and one subscriber.
+///
+/// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Forwarder {
-    selector: LayerSelector,
+    silence: SilenceGate,
     numbers: RtpRewriter,
     codec: CodecRewriter,
+    selector: LayerSelector,
     descriptor: DescriptorRewriter,
-    silence: SilenceGate,
 }
 
 impl Forwarder {
@@ -37,15 +40,15 @@ impl Forwarder {
     /// What [`Self::forward`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        self.selector.prefetch();
+        prefetch(&self.silence);
         self.numbers.prefetch();
         prefetch(&self.codec);
-        prefetch(&self.silence);
+        prefetch(&self.selector);
     }
 
-    /// What that points to, once it is here.
+    /// What depends on that, once it is here.
     #[inline(always)]
-    pub(crate) fn prefetch_pointees(&self) {
+    pub(crate) fn prefetch_codec(&self) {
         self.codec.prefetch();
     }
 
@@ -113,6 +116,18 @@ impl Forwarder {
         let has_structure = meta.frame.layers.is_some_and(|layers| layers.has_structure);
         let awaited = opens || has_structure;
         Some(Rewritten { seq, time, marker, patch, descriptor, opens, awaited })
+    }
+
+    /// Whether what follows a packet that passed (see [`Self::follow`]) can pass along with it, under its patch and the numbers behind
+    /// its own: nothing that is newer passed yet, and it brought nothing that is said once.
+    pub(crate) fn leads(&self, meta: &PacketMeta, rewritten: &Rewritten) -> bool {
+        let told = rewritten.descriptor.is_some_and(|descriptor| descriptor.active.is_some());
+        self.numbers.is_latest(meta) && !told
+    }
+
+    /// `count` packets that follow the last one ([`PacketMeta::follows`]) passed along with it.
+    pub(crate) fn follow(&mut self, count: u64) {
+        self.numbers.follow(count);
     }
 
     /// Which layers pass, and which are wanted.

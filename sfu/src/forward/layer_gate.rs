@@ -2,7 +2,6 @@
 
 use crate::{
     cache::{LayerFacts, LayerSet, Layers, PacketMeta},
-    prefetch::prefetch,
     rtp::MediaTime,
     wire::Indication,
 };
@@ -16,23 +15,26 @@ use crate::{
 ///
 /// A frame is decided by the target that held at its number, so that late packets share their frame's fate. On top of
 /// it no frame passes that needs one which was left out by choice, whatever its indications promised.
+///
+/// In this order: a stream without layers looks at the first fields alone.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct LayerGate {
-    /// From which frame on which target holds, the latest last; empty before the first frame that tells its layers.
-    turns: [Turn; Self::TURNS],
     len: u8,
+    /// A frame of the base layer was left out because of one before it: only a keyframe helps.
+    stuck: bool,
+    nested: bool,
+    /// Pictures since the goal is another than the target.
+    waiting: u16,
+    targets: LayerSet,
     /// Highest frame number so far. Bit n of the next two: the frame n before it.
     front: u64,
     passed: u64,
     dropped: u64,
     /// Of the picture that `front` belongs to.
     time: Option<MediaTime>,
-    targets: LayerSet,
-    nested: bool,
-    /// Pictures since the goal is another than the target.
-    waiting: u16,
-    /// A frame of the base layer was left out because of one before it: only a keyframe helps.
-    stuck: bool,
+    /// From which frame on which target holds, the latest last; empty before the first frame that tells its layers.
+    turns: [Turn; Self::TURNS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +67,6 @@ const PATIENCE: u16 = 32;
 impl LayerGate {
     /// More changes than this within the life of a late packet do not happen.
     const TURNS: usize = 8;
-
-    /// What [`Self::select`] looks at, but for the older turns.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.turns);
-        prefetch(&self.front);
-        prefetch(&self.len);
-    }
 
     /// A stream begins with this packet.
     pub(super) fn open(&mut self, meta: &PacketMeta, wanted: Layers) {

@@ -3,7 +3,6 @@
 use super::layer_gate::{Gate, LayerGate};
 use crate::{
     cache::{EncodingSet, FormatId, Layers, PacketMeta},
-    prefetch::prefetch,
     rtp::MediaKind,
 };
 
@@ -34,11 +33,12 @@ pub enum Decision {
 /// Within an encoding that has layers, those up to what is wanted pass, from where they can be decoded on. Whoever
 /// estimates bandwidth lowers what is wanted.
 #[derive(Debug)]
+#[repr(C)]
 pub struct LayerSelector {
-    kind: MediaKind,
-    wanted: Option<Layers>,
-    live: EncodingSet,
     state: State,
+    wanted: Option<Layers>,
+    kind: MediaKind,
+    live: EncodingSet,
     /// Layers within the encoding that passes.
     gate: LayerGate,
 }
@@ -79,13 +79,6 @@ impl LayerSelector {
             state: State::Paused,
             gate: LayerGate::default(),
         }
-    }
-
-    /// What [`Self::select`] looks at.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.state);
-        self.gate.prefetch();
     }
 
     /// The highest layers to pass; `None` pauses.

@@ -12,17 +12,18 @@ const RUNS: usize = 32;
 /// A number is skipped the moment it is seen at the front; everything above moves down by one. A number behind the front
 /// can no longer be closed up, since others were handed out above it: it stays a gap.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Renumber {
     /// The mapping at the front, apart from the others since nearly every number asks for it.
     newest: Run,
-    /// A ring once it has [`RUNS`]; who gets everything has none.
-    older: Vec<Run>,
-    /// Where the next one goes.
-    older_next: u8,
     /// Highest number seen, skipped or mapped.
     front: u64,
     /// One above the highest number handed out.
     next_out: u64,
+    /// A ring once it has [`RUNS`]; who gets everything has none.
+    older: Vec<Run>,
+    /// Where the next one goes.
+    older_next: u8,
 }
 
 /// From `from` on, `offset` (modulo 2^64) is added.
@@ -106,6 +107,12 @@ impl Renumber {
         Some(out)
     }
 
+    /// The next `count` numbers are mapped as well: one that is at the front was before.
+    pub(super) const fn follow(&mut self, count: u64) {
+        self.front += count;
+        self.next_out += count;
+    }
+
     #[cold]
     fn map_older(&self, number: u64) -> Option<u64> {
         let mut above = self.newest;
@@ -146,6 +153,20 @@ mod tests {
         assert!(!numbers.skip(14), "too late to close up");
         assert_eq!(numbers.map(12), None, "was skipped");
         assert_eq!(numbers.map(9), None, "before the source");
+    }
+
+    #[test]
+    fn what_follows_the_front_is_mapped_along() {
+        let mut numbers = Renumber::new(100);
+        numbers.start(10);
+        assert_eq!(numbers.map(10), Some(100));
+        numbers.follow(3);
+        assert_eq!(numbers.next(), 14);
+        assert!(!numbers.skip(13), "it has a number");
+        assert_eq!((numbers.of(13), numbers.map(14)), (Some(103), Some(104)));
+        numbers.follow(2);
+        numbers.start(7);
+        assert_eq!(numbers.map(7), Some(107), "behind what was mapped along");
     }
 
     #[test]

@@ -16,12 +16,13 @@ use crate::{
 /// up. A switch moves timestamps by what the sender's clock says between the two packets, or, before both encodings
 /// had a sender report, by their times of arrival.
 #[derive(Debug)]
+#[repr(C)]
 pub struct RtpRewriter {
-    numbers: Renumber,
-    /// Added to ingress timestamps, modulo 2^64.
-    time_offset: u64,
     /// The packet with the highest timestamp so far.
     last: Option<Last>,
+    /// Added to ingress timestamps, modulo 2^64.
+    time_offset: u64,
+    numbers: Renumber,
     /// The encoding that `numbers` are of.
     source: Option<u8>,
     /// By encoding, one above the highest number seen when it was left. Empty where only one ever passed.
@@ -56,9 +57,7 @@ impl RtpRewriter {
     /// What [`Self::rewrite`] looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        self.numbers.prefetch();
         prefetch(&self.time_offset);
-        prefetch(&self.last);
     }
 
     /// Numbers at ingress begin anew: the track has another source.
@@ -115,6 +114,16 @@ impl RtpRewriter {
             });
         }
         Some((SeqNo(seq), MediaTime(meta.time.0.wrapping_add(self.time_offset))))
+    }
+
+    /// Whether no packet with a higher number was seen.
+    pub fn is_latest(&self, meta: &PacketMeta) -> bool {
+        self.numbers.next() == meta.seq.0 + 1
+    }
+
+    /// `count` packets behind the latest one, of the same frame, get the numbers behind its own.
+    pub fn follow(&mut self, count: u64) {
+        self.numbers.follow(count);
     }
 
     /// Closes up the number of a packet that was left out by choice.

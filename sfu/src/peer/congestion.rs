@@ -47,6 +47,10 @@ pub(crate) struct Repair {
 #[repr(C)]
 pub(crate) struct Congestion {
     waiting: WaitingQueue,
+    /// There is an estimate to keep to: see [`Self::is_controlled`].
+    controlled: bool,
+    /// What left lately while there was none.
+    quiet: Quiet,
     /// The peer negotiated transport-wide feedback.
     transport_cc: bool,
     /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
@@ -73,6 +77,18 @@ pub(crate) struct Congestion {
     /// When the estimate was shared out last, and how much that was.
     allocated: Option<(Instant, Bitrate)>,
 }
+
+/// What left to a peer without an estimate. Nothing hangs on when the estimator is told of which packet, and its lines are many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Quiet {
+    packets: u32,
+    bytes: u64,
+    /// Of the first and of the last of them.
+    times: Option<(Instant, Instant)>,
+}
+
+/// What left longer apart is told by itself: rates are taken over as long.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Packets that are lost behind such a queue are lost because it is full. Shorter takes redundancy from paths that only waver.
 const CROWDED_QUEUE: Duration = Duration::from_millis(100);
@@ -142,6 +158,8 @@ impl Congestion {
             pacer: Pacer::new(now, estimator.estimate()),
             estimator,
             waiting: WaitingQueue::default(),
+            controlled: false,
+            quiet: Quiet::default(),
             transport_cc: false,
             by_stream: None,
             reportable: 0,
@@ -163,17 +181,27 @@ impl Congestion {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(&self.waiting);
+        prefetch(&self.quiet);
         prefetch(&self.transport_cc);
         prefetch(&self.by_stream);
         prefetch(&self.sent);
-        self.estimator.prefetch();
-        self.pacer.prefetch();
+    }
+
+    /// What it looks at where there is an estimate, once that is here.
+    #[inline(always)]
+    pub(super) fn prefetch_controlled(&self) {
+        if self.controlled {
+            self.estimator.prefetch();
+            self.pacer.prefetch();
+        }
     }
 
     /// What depends on that, once it is here.
     #[inline(always)]
     pub(super) fn prefetch_pointees(&self) {
-        self.estimator.prefetch_pointees();
+        if self.controlled {
+            self.estimator.prefetch_pointees();
+        }
     }
 
     /// What [`Self::prefetch_feedback`] looks at.
@@ -208,6 +236,7 @@ impl Congestion {
         ccfb: bool,
         cap: Option<Bitrate>,
     ) {
+        self.tell_quiet();
         let before = (self.transport_cc, self.by_stream.is_some(), self.cap);
         if before != (transport_cc, ccfb, cap) {
             self.allocated = None;
@@ -227,7 +256,7 @@ impl Congestion {
     /// Whether there is an estimate to keep to: the peer says how its packets fare, or which rate it takes, or reports
     /// much loss. Without that nothing is held back and nothing shared out.
     pub(crate) fn is_controlled(&self) -> bool {
-        self.is_told() || self.estimator.is_fallback()
+        self.controlled
     }
 
     /// The peer negotiated feedback by packet.
@@ -289,6 +318,7 @@ impl Congestion {
 
     /// The receiver's own estimate. Counts while there is no other feedback.
     pub(crate) fn handle_remb(&mut self, now: Instant, rate: Bitrate) {
+        self.tell_quiet();
         self.estimator.handle_remb(now, rate);
         if self.estimator.is_fallback() {
             self.patience.end();
@@ -300,6 +330,7 @@ impl Congestion {
     /// whether it does.
     #[must_use]
     pub(crate) fn handle_report(&mut self, now: Instant, packets: f64, lost: f64) -> bool {
+        self.tell_quiet();
         let before = self.estimator.is_fallback();
         self.estimator.handle_report(now, packets, lost);
         let counts = before || self.estimator.is_fallback();
@@ -324,7 +355,8 @@ impl Congestion {
     }
 
     fn follow(&mut self, now: Instant) {
-        let controlled = self.is_controlled();
+        self.controlled = self.is_told() || self.estimator.is_fallback();
+        let controlled = self.controlled;
         let estimate = if controlled { self.estimate() } else { UNCONTROLLED };
         self.pacer.set_estimate(now, estimate);
         if controlled && let Some(probe) = self.estimator.poll_probe(now) {
@@ -343,12 +375,19 @@ impl Congestion {
         size: DataSize,
     ) {
         self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
+        if !self.controlled {
+            if self.quiet.times.is_some_and(|(first, _)| first + QUIET <= now) {
+                self.tell_quiet();
+            }
+            let first = self.quiet.times.map_or(now, |(first, _)| first);
+            self.quiet.times = Some((first, now));
+            self.quiet.packets += 1;
+            self.quiet.bytes += size.bytes();
+            return;
+        }
         if !self.is_told() {
             // What a report says is lost, is lost of this.
-            self.estimator.handle_sent_unnumbered(now, size);
-        }
-        if !self.is_controlled() {
-            return;
+            self.estimator.handle_sent_unnumbered((now, now), 1, size);
         }
         let probe = self.pacer.handle_sent(now, size);
         if let Some(number) = number {
@@ -357,6 +396,15 @@ impl Congestion {
             if let Some(sent) = &mut self.by_stream {
                 sent.insert(ssrc, seq, number);
             }
+        }
+    }
+
+    /// Tells the estimator what left without one: what a report says is lost, is lost of this.
+    fn tell_quiet(&mut self) {
+        let Quiet { packets, bytes, times } = std::mem::take(&mut self.quiet);
+        if let Some(times) = times {
+            let size = DataSize::from_bytes(bytes);
+            self.estimator.handle_sent_unnumbered(times, packets, size);
         }
     }
 
@@ -589,94 +637,4 @@ impl Congestion {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        rtp::Ssrc,
-        wire::rtcp::{
-            ArrivalTick, CcfbBlock, CompoundWriter, Message, TransportFeedbackFields, messages,
-        },
-    };
-
-    #[test]
-    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
-    fn feedback_by_stream_and_number_is_translated() {
-        let start = Instant::now();
-        let mut congestion = Congestion::new(start, 0);
-        let ms = |ms| start + Duration::from_millis(ms);
-        let report = |begin: u16, arrivals: &[Option<Instant>], now: Instant| {
-            let mut bytes = [0; 1_200];
-            let mut writer = CompoundWriter::new(&mut bytes);
-            let block = CcfbBlock { ssrc: Ssrc(7), begin: Seq16(begin), arrivals };
-            let written = writer.ccfb(Ssrc(1), 0x1_0000, &block, |at| now - at);
-            assert_eq!(written, Ok(arrivals.len()));
-            let len = writer.len();
-            bytes[..len].to_vec()
-        };
-        let give = |congestion: &mut Congestion, now: Instant, bytes: &[u8]| {
-            let Some(Ok(Message::Ccfb(feedback))) = messages(bytes).next() else {
-                panic!("not written");
-            };
-            let taken = congestion.handle_ccfb(&feedback);
-            if taken {
-                congestion.conclude_ccfb(now);
-            }
-            taken
-        };
-        let early = report(65_530, &[Some(ms(40)); 3], ms(50));
-        assert!(!give(&mut congestion, ms(50), &early), "not negotiated");
-
-        congestion.configure(start, false, true, None);
-        assert!(congestion.is_controlled() && congestion.numbers_all());
-        for n in 0..20_u16 {
-            let stream = (Ssrc(7), Seq16(65_530_u16.wrapping_add(n)));
-            let at = ms(u64::from(n) * 5);
-            congestion.handle_sent(at, stream, Some(900 + n), DataSize::from_bytes(1_000));
-        }
-        let arrivals: Vec<_> = (0..20).map(|n| (n != 3).then(|| ms(30 + n * 5))).collect();
-        let bytes = report(65_530, &arrivals, ms(130));
-        assert!(give(&mut congestion, ms(160), &bytes));
-        let stats = congestion.estimator().stats();
-        // The last one left at 95 ms and was told of at 160 ms.
-        assert!(stats.rtt.is_some_and(|rtt| rtt.as_millis().abs_diff(65) < 10), "{stats:?}");
-        for _ in 0..10 {
-            // Told often enough: what is made up does not count for ever.
-            let _ = give(&mut congestion, ms(200), &bytes);
-        }
-        assert!(!give(&mut congestion, ms(200), &bytes));
-        congestion.forget_stream(Ssrc(7));
-        assert!(give(&mut congestion, ms(200), &bytes), "nothing in it is known");
-    }
-
-    #[test]
-    #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock
-    fn feedback_on_more_than_was_sent_is_ignored() {
-        let now = Instant::now();
-        let mut congestion = Congestion::new(now, 0);
-        congestion.configure(now, true, false, None);
-        for number in 0..10 {
-            congestion.handle_sent(
-                now,
-                (Ssrc(2), Seq16(number)),
-                Some(number),
-                DataSize::from_bytes(1_000),
-            );
-        }
-        let mut bytes = [0; 1_200];
-        let mut writer = CompoundWriter::new(&mut bytes);
-        let fields = TransportFeedbackFields {
-            sender: Ssrc(1),
-            media: Ssrc(2),
-            base_seq: 0,
-            feedback_count: 0,
-        };
-        writer.transport_cc(&fields, &[Some(ArrivalTick(400)); 15]).unwrap();
-        let len = writer.len();
-        let Some(Ok(Message::TransportCc(feedback))) = messages(&bytes[..len]).next() else {
-            panic!("not written");
-        };
-        // Reports may be repeated a few times, not for ever.
-        let taken = (0..10).filter(|_| congestion.handle_transport_cc(now, &feedback)).count();
-        assert_eq!(taken, 2, "forty reports on ten packets");
-    }
-}
+mod tests;

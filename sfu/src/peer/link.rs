@@ -32,7 +32,8 @@ impl Link<'_> {
     /// Room for a media packet before it is sealed.
     #[inline(always)]
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        &mut self.outbox.space()[..MAX_PACKET - self.srtp.profile().rtp_overhead()]
+        let len = MAX_PACKET - self.srtp.profile().rtp_overhead();
+        self.outbox.space().get_mut(..len).unwrap_or_default()
     }
 
     /// Bytes that wait to be sent, to whomever.
@@ -99,7 +100,7 @@ impl Link<'_> {
     ) {
         let overhead = self.srtp.profile().rtcp_overhead();
         for _ in 0..MAX_COMPOUNDS {
-            let space = &mut self.outbox.space()[..MAX_RTCP];
+            let space = self.outbox.space().get_mut(..MAX_RTCP).unwrap_or_default();
             let mut writer = CompoundWriter::new(space);
             let rest = write(&mut writer).is_err();
             let len = writer.len();

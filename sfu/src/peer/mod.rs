@@ -391,13 +391,14 @@ impl Peer {
                     }
                 }
                 self.transport.prefetch_pointees();
-                self.congestion.prefetch_pointees();
+                self.congestion.prefetch_controlled();
                 if self.cadence.may_ride(now) {
                     prefetch(&self.tracks);
                     prefetch(&self.path);
                 }
             }
             2 => {
+                self.congestion.prefetch_pointees();
                 if let Some(subscription) = next() {
                     subscription.prefetch();
                 }

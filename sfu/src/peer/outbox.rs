@@ -60,24 +60,21 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// What is committed from now on goes there.
     pub(crate) fn aim(&mut self, path: FiveTuple) {
-        if self.path != Some(path) {
-            self.close_run();
-            self.path = Some(path);
-        }
-    }
-
-    /// Room for one packet behind what is there. Becomes one by [`Self::commit`].
-    #[inline(always)]
-    pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.is_empty() {
             // Not only when nobody has anything to send: under overload that moment never comes.
             self.restart();
         }
-        let end = self.len + MAX_PACKET;
-        if self.bytes.len() < end {
-            self.grow(end);
+        if self.path != Some(path) {
+            self.close_run();
+            self.path = Some(path);
         }
-        &mut self.bytes[self.len..end]
+        self.make_room();
+    }
+
+    /// Room for one packet behind what is there. Becomes one by [`Self::commit`]. None before [`Self::aim`].
+    #[inline(always)]
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.len..self.len + MAX_PACKET).unwrap_or_default()
     }
 
     /// The first `len` bytes of [`Self::space`] are a datagram for the path of [`Self::aim`]. It joins the run before it where that
@@ -93,9 +90,10 @@ impl Outbox {
             run.len += len;
             run.count += 1;
             run.closed = len < run.segment;
-            return;
+        } else {
+            self.begin(start, len);
         }
-        self.begin(start, len);
+        self.make_room();
     }
 
     fn begin(&mut self, start: usize, len: usize) {
@@ -147,6 +145,14 @@ impl Outbox {
         let bytes = &self.bytes[run.start..run.start + run.len];
         let segment = (run.len > run.segment).then_some(run.segment);
         Some(Transmit { path: run.path, bytes, segment })
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self) {
+        let end = self.len + MAX_PACKET;
+        if self.bytes.len() < end {
+            self.grow(end);
+        }
     }
 
     #[cold]

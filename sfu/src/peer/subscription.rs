@@ -7,8 +7,8 @@ use super::{
     frame_bound::FrameBound, jitter_time,
 };
 use crate::{
-    cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta},
-    egress::{Claim, EgressConfig, EgressStream, FecStream, RepairShare, WriteError},
+    cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta, Rewritten},
+    egress::{Claim, EgressConfig, EgressStream, FecStream, RepairShare, WriteError, Written},
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     prefetch::prefetch,
@@ -18,29 +18,34 @@ use crate::{
 };
 
 /// A subscription: what is wanted, which packets pass, and how they leave.
+///
+/// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Subscription {
+    /// The keyframe that is waited for is here, and waits for the pacer: nothing is gained by asking for another.
+    coming: Option<(u8, SeqNo)>,
+    /// Formats of the track that `egress` knows.
+    formats: usize,
+    sent_at: Option<Instant>,
+    /// What left.
+    pub(crate) sent: EgressCounters,
+    /// In place and always there, so that it can be asked for without a look at it.
+    forwarder: Forwarder,
+    pub(crate) egress: EgressStream,
+    switches: u64,
     pub(crate) spec: SubscriptionSpec,
     pub(crate) route: RouteKey,
     /// Resends wait for the next turn.
     pub(crate) resending: bool,
-    pub(crate) egress: EgressStream,
-    /// `None` while the track is not published: its kind is not known before.
-    forwarder: Option<Forwarder>,
     first_seq: SeqNo,
-    /// Formats of the track that `egress` knows.
-    formats: usize,
+    /// The track is or was published: before, its kind is not known, and the forwarder stays paused.
+    attached: bool,
     /// What the estimate allows.
     granted: Grant,
     frames: FrameBound,
-    /// The keyframe that is waited for is here, and waits for the pacer: nothing is gained by asking for another.
-    coming: Option<(u8, SeqNo)>,
     /// Its place in the sharing of the estimate.
     pub(crate) claim: Claim,
-    /// What left.
-    pub(crate) sent: EgressCounters,
-    switches: u64,
-    sent_at: Option<Instant>,
     /// Bytes of media when the rate was taken last, and that rate.
     measured: (u64, Bitrate),
 }
@@ -54,6 +59,34 @@ pub(crate) struct Arrived {
     pub(crate) seq: SeqNo,
     /// Bytes of RTP padding that make it as long as the others of its frame, so that they leave in one send.
     pub(crate) padding: u8,
+    /// It goes wherever the one before it in the batch goes (see [`PacketMeta::follows`]).
+    pub(crate) follows: bool,
+}
+
+/// Packets of a frame that left together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    packets: u8,
+    /// All that had their turn, with the one that could not be sent.
+    tried: u8,
+    /// Of their payloads.
+    octets: usize,
+    /// Of all of them.
+    bytes: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    /// So many of its packets had their turn.
+    count: usize,
+    /// Others may have waited for the first.
+    awaited: bool,
+}
+
+impl Passed {
+    /// The first one had its turn and was not sent.
+    const NONE: Self = Self { count: 1, awaited: false };
 }
 
 /// What the estimate allows of a track.
@@ -111,7 +144,8 @@ impl Subscription {
             spec,
             route,
             resending: false,
-            forwarder: None,
+            forwarder: Forwarder::new(MediaKind::Video, first.media),
+            attached: false,
             first_seq: first.media,
             formats: 0,
             granted: Grant::All,
@@ -128,34 +162,25 @@ impl Subscription {
     /// What [`Self::forward`] looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        prefetch(&self.route);
-        prefetch(&self.formats);
         prefetch(&self.coming);
-        prefetch(&self.sent);
-        prefetch(&self.switches);
-        prefetch(&self.sent_at);
         self.egress.prefetch();
-        if let Some(forwarder) = &self.forwarder {
-            forwarder.prefetch();
-        }
+        self.forwarder.prefetch();
     }
 
     /// What depends on that, once it is here.
     #[inline(always)]
     pub(super) fn prefetch_pointees(&self) {
+        self.forwarder.prefetch_codec();
         self.egress.prefetch_pointees();
-        if let Some(forwarder) = &self.forwarder {
-            forwarder.prefetch_pointees();
-        }
     }
 
     /// The track has a source (again). Whatever passed before, the next packet opens a stream anew, on numbers that
     /// go on.
     pub(crate) fn attach(&mut self, track: &PublishedTrack, live: EncodingSet) {
-        let first_seq = self.first_seq;
-        let forwarder =
-            self.forwarder.get_or_insert_with(|| Forwarder::new(track.kind(), first_seq));
-        forwarder.attach(live);
+        if !std::mem::replace(&mut self.attached, true) {
+            self.forwarder = Forwarder::new(track.kind(), self.first_seq);
+        }
+        self.forwarder.attach(live);
         self.formats = 0;
         // What waited was of the source before.
         self.coming = None;
@@ -177,25 +202,25 @@ impl Subscription {
 
     /// Which encodings of the track have packets now.
     pub(crate) fn set_live(&mut self, live: EncodingSet) {
-        if let Some(forwarder) = &mut self.forwarder {
-            forwarder.set_live(live);
+        if self.attached {
+            self.forwarder.set_live(live);
         }
     }
 
     /// The encodings whose packets have an effect here.
     pub(crate) fn demanded(&self) -> EncodingSet {
-        self.forwarder.as_ref().map_or(EncodingSet::EMPTY, Forwarder::demanded)
+        self.forwarder.demanded()
     }
 
     /// The encoding whose keyframe is waited for.
     pub(crate) fn wants_keyframe(&self) -> Option<u8> {
-        let encoding = self.forwarder.as_ref()?.wants_keyframe()?;
+        let encoding = self.forwarder.wants_keyframe()?;
         self.coming.is_none_or(|(coming, _)| coming != encoding).then_some(encoding)
     }
 
     /// The encoding that passes.
     pub(crate) fn current(&self) -> Option<u8> {
-        self.forwarder.as_ref()?.selector().current()
+        self.forwarder.selector().current()
     }
 
     /// Spatial layers of a video track that are asked for and have packets, and how many of them pass. `highest` is the
@@ -214,7 +239,7 @@ impl Subscription {
 
     /// The step of the track's ladder that passes.
     fn passing(&self) -> Option<Layers> {
-        self.forwarder.as_ref()?.selector().current_layers()
+        self.forwarder.selector().current_layers()
     }
 
     /// An interval of this length is over.
@@ -260,7 +285,7 @@ impl Subscription {
         now: Instant,
         track: &PublishedTrack,
     ) -> Option<SenderInfo> {
-        let clock = self.forwarder.as_ref()?.sender_clock(now, &track.timing())?;
+        let clock = self.forwarder.sender_clock(now, &track.timing())?;
         self.egress.sender_report(now, &clock)
     }
 
@@ -280,45 +305,63 @@ impl Subscription {
         }
         // Audio does not wait: it is little, and late it is worth nothing.
         let paced = track.kind() == MediaKind::Video;
-        for (place, Arrived { encoding, seq, padding }) in batch.iter().copied().enumerate() {
-            let packet = self.waiting(slot, encoding, seq);
-            if paced && !link.congestion.may_send(link.now) {
-                if self.demanded().contains(encoding) && link.defer(packet) {
-                    self.note_keyframe(track, packet);
-                }
+        let mut left = batch;
+        while let Some(Arrived { encoding, seq, .. }) = left.first() {
+            if !paced || link.congestion.may_send(link.now) {
+                left = self.release(slot, left, track, link);
                 continue;
             }
-            let behind = batch.get(place + 1..).unwrap_or(&[]);
-            self.release(packet, padding, behind, track, link);
+            let packet = self.waiting(slot, *encoding, *seq);
+            if self.demanded().contains(*encoding) && link.defer(packet) {
+                self.note_keyframe(track, packet);
+            }
+            left = &left[1..];
         }
     }
 
-    /// Sends a packet whose turn has come, if the subscriber gets it; with so many bytes of padding. `behind` comes by itself
-    /// right after it.
-    pub(crate) fn release(
+    /// Sends the first packet of a batch, whose turn has come, if the subscriber gets it, and with it those that follow it. What is
+    /// left of the batch comes by itself right after it.
+    pub(crate) fn release<'a>(
         &mut self,
-        packet: Waiting,
-        padding: u8,
-        behind: &[Arrived],
+        slot: u32,
+        batch: &'a [Arrived],
         track: &PublishedTrack,
         link: &mut Link<'_>,
-    ) {
-        let Waiting { slot, encoding, seq, .. } = packet;
+    ) -> &'a [Arrived] {
+        let Some((Arrived { encoding, seq, .. }, behind)) = batch.split_first() else {
+            return batch;
+        };
+        let (encoding, seq) = (*encoding, *seq);
         self.coming.take_if(|coming| *coming == (encoding, seq));
         if self.is_leaving(encoding)
             && link.congestion.is_behind()
             && (self.wants_keyframe().is_none() || link.congestion.is_far_behind())
         {
             // What waits of it would only delay the keyframe behind it. Before that has come it is all that can be seen.
-            self.forwarder.as_mut().map(Forwarder::abandon);
-            return;
+            self.forwarder.abandon();
+            return behind;
         }
         // Not there: nobody asked for the encoding, or it waited, or burst, longer than the cache keeps.
-        let Some(packet) = track.packet(encoding, seq) else { return };
-        if !self.pass(track, packet, padding, link) {
-            return;
+        let Some(packet) = track.packet(encoding, seq) else { return behind };
+        let passed = self.pass(track, packet, batch, link);
+        let left = batch.get(passed.count..).unwrap_or(&[]);
+        if passed.awaited {
+            self.pass_waiting(slot, (encoding, seq), behind, track, link);
         }
-        // What follows may have overtaken it. No more than a cache holds, whatever the numbers.
+        left
+    }
+
+    /// Sends what came before the packet that it needs, which has left now. `behind` comes, or came, by itself.
+    #[cold]
+    fn pass_waiting(
+        &mut self,
+        slot: u32,
+        (encoding, seq): (u8, SeqNo),
+        behind: &[Arrived],
+        track: &PublishedTrack,
+        link: &mut Link<'_>,
+    ) {
+        // No more than a cache holds, whatever the numbers.
         let highest = track.highest(encoding).map_or(seq.0, |highest| highest.0);
         let last = highest.min(seq.0 + PacketCache::MAX_PACKETS as u64);
         let mut behind = behind.iter().filter(|next| next.encoding == encoding).peekable();
@@ -329,7 +372,7 @@ impl Subscription {
             }
             match track.packet(encoding, early) {
                 Some(packet) if link.congestion.may_send(link.now) => {
-                    self.pass(track, packet, 0, link);
+                    self.pass(track, packet, &[], link);
                 }
                 Some(_) => {
                     link.defer(self.waiting(slot, encoding, early));
@@ -347,7 +390,7 @@ impl Subscription {
 
     fn note_keyframe(&mut self, track: &PublishedTrack, waiting: Waiting) {
         let Waiting { encoding, seq, .. } = waiting;
-        let wanted = self.forwarder.as_ref().and_then(Forwarder::wants_keyframe);
+        let wanted = self.forwarder.wants_keyframe();
         let opens =
             |packet: CachedPacket<'_>| packet.meta.frame.keyframe && packet.meta.frame.start;
         if wanted == Some(encoding) && track.packet(encoding, seq).is_some_and(opens) {
@@ -357,48 +400,86 @@ impl Subscription {
 
     /// This encoding passes still, and is more than the estimate allows.
     fn is_leaving(&self, encoding: u8) -> bool {
-        let Some(forwarder) = &self.forwarder else { return false };
-        let selector = forwarder.selector();
+        let selector = self.forwarder.selector();
         selector.current() == Some(encoding)
             && selector.target().is_some_and(|target| target < encoding)
             && matches!(self.granted, Grant::UpTo(layers) if layers.spatial < encoding)
     }
 
-    /// Sends a packet if the subscriber gets it. Whether others may have waited for it.
+    /// Sends a packet, the first of `batch` where there is one, if the subscriber gets it. Those that follow it leave along with it, for
+    /// as long as the pacer lets them: what was decided and written for the first holds for them.
     fn pass(
         &mut self,
         track: &PublishedTrack,
-        packet: CachedPacket<'_>,
-        padding: u8,
+        first: CachedPacket<'_>,
+        batch: &[Arrived],
         link: &mut Link<'_>,
-    ) -> bool {
-        if !self.egress.accepts(packet.meta.format) {
+    ) -> Passed {
+        if !self.egress.accepts(first.meta.format) {
             link.counters.drop(DropReason::Unforwardable);
-            return false;
+            return Passed::NONE;
         }
-        let forwarder = self.forwarder.as_mut();
-        let Some(rewritten) = forwarder.and_then(|f| f.forward(packet.meta, &track.timing()))
-        else {
-            return false;
+        let Some(rewritten) = self.forwarder.forward(first.meta, &track.timing()) else {
+            return Passed::NONE;
         };
-        let mut outcome = match self.egress.redundancy() {
-            0 => self.egress.write(link.now, packet, &rewritten, link.space()),
-            count => {
-                let PacketMeta { seq, encoding, .. } = *packet.meta;
-                let older = (1..=count as u64).filter_map(|back| seq.0.checked_sub(back));
-                let older = older.filter_map(|seq| track.packet(encoding, SeqNo(seq)));
-                self.egress.write_redundant(link.now, packet, older, &rewritten, link.space())
-            }
-        };
-        // Looked at where it is: moved, it is read wider than it was written, which waits as [`EgressStream::write`] says.
-        let written = match &mut outcome {
-            Ok(written) => written,
-            Err(WriteError::Duplicate) => return false,
+        let leaving = match self.egress.begin(first.meta.format, &rewritten) {
+            Ok(leaving) => leaving,
+            Err(WriteError::Duplicate) => return Passed::NONE,
             Err(_) => {
                 link.counters.drop(DropReason::Unforwardable);
-                return false;
+                return Passed::NONE;
             }
         };
+        let leads = leaving.latest && self.forwarder.leads(first.meta, &rewritten);
+        let paced = track.kind() == MediaKind::Video;
+        let (mut packet, mut each) = (first, rewritten);
+        let mut sent = Sent::default();
+        let mut next = batch.iter();
+        let mut padding = next.next().map_or(0, |first| first.padding);
+        loop {
+            let written = match self.egress.redundancy() {
+                0 => self.egress.put(leaving, packet, &each, &[], link.space()),
+                count => {
+                    let PacketMeta { seq, encoding, .. } = *packet.meta;
+                    let older = (1..=count as u64).filter_map(|back| seq.0.checked_sub(back));
+                    let older = older.filter_map(|seq| track.packet(encoding, SeqNo(seq)));
+                    self.egress.put_redundant(leaving, packet, older, &each, link.space())
+                }
+            };
+            if !self.depart(written, &each, padding, link, &mut sent) {
+                break;
+            }
+            if !leads || (paced && !link.congestion.may_send(link.now)) {
+                break;
+            }
+            let Some(follows) = next.next().filter(|next| next.follows) else { break };
+            let Some(behind) = track.packet(follows.encoding, follows.seq) else { break };
+            if sent.packets == u8::MAX {
+                break;
+            }
+            (packet, padding) = (behind, follows.padding);
+            (each.seq, each.marker) = (each.seq.plus(1), behind.meta.marker);
+        }
+        self.note(first.meta, &rewritten, sent, link)
+    }
+
+    /// Sends what was written. `false`: it could not be, and nothing goes along with it.
+    #[inline(always)]
+    fn depart(
+        &mut self,
+        mut outcome: Result<Written, WriteError>,
+        rewritten: &Rewritten,
+        padding: u8,
+        link: &mut Link<'_>,
+        sent: &mut Sent,
+    ) -> bool {
+        sent.tried += 1;
+        // Looked at where it is: moved, it is read wider than it was written, which waits as [`EgressStream::put`] says.
+        let Ok(written) = &mut outcome else {
+            link.counters.drop(DropReason::Unforwardable);
+            return false;
+        };
+        let octets = written.octets();
         if padding > 0 {
             link.pad(written, padding);
         }
@@ -408,23 +489,41 @@ impl Subscription {
                 .space()
                 .get(..written.len)
                 .is_some_and(|packet| self.egress.protect(packet, rewritten.marker));
-        match link.seal(written) {
-            Some(len) => {
-                link.counters.media_out += 1;
-                link.counters.media_bytes_out += len as u64;
-                self.sent.packets += 1;
-                self.sent.bytes += len as u64;
-                self.switches += u64::from(rewritten.opens);
-                self.sent_at = Some(link.now);
-            }
-            None => link.counters.drop(DropReason::Unforwardable),
-        }
+        let Some(len) = link.seal(written) else {
+            link.counters.drop(DropReason::Unforwardable);
+            return false;
+        };
+        sent.packets += 1;
+        sent.octets += octets;
+        sent.bytes += len as u64;
         if repairs {
             self.send_repairs(link);
         }
-        rewritten.awaited
+        true
     }
 
+    /// Counts packets that left in a row, of which these are the first.
+    #[inline(always)]
+    fn note(
+        &mut self,
+        first: &PacketMeta,
+        rewritten: &Rewritten,
+        sent: Sent,
+        link: &mut Link<'_>,
+    ) -> Passed {
+        let Some(behind) = sent.packets.checked_sub(1) else { return Passed::NONE };
+        self.egress.count(link.now, first, rewritten, sent.packets, sent.octets);
+        self.forwarder.follow(behind.into());
+        link.counters.media_out += u64::from(sent.packets);
+        link.counters.media_bytes_out += sent.bytes;
+        self.sent.packets += u64::from(sent.packets);
+        self.sent.bytes += sent.bytes;
+        if rewritten.opens {
+            self.switches += 1;
+        }
+        self.sent_at = Some(link.now);
+        Passed { count: sent.tried.into(), awaited: rewritten.awaited }
+    }
     /// Sends the repair packets that are due. They do not ask the pacer, as what is sent again does not: few at a time, out of
     /// a share that fits, and told to it as everything.
     #[cold]
@@ -543,9 +642,9 @@ impl Subscription {
         let wanted = self.wish().and_then(|wish| self.granted.bound(wish));
         let suppress = self.spec.suppress_silence;
         self.egress.set_add_redundancy(self.spec.add_redundancy);
-        if let Some(forwarder) = &mut self.forwarder {
-            forwarder.set_suppress_silence(suppress);
-            forwarder.set_wanted(wanted);
+        if self.attached {
+            self.forwarder.set_suppress_silence(suppress);
+            self.forwarder.set_wanted(wanted);
         }
     }
 }

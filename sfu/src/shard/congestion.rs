@@ -8,7 +8,7 @@ use super::{
     track::Demand,
 };
 use crate::{
-    peer::{Grant, Peer, Sharing, Subscription, Waiting},
+    peer::{Arrived, Grant, Peer, Sharing, Subscription, Waiting},
     room::PeerKey,
     rtp::Bitrate,
     wire::rtcp::{CongestionFeedback, TransportFeedback},
@@ -148,7 +148,7 @@ impl Shard {
     /// Sends what waited for its turn, at most `limit` packets at once, and what a probe needs beside it. Returns how
     /// many were looked at.
     pub(super) fn serve_release(&mut self, key: PeerKey, limit: usize) -> usize {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return 1 };
         peer.releasing = false;
@@ -164,12 +164,13 @@ impl Shard {
             && let Some(waiting) = link.congestion.poll_waiting(now)
         {
             served += 1;
-            let Waiting { slot, .. } = waiting;
+            let Waiting { slot, encoding, seq, .. } = waiting;
             let Some(subscription) = subscriptions.get_mut(slot as usize) else { continue };
             let route = subscription.route;
             let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { continue };
             let demanded = subscription.demanded();
-            subscription.release(waiting, 0, &[], &track.published, &mut link);
+            let arrived = [Arrived { encoding, seq, padding: 0, follows: false }];
+            subscription.release(slot, &arrived, &track.published, &mut link);
             fanout.note(subscription, demanded);
         }
         'probe: while link.waiting() < RUN

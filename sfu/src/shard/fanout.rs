@@ -19,7 +19,6 @@ use crate::{
     relay::{LaneFull, Nacked, RelayPacket},
     room::{PeerKey, RouteKey},
     rtp::SeqNo,
-    wire::AbsSendTime,
 };
 
 /// The cursor.
@@ -295,7 +294,7 @@ impl Shard {
     /// where nothing can be sent to it.
     #[inline(always)]
     fn visit(&mut self, key: PeerKey, mut next: impl FnMut() -> Option<(RouteKey, u32)>) -> bool {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, tracks, outbox, counters, fanout, timers, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return false };
         let reports = peer.cadence.may_ride(now);
@@ -341,7 +340,7 @@ impl Shard {
 
     /// Sends again what a subscriber asked for.
     fn serve_resends(&mut self, key: PeerKey) {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, tracks, outbox, counters, fanout, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
         peer.resending = false;
@@ -583,10 +582,6 @@ impl Shard {
         }
         missed.clear();
         self.fanout.missed = missed;
-    }
-
-    pub(super) fn send_time(&self) -> AbsSendTime {
-        AbsSendTime::from_duration(self.now.saturating_duration_since(self.config.epoch))
     }
 }
 

@@ -73,7 +73,7 @@ use crate::{
     room::{PeerKey, Rooms, RouteKey},
     rtp::DataSize,
     transport::{FailReason, TransportEvent},
-    wire::rtcp::ReportBlock,
+    wire::{AbsSendTime, rtcp::ReportBlock},
 };
 
 /// How much of a shard's rooms lies elsewhere.
@@ -95,6 +95,8 @@ pub struct Shard {
     random: StdRng,
     /// Of the current slice.
     now: Instant,
+    /// The same, for packets that tell it.
+    send_time: AbsSendTime,
     /// Boxed: who is next can be asked for without a look at it, and a new one moves nobody.
     peers: Slab<Box<Peer>>,
     next_serial: u32,
@@ -129,6 +131,7 @@ impl Shard {
     pub fn new(config: ShardConfig, context: TransportContext, seed: [u8; 32]) -> Self {
         Self {
             now: config.epoch,
+            send_time: AbsSendTime::from_bits(0),
             relays: Relays::new(config.id, config.shards),
             timers: TimerQueue::new(config.epoch),
             config,
@@ -288,7 +291,11 @@ impl Shard {
 
     fn begin(&mut self, now: Instant) {
         debug_assert!(now >= self.now, "time goes back");
-        self.now = now;
+        if self.now != now {
+            self.now = now;
+            let since = now.saturating_duration_since(self.config.epoch);
+            self.send_time = AbsSendTime::from_duration(since);
+        }
         self.timers.begin(now);
     }
 

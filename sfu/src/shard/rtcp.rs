@@ -209,7 +209,7 @@ impl Shard {
 
     /// NACKs and keyframe requests of a track, to its publisher.
     pub(super) fn send_track_feedback(&mut self, key: PeerKey, route: RouteKey) {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, tracks, outbox, counters, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
         let Some(track) = tracks.get_mut(route.0).and_then(Option::as_mut) else { return };
@@ -220,7 +220,7 @@ impl Shard {
     }
 
     pub(super) fn send_twcc(&mut self, key: PeerKey) {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, outbox, counters, timers, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
         let sender = peer.feedback_ssrc;
@@ -285,7 +285,7 @@ impl Shard {
 
     /// Sender reports for what leaves to a peer, receiver reports for what comes from it.
     fn send_reports(&mut self, key: PeerKey) {
-        let (now, send_time) = (self.now, self.send_time());
+        let (now, send_time) = (self.now, self.send_time);
         let Self { peers, tracks, outbox, counters, blocks, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
         blocks.clear();

@@ -15,6 +15,7 @@ use crate::{
 mod fallback;
 mod feedback;
 mod floods;
+mod frames;
 mod repair;
 mod reports;
 mod rooms;

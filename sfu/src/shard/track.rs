@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cache::{EncodingSet, LadderStep},
+    cache::{CachedPacket, EncodingSet, LadderStep},
     ingress::PublishedTrack,
     peer::{Arrived, Subscription, TrackSpec},
     room::{PeerId, PeerKey, ShardId},
@@ -210,7 +210,7 @@ impl Track {
     /// A packet arrived. Whether the track has to be marked for the next walk.
     #[must_use]
     pub(super) fn arrived(&mut self, encoding: u8, seq: SeqNo) -> bool {
-        self.fresh.push(Arrived { encoding, seq, padding: 0 });
+        self.fresh.push(Arrived { encoding, seq, padding: 0, follows: false });
         !std::mem::replace(&mut self.dirty, true)
     }
 
@@ -221,6 +221,22 @@ impl Track {
         self.fresh.clear();
         if self.published.kind() == MediaKind::Video {
             self.equalise();
+            self.link();
+        }
+    }
+
+    /// Notes which packets follow those before them, once for all takers.
+    fn link(&mut self) {
+        let Self { published, batch, .. } = self;
+        let mut before = None;
+        for arrived in batch {
+            let packet = published.packet(arrived.encoding, arrived.seq);
+            let pair = packet.zip(before);
+            arrived.follows =
+                pair.is_some_and(|(packet, before): (CachedPacket<'_>, CachedPacket<'_>)| {
+                    packet.meta.follows(before.meta)
+                });
+            before = packet;
         }
     }
 
@@ -284,7 +300,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cache::CachedPacket, ingress::TrackSource};
+    use crate::ingress::TrackSource;
 
     #[test]
     #[allow(clippy::disallowed_methods)] // an arbitrary origin for a virtual clock

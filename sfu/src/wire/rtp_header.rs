@@ -94,14 +94,14 @@ impl RtpHeaderFields {
 
     /// Writes over the fixed part of a header that was written before, all but what says whether it has extensions.
     pub(crate) fn write_fixed(&self, header: &mut [u8]) {
-        let Some(fixed) = header.first_chunk_mut::<12>() else { return };
-        let [_, second, rest @ ..] = fixed;
-        *second = u8::from(self.marker) << 7 | self.pt.value();
-        let (seq, rest) = rest.split_at_mut(2);
-        let (time, ssrc) = rest.split_at_mut(4);
-        seq.copy_from_slice(&self.seq.0.to_be_bytes());
-        time.copy_from_slice(&self.timestamp.0.to_be_bytes());
-        ssrc.copy_from_slice(&self.ssrc.0.to_be_bytes());
+        let Some((fixed, rest)) = header.split_first_chunk_mut::<8>() else { return };
+        let second = u8::from(self.marker) << 7 | self.pt.value();
+        let first = u16::from_be_bytes([fixed[0], second]);
+        let (first, seq) = (u64::from(first), u64::from(self.seq.0));
+        *fixed = (first << 48 | seq << 32 | u64::from(self.timestamp.0)).to_be_bytes();
+        if let Some(ssrc) = rest.first_chunk_mut() {
+            *ssrc = self.ssrc.0.to_be_bytes();
+        }
     }
 }
 

@@ -4,18 +4,14 @@ use super::EgressStream;
 use crate::prefetch::prefetch;
 
 impl EgressStream {
-    /// What [`Self::write`] looks at.
+    /// What [`Self::begin`], [`Self::put`] and [`Self::count`] look at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.ssrc);
-        prefetch(&self.header);
-        self.header.prefetch();
-        self.formats.prefetch();
-        prefetch(&self.marks);
-        prefetch(&self.octets);
         prefetch(&self.highest);
-        prefetch(&self.records);
-        prefetch(&self.redundancy);
+        prefetch(&self.header);
+        self.records.prefetch();
+        prefetch(&self.formats);
+        prefetch(&self.sent);
     }
 
     /// What depends on that, once it is here.
@@ -23,18 +19,15 @@ impl EgressStream {
     pub(crate) fn prefetch_pointees(&self) {
         if let Some(highest) = self.highest {
             self.sent.prefetch(highest);
-            self.records.prefetch(highest.plus(1));
         }
+        self.records.prefetch_pointees();
     }
 
     /// What [`Self::handle_report_block`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch_reported(&self) {
-        prefetch(&self.ssrc);
-        prefetch(&self.marks);
         prefetch(&self.highest);
         prefetch(&self.reports);
         prefetch(&self.reported);
-        prefetch(&self.redundancy);
     }
 }

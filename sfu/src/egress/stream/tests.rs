@@ -496,7 +496,8 @@ fn redundancy_is_added_where_the_subscriber_loses_and_takes_it() {
         let rewritten = Rewritten { opens: case.opens, ..rewritten(9, 777_000) };
         let mut out = [0; 1_500];
         let packet = cached(&metas[2], &payloads[2]);
-        let written = stream.write_redundant(now, packet, older, &rewritten, &mut out).unwrap();
+        let leaving = stream.begin(packet.meta.format, &rewritten).unwrap();
+        let written = stream.put_redundant(leaving, packet, older, &rewritten, &mut out).unwrap();
         let read = RtpPacket::parse(&out[..written.len]).unwrap();
         assert_eq!(read.header.seq, Seq16(9), "{}: its number", case.name);
         assert_eq!(read.header.timestamp, RtpTs32(777_000), "{}: its time", case.name);

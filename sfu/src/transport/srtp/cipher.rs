@@ -90,7 +90,12 @@ impl Cipher {
                         payload,
                     )
                     .map_err(|_| SrtpError::Authentication)?;
-                tag_room.copy_from_slice(tag.as_ref());
+                // Of known length: two moves instead of a call.
+                let room = tag_room.first_chunk_mut::<GCM_TAG_LEN>();
+                let (Some(room), Some(tag)) = (room, tag.as_ref().first_chunk()) else {
+                    return Err(SrtpError::TooShort);
+                };
+                *room = *tag;
             }
             Self::Cm(cm) => {
                 let Cm { key, salt, auth } = &**cm;
@@ -239,9 +244,8 @@ fn gcm_nonce(salt: &[u8; 12], head: u64, tail: u32) -> Nonce {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *salt;
     let head = u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ head;
     let tail = u32::from_be_bytes([i, j, k, l]) ^ tail;
-    let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&head.to_be_bytes());
-    nonce[8..].copy_from_slice(&tail.to_be_bytes());
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l]) = (head.to_be_bytes(), tail.to_be_bytes());
+    let nonce = [a, b, c, d, e, f, g, h, i, j, k, l];
     Nonce::assume_unique_for_key(nonce)
 }
 
