@@ -264,6 +264,9 @@ mod tests {
             assert!(!other.follows(&before), "{name}");
         }
         assert!(!plain(11, 900).follows(&marked), "behind the end of a picture");
+        let marker = PacketMeta { marker: true, ..before };
+        let end = PacketMeta { frame: ends(before.frame), ..before };
+        assert!(![marker, end].iter().any(|before| plain(10, 900).follows(before)), "either");
         let padding = PacketMeta { padding: true, ..before };
         assert!(!plain(10, 900).follows(&padding), "behind padding");
     }

@@ -2,7 +2,7 @@
 
 use crate::{prefetch::prefetch, rtp::SeqNo};
 
-/// Remembers the numbers of the latest [`Self::LEN`]. In this order: the bits looked at are those of few lines.
+/// Remembers the numbers of the latest [`Self::LEN`]. In this order: the highest lies beside the first bits.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub(crate) struct SeqWindow {

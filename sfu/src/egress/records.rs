@@ -23,7 +23,7 @@ pub(super) struct Records {
     slots: Vec<Packed>,
     /// The place of the oldest record, which the next one takes.
     next: usize,
-    /// Number at ingress of the latest packet: records keep the low half of theirs, which is near it.
+    /// Number at ingress of the first packet that was noted last: records keep the low half of theirs, which is near it.
     ingress: SeqNo,
     /// Times in records count milliseconds from here.
     origin: Instant,
@@ -89,7 +89,7 @@ impl Records {
     const LOOKS: usize = 8;
     /// As long as a cache keeps packets.
     const MAX_AGE: Duration = Duration::from_secs(1);
-    /// What comes later than behind so many others has no record, and is not sent again: its place would have to be made among them.
+    /// What comes later than behind so many others of the ring has no record, and is not sent again: its place would have to be made among them.
     const MAX_LATE: usize = 64;
     /// Packets that were sent again are told apart by so many numbers, all that may wait for it. Of two that share a place the first may
     /// be sent again early.
@@ -194,9 +194,7 @@ impl Records {
     /// Puts a record behind all others of the ring, at this moment.
     #[inline(always)]
     fn push(&mut self, packed: Packed, now_ms: u16) {
-        if self.next.is_multiple_of(Self::LOOKS) && self.would_lose_young(now_ms) {
-            self.grow();
-        }
+        self.make_room(now_ms);
         self.slots[self.next] = packed;
         self.next += 1;
         if self.next == self.slots.len() {
@@ -207,9 +205,10 @@ impl Records {
     /// Puts a packet that came late before those with higher numbers.
     #[cold]
     fn insert_late(&mut self, packed: Packed) {
+        self.make_room(packed.sent_ms);
         let mut place = self.next;
-        let mut steps = Self::MAX_LATE.min(self.slots.len().saturating_sub(1));
-        while !self.slots.is_empty() {
+        let mut steps = Self::MAX_LATE.min(self.slots.len() - 1);
+        loop {
             let before = self.before(place);
             if self.slots[before].count == 0 || !packed.is_before(&self.slots[before]) {
                 break;
@@ -233,6 +232,14 @@ impl Records {
         }
         self.slots[place] = packed;
         self.push(latest, packed.sent_ms);
+    }
+
+    /// Makes the ring longer rather than have the next record take the place of a young one.
+    #[inline(always)]
+    fn make_room(&mut self, now_ms: u16) {
+        if self.next.is_multiple_of(Self::LOOKS) && self.would_lose_young(now_ms) {
+            self.grow();
+        }
     }
 
     /// Of the block of slots that begins where the next record goes. There is none before the first.

@@ -159,7 +159,7 @@ pub(crate) struct Leaving {
     mapping: Mapping,
     /// They name the m-line.
     names_mid: bool,
-    /// No number behind that of the first was sent, so that none is sealed twice.
+    /// No number behind that of the first was sent: a second lock, behind [`crate::forward::Forwarder::leads`], before one is sealed twice.
     pub(crate) latest: bool,
 }
 
@@ -240,7 +240,7 @@ impl EgressStream {
     }
 
     /// How many older packets [`Self::put_redundant`] wants to have beside each: at most two.
-    pub fn redundancy(&self) -> usize {
+    pub(crate) fn redundancy(&self) -> usize {
         self.redundancy.blocks()
     }
 

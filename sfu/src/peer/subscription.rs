@@ -59,7 +59,7 @@ pub(crate) struct Arrived {
     pub(crate) seq: SeqNo,
     /// Bytes of RTP padding that make it as long as the others of its frame, so that they leave in one send.
     pub(crate) padding: u8,
-    /// It goes wherever the one before it in the batch goes (see [`PacketMeta::follows`]).
+    /// Where the one before it in the batch passes, it does (see [`PacketMeta::follows`]).
     pub(crate) follows: bool,
 }
 
@@ -511,9 +511,12 @@ impl Subscription {
         sent: Sent,
         link: &mut Link<'_>,
     ) -> Passed {
-        let Some(behind) = sent.packets.checked_sub(1) else { return Passed::NONE };
+        if sent.packets == 0 {
+            return Passed::NONE;
+        }
         self.egress.count(link.now, first, rewritten, sent.packets, sent.octets);
-        self.forwarder.follow(behind.into());
+        // With the one that could not be sent: its number is used up.
+        self.forwarder.follow(u64::from(sent.tried) - 1);
         link.counters.media_out += u64::from(sent.packets);
         link.counters.media_bytes_out += sent.bytes;
         self.sent.packets += u64::from(sent.packets);
@@ -524,6 +527,7 @@ impl Subscription {
         self.sent_at = Some(link.now);
         Passed { count: sent.tried.into(), awaited: rewritten.awaited }
     }
+
     /// Sends the repair packets that are due. They do not ask the pacer, as what is sent again does not: few at a time, out of
     /// a share that fits, and told to it as everything.
     #[cold]

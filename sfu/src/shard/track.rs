@@ -337,6 +337,25 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_is_noted_for_all_takers() {
+        let now = crate::cache::test_packets::start();
+        let published = PublishedTrack::new(MediaKind::Video, TrackSource::Relay, 2);
+        let mut track = Track::new(published, Owner::Relay(ShardId(1)), PeerId::new("p"), 1);
+        // Encoding and number; one picture of each.
+        for (encoding, seq) in [(0, 1), (0, 2), (0, 3), (0, 5), (0, 6), (1, 7), (0, 7), (0, 8)] {
+            let mut meta = crate::cache::test_packets::meta(encoding, seq, 0, now);
+            meta.frame.start = seq == 1;
+            let packet =
+                CachedPacket { meta: &meta, dependency_descriptor: &[], payload: &[0; 90] };
+            track.published.handle_relayed(now, packet).unwrap();
+            let _ = track.arrived(encoding, SeqNo(seq));
+        }
+        track.take_batch();
+        let follows: Vec<bool> = track.batch.iter().map(|arrived| arrived.follows).collect();
+        assert_eq!(follows, [false, true, true, false, true, false, false, true]);
+    }
+
+    #[test]
     fn sizes_that_differ_by_a_byte_or_so_become_equal() {
         let one = |sizes: &[usize]| -> Vec<u8> {
             paddings(&sizes.iter().map(|size| (0, *size)).collect::<Vec<_>>())

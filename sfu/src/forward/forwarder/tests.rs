@@ -5,7 +5,7 @@ use crate::{
         test_packets::{codec, keyframe, meta, ms, start, vp8_layer},
     },
     rtp::CodecKind,
-    wire::{AudioLevel, payload::Vp8Descriptor},
+    wire::{ActiveTargets, AudioLevel, DescriptorPatch, payload::Vp8Descriptor},
 };
 
 /// What happens to a forwarder, in order.
@@ -312,4 +312,25 @@ fn what_is_left_out_by_choice_leaves_no_trace_and_what_is_lost_does() {
             assert_eq!(given, expect, "{}, step {index}", case.name);
         }
     }
+}
+
+#[test]
+fn the_latest_packet_leads_where_it_says_nothing_once() {
+    let formats = Formats::default();
+    let timing = Timing { formats: &formats, clocks: &[], decode_targets: &[] };
+    let mut forwarder = Forwarder::new(MediaKind::Video, SeqNo(1));
+    forwarder.attach(EncodingSet::first(1));
+    forwarder.set_wanted(Some(Layers::MAX));
+    let first = keyframe(meta(0, 10, 900, start()));
+    let rewritten = forwarder.forward(&first, &timing).unwrap();
+    assert!(forwarder.leads(&first, &rewritten));
+    let told =
+        DescriptorPatch { frame_number: 1, active: Some(ActiveTargets { mask: 1, count: 2 }) };
+    let telling = Rewritten { descriptor: Some(told), ..rewritten };
+    assert!(!forwarder.leads(&first, &telling), "those that follow do not say it again");
+    let numbered = DescriptorPatch { active: None, ..told };
+    assert!(forwarder.leads(&first, &Rewritten { descriptor: Some(numbered), ..rewritten }));
+    let last = meta(0, 14, 1_800, start());
+    assert!(forwarder.forward(&last, &timing).is_some());
+    assert!(!forwarder.leads(&first, &rewritten), "something newer passed");
 }
