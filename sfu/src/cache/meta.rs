@@ -138,6 +138,18 @@ pub struct CachedPacket<'a> {
     pub payload: &'a [u8],
 }
 
+impl CachedPacket<'_> {
+    /// Whether its header tells nothing that is its own: those of such packets differ in what each subscriber gets anew.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.dependency_descriptor.is_empty()
+            && self.meta.audio_level.is_none()
+            && self.meta.abs_capture_time.is_none()
+            && self.meta.playout_delay.is_none()
+            && self.meta.video_orientation.is_none()
+    }
+}
+
 /// A set of a track's encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct EncodingSet(u8);

@@ -19,7 +19,7 @@ pub struct PacketCache {
     /// A power of two long, or empty before the first packet.
     slots: Vec<Option<Slot>>,
     bytes: Vec<u8>,
-    /// Bytes ever written, skipped ends included: byte `n` stands at `n % bytes.len()`.
+    /// Bytes ever written, skipped ends included: byte `n` stands at `n % bytes.len()`, which is a power of two.
     head: u64,
     /// `head` at moments about [`CHECKPOINT_INTERVAL`] apart, the first one `MAX_AGE` ago.
     checkpoints: VecDeque<(Instant, u64)>,
@@ -78,7 +78,7 @@ impl PacketCache {
         let seq = packet.meta.seq;
         let index = self.make_slot(now, seq)?;
         let at = self.make_room(now, len);
-        let start = (at % self.bytes.len() as u64) as usize;
+        let start = place(at, self.bytes.len());
         let (descriptor, payload) =
             self.bytes[start..start + len].split_at_mut(packet.dependency_descriptor.len());
         descriptor.copy_from_slice(packet.dependency_descriptor);
@@ -94,13 +94,14 @@ impl PacketCache {
     }
 
     /// A packet that is still there.
+    #[inline(always)]
     pub fn get(&self, seq: SeqNo) -> Option<CachedPacket<'_>> {
         let mask = self.slots.len().checked_sub(1)?;
         let slot = self.slots[seq.0 as usize & mask].as_ref()?;
         if slot.meta.seq != seq || !self.is_alive(slot) {
             return None;
         }
-        let start = (slot.at % self.bytes.len() as u64) as usize;
+        let start = place(slot.at, self.bytes.len());
         let len = usize::from(slot.descriptor_len) + usize::from(slot.payload_len);
         let (dependency_descriptor, payload) =
             self.bytes[start..start + len].split_at(slot.descriptor_len.into());
@@ -115,7 +116,7 @@ impl PacketCache {
         let index = seq.0 as usize & mask;
         self.slots[index].as_ref().filter(|slot| alive(slot))?;
         let slot = self.slots[index].as_mut()?;
-        let start = (slot.at % self.bytes.len() as u64) as usize;
+        let start = place(slot.at, self.bytes.len());
         let descriptor = self.bytes.get(start..start + usize::from(slot.descriptor_len))?;
         Some((&mut slot.meta, descriptor))
     }
@@ -200,7 +201,7 @@ impl PacketCache {
         }
         loop {
             let capacity = self.bytes.len();
-            let offset = (self.head % capacity as u64) as usize;
+            let offset = place(self.head, capacity);
             let skipped = if offset + len > capacity { capacity - offset } else { 0 };
             let at = self.head + skipped as u64;
             let head = at + len as u64;
@@ -235,7 +236,7 @@ impl PacketCache {
                 *position = head as u64;
             }
             let len = usize::from(slot.descriptor_len) + usize::from(slot.payload_len);
-            let start = (slot.at % capacity as u64) as usize;
+            let start = place(slot.at, capacity);
             bytes[head..head + len].copy_from_slice(&self.bytes[start..start + len]);
             slot.at = head as u64;
             head += len;
@@ -244,6 +245,13 @@ impl PacketCache {
         self.bytes = bytes;
         self.head = head as u64;
     }
+}
+
+/// Where byte `at` of all that were ever written stands in a ring of so many, a power of two.
+#[inline(always)]
+fn place(at: u64, capacity: usize) -> usize {
+    debug_assert!(capacity.is_power_of_two());
+    (at & (capacity as u64).wrapping_sub(1)) as usize
 }
 
 #[cfg(test)]

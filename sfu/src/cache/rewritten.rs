@@ -53,6 +53,19 @@ impl CodecPatch {
         }
     }
 
+    /// What it makes of the first sixteen bytes of a payload, read as a little-endian number: which bits stay, and which are set.
+    /// `None` where it reaches beyond them.
+    pub(crate) fn on_first_sixteen(&self) -> Option<(u128, u128)> {
+        let (at, len) = (u32::from(self.at) * 8, u32::from(self.len) * 8);
+        if at + len > u128::BITS {
+            return None;
+        }
+        let [a, b, c, d, e, f] = self.bytes;
+        let bytes = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) & !(u64::MAX << len);
+        let changed = u128::from(!(u64::MAX << len)) << (at % u128::BITS);
+        Some((!changed, u128::from(bytes) << (at % u128::BITS)))
+    }
+
     /// Overwrites its bytes; those beyond the payload's end are left out.
     #[inline(always)]
     pub fn apply(&self, payload: &mut [u8]) {

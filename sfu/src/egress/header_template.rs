@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Longer headers are put together each time: they carry more than what this is for.
-const LEN: usize = 40;
+pub(super) const LEN: usize = 40;
 
 /// Fixed part without CSRCs.
 const FIXED: usize = 12;
@@ -28,6 +28,12 @@ impl HeaderTemplate {
     /// Other extensions were negotiated.
     pub(super) fn forget(&mut self) {
         self.written = None;
+    }
+
+    /// What is kept, of packets that name the m-line or of those that do not. All behind the header's end is to be written over.
+    pub(super) fn kept(&self, names_mid: bool) -> Option<(&[u8; LEN], WrittenHeader)> {
+        let (written, _) = self.written.filter(|(_, named)| *named == names_mid)?;
+        Some((&self.bytes, written))
     }
 
     /// Writes the header of a packet. `values` says what it carries if nothing is kept. What `out` has behind it is undefined.

@@ -24,4 +24,5 @@ pub use patience::Patience;
 pub use protection::RepairShare;
 pub use raises::Raises;
 pub use repair_need::{LossCount, RepairNeed};
+pub(crate) use stream::Leaving;
 pub use stream::{EgressConfig, EgressStream, FecStream, Resend, WriteError, Written};

@@ -6,7 +6,7 @@ use crate::{
     cache::{CodecPatch, EncodingSet, PacketMeta, Rewritten},
     prefetch::prefetch,
     rtp::{RtpTs32, SeqNo},
-    wire::{ActiveTargets, DescriptorPatch},
+    wire::{AbsSendTime, ActiveTargets, DescriptorPatch},
 };
 
 /// A ring of small records, one for the packets of a frame that left under numbers in a row, in the order of these. It starts small
@@ -25,7 +25,7 @@ pub(super) struct Records {
     next: usize,
     /// Number at ingress of the first packet that was noted last: records keep the low half of theirs, which is near it.
     ingress: SeqNo,
-    /// Times in records count milliseconds from here.
+    /// Times of resends count milliseconds from here, and those of [`Self::clock`].
     origin: Instant,
     /// When packets were sent again, by number; nothing until one is.
     resent: Vec<Resent>,
@@ -55,8 +55,8 @@ struct Packed {
     mask: u32,
     patch: CodecPatch,
     frame_number: u16,
-    /// Low 16 bits of milliseconds: 65 s, while a record is of use for one.
-    sent_ms: u16,
+    /// When, by [`moment`]: of 64 s, while a record is of use for one.
+    sent: u16,
     /// How many packets in a row; 0 marks an empty slot.
     count: u8,
     /// How many decode targets the mask has; 0: no mask.
@@ -87,8 +87,8 @@ impl Records {
     const MAX: usize = 1_024;
     /// Of so many slots the last, written latest, is looked at before the first is written over.
     const LOOKS: usize = 8;
-    /// As long as a cache keeps packets.
-    const MAX_AGE: Duration = Duration::from_secs(1);
+    /// A second, in the units of [`moment`]: as long as a cache keeps packets.
+    const MAX_AGE: u16 = 1 << 10;
     /// What comes later than behind so many others of the ring has no record, and is not sent again: its place would have to be made among them.
     const MAX_LATE: usize = 64;
     /// Packets that were sent again are told apart by so many numbers, all that may wait for it. Of two that share a place the first may
@@ -119,14 +119,14 @@ impl Records {
     #[inline(always)]
     pub(super) fn insert(
         &mut self,
-        now: Instant,
+        now: AbsSendTime,
         first: &PacketMeta,
         rewritten: &Rewritten,
         count: u8,
     ) {
         self.ingress = first.seq;
-        let sent_ms = self.millis(now) as u16;
-        let packed = Packed::new(sent_ms, first, rewritten, count);
+        let sent = moment(now);
+        let packed = Packed::new(sent, first, rewritten, count);
         if self.latest.count == 0 {
             self.latest = packed;
         } else if packed.is_before(&self.latest) {
@@ -135,7 +135,7 @@ impl Records {
             self.latest.count += count;
         } else {
             let before = std::mem::replace(&mut self.latest, packed);
-            self.push(before, sent_ms);
+            self.push(before, sent);
         }
     }
 
@@ -157,6 +157,11 @@ impl Records {
         }
         let record = self.aged(from.checked_sub(1)?);
         Some(record.unpack(record.place(seq)?, self.ingress))
+    }
+
+    /// A time as [`Self::insert`] wants it, where nobody keeps that clock.
+    pub(super) fn clock(&self, now: Instant) -> AbsSendTime {
+        AbsSendTime::from_duration(now.saturating_duration_since(self.origin))
     }
 
     /// Marks a packet as sent again; false when that happened less than `rtt` ago, or it is not known.
@@ -193,8 +198,8 @@ impl Records {
 
     /// Puts a record behind all others of the ring, at this moment.
     #[inline(always)]
-    fn push(&mut self, packed: Packed, now_ms: u16) {
-        self.make_room(now_ms);
+    fn push(&mut self, packed: Packed, now: u16) {
+        self.make_room(now);
         self.slots[self.next] = packed;
         self.next += 1;
         if self.next == self.slots.len() {
@@ -205,7 +210,7 @@ impl Records {
     /// Puts a packet that came late before those with higher numbers.
     #[cold]
     fn insert_late(&mut self, packed: Packed) {
-        self.make_room(packed.sent_ms);
+        self.make_room(packed.sent);
         let mut place = self.next;
         let mut steps = Self::MAX_LATE.min(self.slots.len() - 1);
         loop {
@@ -219,7 +224,7 @@ impl Records {
             (place, steps) = (before, steps - 1);
         }
         if place == self.next {
-            self.push(packed, packed.sent_ms);
+            self.push(packed, packed.sent);
             return;
         }
         // The latest moves up to where the oldest was, and so on.
@@ -231,22 +236,22 @@ impl Records {
             to = from;
         }
         self.slots[place] = packed;
-        self.push(latest, packed.sent_ms);
+        self.push(latest, packed.sent);
     }
 
     /// Makes the ring longer rather than have the next record take the place of a young one.
     #[inline(always)]
-    fn make_room(&mut self, now_ms: u16) {
-        if self.next.is_multiple_of(Self::LOOKS) && self.would_lose_young(now_ms) {
+    fn make_room(&mut self, now: u16) {
+        if self.next.is_multiple_of(Self::LOOKS) && self.would_lose_young(now) {
             self.grow();
         }
     }
 
     /// Of the block of slots that begins where the next record goes. There is none before the first.
-    fn would_lose_young(&self, now_ms: u16) -> bool {
+    fn would_lose_young(&self, now: u16) -> bool {
         let Some(old) = self.slots.get(self.next + Self::LOOKS - 1) else { return true };
-        let age = now_ms.wrapping_sub(old.sent_ms);
-        old.count > 0 && u128::from(age) < Self::MAX_AGE.as_millis() && self.slots.len() < Self::MAX
+        let age = now.wrapping_sub(old.sent);
+        old.count > 0 && age < Self::MAX_AGE && self.slots.len() < Self::MAX
     }
 
     #[cold]
@@ -267,6 +272,11 @@ impl Records {
     }
 }
 
+/// A time in 1/1024 s, modulo 64 s.
+fn moment(time: AbsSendTime) -> u16 {
+    (time.bits() >> 8) as u16
+}
+
 /// Of numbers less than 2^31 apart.
 fn is_before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
@@ -280,20 +290,20 @@ impl Packed {
         mask: 0,
         patch: CodecPatch::NONE,
         frame_number: 0,
-        sent_ms: 0,
+        sent: 0,
         count: 0,
         targets: 0,
         bits: 0,
     };
 
-    fn new(sent_ms: u16, first: &PacketMeta, rewritten: &Rewritten, count: u8) -> Self {
+    fn new(sent: u16, first: &PacketMeta, rewritten: &Rewritten, count: u8) -> Self {
         let ends_picture = rewritten.marker && !first.marker;
         let mut packed = Self {
             seq: rewritten.seq.0 as u32,
             time: rewritten.time.ts32().0,
             ingress: first.seq.0 as u32,
             patch: rewritten.patch,
-            sent_ms,
+            sent,
             count,
             bits: first.encoding & ENCODING | if ends_picture { ENDS_PICTURE } else { 0 },
             ..Self::EMPTY

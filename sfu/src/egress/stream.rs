@@ -4,6 +4,7 @@ mod lines;
 mod padding;
 mod redundant;
 mod repair;
+mod stamp;
 
 use std::{
     collections::VecDeque,
@@ -256,7 +257,7 @@ impl EgressStream {
         self.formats.get(format).is_some()
     }
 
-    /// Writes a packet and counts it as sent.
+    /// Writes a packet and counts it as sent, by a clock of the stream's own: not where [`Self::count`] is told another.
     #[inline(always)]
     pub fn write(
         &mut self,
@@ -267,7 +268,7 @@ impl EgressStream {
     ) -> Result<Written, WriteError> {
         let leaving = self.begin(packet.meta.format, rewritten)?;
         let written = self.put(leaving, packet, rewritten, &[], out)?;
-        self.count(now, packet.meta, rewritten, 1, written.octets());
+        self.count(self.records.clock(now), packet.meta, rewritten, 1, written.octets());
         Ok(written)
     }
 
@@ -324,11 +325,12 @@ impl EgressStream {
         Ok(written)
     }
 
-    /// `count` packets left, from `first` and its `rewritten` on, each with the next number: payloads of `octets` bytes together.
+    /// `count` packets left, from `first` and its `rewritten` on, each with the next number: payloads of `octets` bytes together. `now` is
+    /// of the clock that goes into headers.
     #[inline(always)]
     pub(crate) fn count(
         &mut self,
-        now: Instant,
+        now: AbsSendTime,
         first: &PacketMeta,
         rewritten: &Rewritten,
         count: u8,
@@ -578,12 +580,7 @@ impl EgressStream {
         out: &mut [u8],
     ) -> Result<WrittenHeader, WriteError> {
         let meta = packet.meta;
-        let plain = packet.dependency_descriptor.is_empty()
-            && meta.audio_level.is_none()
-            && meta.abs_capture_time.is_none()
-            && meta.playout_delay.is_none()
-            && meta.video_orientation.is_none();
-        let header = if plain {
+        let header = if packet.is_plain() {
             let values = || Self::extension_values(&self.extensions, meta, &[], mid);
             self.header.write(fields, mid.is_some(), &self.extensions, values, out)
         } else {

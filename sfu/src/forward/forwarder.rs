@@ -136,11 +136,13 @@ impl Forwarder {
     }
 
     /// The encoding whose keyframe is waited for.
+    #[inline(always)]
     pub fn wants_keyframe(&self) -> Option<u8> {
         self.selector.wants_keyframe()
     }
 
     /// The encodings whose packets have an effect here.
+    #[inline(always)]
     pub fn demanded(&self) -> EncodingSet {
         self.selector.demanded()
     }

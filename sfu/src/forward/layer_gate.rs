@@ -131,8 +131,13 @@ impl LayerGate {
     }
 
     /// What is wanted can be had from a keyframe on, or not soon without one.
+    #[inline(always)]
     pub(super) fn wants_keyframe(&self, wanted: Layers) -> bool {
-        let Some(target) = self.target() else { return false };
+        self.target().is_some_and(|target| self.is_without(target, wanted))
+    }
+
+    /// See [`Self::wants_keyframe`]: `target` is what passes.
+    fn is_without(&self, target: Layers, wanted: Layers) -> bool {
         let Some(goal) = self.targets.best_within(wanted).filter(|goal| *goal != target) else {
             return self.stuck;
         };

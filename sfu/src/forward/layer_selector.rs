@@ -134,6 +134,7 @@ impl LayerSelector {
 
     /// The encoding whose keyframe is waited for. Ask for it as often as you like: requests are merged at the
     /// publisher's side.
+    #[inline(always)]
     pub fn wants_keyframe(&self) -> Option<u8> {
         match self.state {
             _ if self.kind == MediaKind::Audio => None,
@@ -147,11 +148,17 @@ impl LayerSelector {
     }
 
     /// The encodings whose packets have an effect here.
+    #[inline(always)]
     pub fn demanded(&self) -> EncodingSet {
-        [self.current(), self.target()]
-            .into_iter()
-            .flatten()
-            .fold(EncodingSet::EMPTY, EncodingSet::with)
+        let none = EncodingSet::EMPTY;
+        match self.state {
+            State::Paused => none,
+            State::Starting { target } => none.with(target),
+            State::Active { current, switch: Switch::None } => none.with(current.encoding),
+            State::Active { current, switch: Switch::AtKeyframe(target) } => {
+                none.with(current.encoding).with(target)
+            }
+        }
     }
 
     /// Lets nothing more pass of an encoding that is to be left at a keyframe, rather than until then.

@@ -346,6 +346,7 @@ impl PublishedTrack {
     }
 
     /// A packet that is still in its cache.
+    #[inline(always)]
     pub fn packet(&self, encoding: u8, seq: SeqNo) -> Option<CachedPacket<'_>> {
         self.encodings.get(usize::from(encoding))?.cache.get(seq)
     }

@@ -84,7 +84,8 @@ struct Quiet {
     packets: u32,
     bytes: u64,
     /// Of the first and of the last of them.
-    times: Option<(Instant, Instant)>,
+    first: Option<Instant>,
+    last: Option<Instant>,
 }
 
 /// What left longer apart is told by itself: rates are taken over as long.
@@ -367,24 +368,42 @@ impl Congestion {
     }
 
     /// A packet of a stream leaves with this transport-wide number. Audio and retransmissions too.
+    #[inline(always)]
     pub(crate) fn handle_sent(
+        &mut self,
+        now: Instant,
+        stream: (Ssrc, Seq16),
+        number: Option<u16>,
+        size: DataSize,
+    ) {
+        self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
+        if self.controlled {
+            return self.handle_sent_controlled(now, stream, number, size);
+        }
+        // Packets of one slice have one time.
+        if self.quiet.last != Some(now) {
+            self.time_quiet(now);
+        }
+        self.quiet.packets += 1;
+        self.quiet.bytes += size.bytes();
+    }
+
+    /// What follows leaves now, without an estimate.
+    fn time_quiet(&mut self, now: Instant) {
+        if self.quiet.first.is_some_and(|first| first + QUIET <= now) {
+            self.tell_quiet();
+        }
+        self.quiet.first.get_or_insert(now);
+        self.quiet.last = Some(now);
+    }
+
+    fn handle_sent_controlled(
         &mut self,
         now: Instant,
         (ssrc, seq): (Ssrc, Seq16),
         number: Option<u16>,
         size: DataSize,
     ) {
-        self.sent = DataSize::from_bytes(self.sent.bytes() + size.bytes());
-        if !self.controlled {
-            if self.quiet.times.is_some_and(|(first, _)| first + QUIET <= now) {
-                self.tell_quiet();
-            }
-            let first = self.quiet.times.map_or(now, |(first, _)| first);
-            self.quiet.times = Some((first, now));
-            self.quiet.packets += 1;
-            self.quiet.bytes += size.bytes();
-            return;
-        }
         if !self.is_told() {
             // What a report says is lost, is lost of this.
             self.estimator.handle_sent_unnumbered((now, now), 1, size);
@@ -401,8 +420,8 @@ impl Congestion {
 
     /// Tells the estimator what left without one: what a report says is lost, is lost of this.
     fn tell_quiet(&mut self) {
-        let Quiet { packets, bytes, times } = std::mem::take(&mut self.quiet);
-        if let Some(times) = times {
+        let Quiet { packets, bytes, first, last } = std::mem::take(&mut self.quiet);
+        if let Some(times) = first.zip(last) {
             let size = DataSize::from_bytes(bytes);
             self.estimator.handle_sent_unnumbered(times, packets, size);
         }
@@ -414,6 +433,7 @@ impl Congestion {
     }
 
     /// Whether video may leave at once: nothing waits before it, and the pacer has room.
+    #[inline(always)]
     pub(crate) fn may_send(&self, now: Instant) -> bool {
         !self.is_controlled() || (self.waiting.is_empty() && self.pacer.can_send(now))
     }

@@ -6,7 +6,7 @@ use super::{Congestion, Counters, DropReason, Outbox, Waiting, outbox::MAX_PACKE
 use crate::{
     egress::Written,
     rtp::DataSize,
-    transport::{FiveTuple, Protocol, SrtpEgress},
+    transport::{Protocol, SrtpEgress, Transport},
     wire::{
         AbsSendTime, BufferTooSmall, patch_abs_send_time, patch_transport_cc, rtcp::CompoundWriter,
     },
@@ -15,8 +15,11 @@ use crate::{
 /// A connected peer's way out, borrowed for one slice.
 #[derive(Debug)]
 pub(crate) struct Link<'a> {
-    pub(crate) path: FiveTuple,
+    /// There are no datagrams: the bytes go into a connection.
+    pub(crate) tcp: bool,
     pub(crate) srtp: &'a mut SrtpEgress,
+    /// Bytes that sealing adds to an RTP packet.
+    pub(crate) overhead: usize,
     /// Transport-wide number of the next packet: one counter per transport.
     pub(crate) next_number: &'a mut u16,
     pub(crate) congestion: &'a mut Congestion,
@@ -28,11 +31,32 @@ pub(crate) struct Link<'a> {
     pub(crate) counters: &'a mut Counters,
 }
 
+impl<'a> Link<'a> {
+    /// Out of `transport`, if that is connected, at the time of this slice.
+    #[inline(always)]
+    pub(crate) fn new(
+        transport: &'a mut Transport,
+        (next_number, congestion): (&'a mut u16, &'a mut Congestion),
+        (now, send_time): (Instant, AbsSendTime),
+        outbox: &'a mut Outbox,
+        counters: &'a mut Counters,
+    ) -> Option<Self> {
+        let path = transport.egress_path()?;
+        let tcp = path.protocol == Protocol::Tcp;
+        outbox.aim(path);
+        let srtp = transport.srtp_egress()?;
+        let overhead = srtp.profile().rtp_overhead();
+        let link =
+            Self { tcp, srtp, overhead, next_number, congestion, now, send_time, outbox, counters };
+        Some(link)
+    }
+}
+
 impl Link<'_> {
     /// Room for a media packet before it is sealed.
     #[inline(always)]
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        let len = MAX_PACKET - self.srtp.profile().rtp_overhead();
+        let len = MAX_PACKET - self.overhead;
         self.outbox.space().get_mut(..len).unwrap_or_default()
     }
 
@@ -44,7 +68,7 @@ impl Link<'_> {
     /// Puts RTP padding (RFC 3550 section 5.1) behind what was written into [`Self::space`], where there is room and it is of
     /// use: a connection has no datagrams that could be of one size.
     pub(crate) fn pad(&mut self, written: &mut Written, count: u8) {
-        if self.path.protocol == Protocol::Tcp {
+        if self.tcp {
             return;
         }
         let end = written.len + usize::from(count);
@@ -63,7 +87,7 @@ impl Link<'_> {
     /// sealed.
     #[inline(always)]
     pub(crate) fn seal(&mut self, written: &Written) -> Option<usize> {
-        let len = written.len + self.srtp.profile().rtp_overhead();
+        let len = written.len + self.overhead;
         let packet = self.outbox.space().get_mut(..len)?;
         let numbered = written.transport_cc.is_some() || self.congestion.numbers_all();
         let number = numbered.then_some(*self.next_number);
@@ -76,7 +100,7 @@ impl Link<'_> {
         if let Some(at) = written.abs_send_time {
             patch_abs_send_time(packet, at, self.send_time);
         }
-        let len = self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
+        self.srtp.seal_rtp(written.seq, written.header_len, packet).ok()?;
         self.outbox.commit(len);
         let stream = (written.ssrc, written.seq.seq16());
         self.congestion.handle_sent(self.now, stream, number, DataSize::from_bytes(len as u64));

@@ -442,6 +442,7 @@ impl Peer {
     }
 
     /// What sending media takes, each borrowed by itself. `None` before the peer is connected.
+    #[inline(always)]
     pub(crate) fn sending<'a>(
         &'a mut self,
         now: Instant,
@@ -449,11 +450,8 @@ impl Peer {
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
     ) -> Option<(&'a mut Slots<Subscription>, &'a PeerSpec, Link<'a>)> {
-        let path = self.transport.egress_path()?;
-        let srtp = self.transport.srtp_egress()?;
-        outbox.aim(path);
-        let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
-        let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
+        let numbers = (&mut self.next_number, &mut self.congestion);
+        let link = Link::new(&mut self.transport, numbers, (now, send_time), outbox, counters)?;
         Some((&mut self.subscriptions, &self.spec, link))
     }
 
@@ -465,11 +463,8 @@ impl Peer {
         outbox: &'a mut Outbox,
         counters: &'a mut Counters,
     ) -> Option<(Link<'a>, &'a mut TwccRecorder, &'a mut CcfbRecorder)> {
-        let path = self.transport.egress_path()?;
-        let srtp = self.transport.srtp_egress()?;
-        outbox.aim(path);
-        let (next_number, congestion) = (&mut self.next_number, &mut self.congestion);
-        let link = Link { path, srtp, next_number, congestion, now, send_time, outbox, counters };
+        let numbers = (&mut self.next_number, &mut self.congestion);
+        let link = Link::new(&mut self.transport, numbers, (now, send_time), outbox, counters)?;
         Some((link, &mut self.twcc, &mut self.ccfb))
     }
 }

@@ -24,26 +24,13 @@ pub struct Transmit<'a> {
     pub segment: Option<usize>,
 }
 
+/// Datagrams for one path. It ends where the next one begins, or where nothing was written yet.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     path: FiveTuple,
     start: usize,
-    len: usize,
     /// Size of the first datagram: that of all but the last.
     segment: usize,
-    count: usize,
-    /// Nothing may follow.
-    closed: bool,
-}
-
-impl Run {
-    #[inline(always)]
-    fn has_room(&self, len: usize) -> bool {
-        !self.closed
-            && len <= self.segment
-            && self.len + len <= MAX_RUN
-            && self.count < MAX_SEGMENTS
-    }
 }
 
 /// The egress arena of a shard. Everything that leaves is written here once and sealed in place.
@@ -51,6 +38,10 @@ impl Run {
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
     len: usize,
+    /// Largest datagram that may join the last run, 0 where none may.
+    segment: usize,
+    /// Where it ends at the latest.
+    until: usize,
     runs: Vec<Run>,
     next: usize,
     /// Where what is written now goes.
@@ -59,15 +50,16 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// What is committed from now on goes there.
+    #[inline(always)]
     pub(crate) fn aim(&mut self, path: FiveTuple) {
         if self.is_empty() {
             // Not only when nobody has anything to send: under overload that moment never comes.
             self.restart();
         }
-        if self.path != Some(path) {
+        if self.segment > 0 && self.path != Some(path) {
             self.close_run();
-            self.path = Some(path);
         }
+        self.path = Some(path);
         self.make_room();
     }
 
@@ -81,25 +73,22 @@ impl Outbox {
     /// is for the same path and of the same size.
     #[inline(always)]
     pub(crate) fn commit(&mut self, len: usize) {
-        debug_assert!(len <= MAX_PACKET && self.len + len <= self.bytes.len());
-        let start = self.len;
-        self.len += len;
-        if let Some(run) = self.runs.get_mut(self.next..).and_then(<[Run]>::last_mut)
-            && run.has_room(len)
-        {
-            run.len += len;
-            run.count += 1;
-            run.closed = len < run.segment;
-        } else {
-            self.begin(start, len);
+        debug_assert!((1..=MAX_PACKET).contains(&len) && self.len + len <= self.bytes.len());
+        if !self.has_room(len) {
+            self.begin(len);
+        } else if len < self.segment {
+            self.close_run();
         }
+        self.len += len;
         self.make_room();
     }
 
-    fn begin(&mut self, start: usize, len: usize) {
+    fn begin(&mut self, len: usize) {
         debug_assert!(self.path.is_some(), "aimed before");
         let Some(path) = self.path else { return };
-        self.runs.push(Run { path, start, len, segment: len, count: 1, closed: false });
+        self.runs.push(Run { path, start: self.len, segment: len });
+        self.segment = len;
+        self.until = self.len + MAX_RUN.min(MAX_SEGMENTS * len);
     }
 
     /// A whole datagram from elsewhere.
@@ -113,19 +102,18 @@ impl Outbox {
     }
 
     /// Whether a datagram of so many bytes, for the same path, would join the last run.
+    #[inline(always)]
     pub(crate) fn has_room(&self, len: usize) -> bool {
-        let waiting = self.runs.get(self.next..).unwrap_or(&[]);
-        waiting.last().is_some_and(|run| run.has_room(len))
+        len <= self.segment && self.len + len <= self.until
     }
 
     /// Nothing may join the last run any more.
     pub(crate) fn close_run(&mut self) {
-        if let Some(run) = self.runs.last_mut() {
-            run.closed = true;
-        }
+        self.segment = 0;
     }
 
     /// Bytes that wait.
+    #[inline(always)]
     pub(crate) fn pending(&self) -> usize {
         self.runs.get(self.next).map_or(0, |run| self.len - run.start)
     }
@@ -137,14 +125,18 @@ impl Outbox {
 
     /// The next run. When all are taken the arena starts anew.
     pub(crate) fn pop(&mut self) -> Option<Transmit<'_>> {
-        let Some(run) = self.runs.get(self.next) else {
+        let Some(Run { path, start, segment }) = self.runs.get(self.next).copied() else {
             self.restart();
             return None;
         };
         self.next += 1;
-        let bytes = &self.bytes[run.start..run.start + run.len];
-        let segment = (run.len > run.segment).then_some(run.segment);
-        Some(Transmit { path: run.path, bytes, segment })
+        let end = self.runs.get(self.next).map_or(self.len, |next| next.start);
+        if self.is_empty() {
+            self.close_run();
+        }
+        let bytes = &self.bytes[start..end];
+        let segment = (bytes.len() > segment).then_some(segment);
+        Some(Transmit { path, bytes, segment })
     }
 
     #[inline(always)]
@@ -165,6 +157,7 @@ impl Outbox {
         self.runs.clear();
         self.next = 0;
         self.len = 0;
+        self.close_run();
     }
 }
 
@@ -229,6 +222,18 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_grows_while_what_came_before_it_is_taken() {
+        let mut outbox = Outbox::default();
+        for port in [1, 2] {
+            outbox.push(path(port), &[port as u8; 10]);
+        }
+        let taken = outbox.pop().map(|transmit| (transmit.path, transmit.bytes.to_vec()));
+        assert_eq!(taken, Some((path(1), vec![1; 10])));
+        outbox.push(path(2), &[2; 10]);
+        assert_eq!(runs(&mut outbox), [(2, 20, Some(10))]);
+    }
+
+    #[test]
     fn a_closed_run_stays_closed_and_taken_ones_are_not_extended() {
         let mut outbox = Outbox::default();
         outbox.push(path(1), &[0; 10]);
@@ -236,6 +241,7 @@ mod tests {
         outbox.push(path(1), &[0; 10]);
         assert!(outbox.pop().is_some());
         assert!(outbox.pop().is_some());
+        assert!(!outbox.has_room(10), "taken");
         outbox.push(path(1), &[0; 10]);
         assert_eq!(outbox.pending(), 10);
         assert_eq!(runs(&mut outbox), [(1, 10, None)]);

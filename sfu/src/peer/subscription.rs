@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     cache::{CachedPacket, EncodingSet, LadderStep, PacketCache, PacketMeta, Rewritten},
-    egress::{Claim, EgressConfig, EgressStream, FecStream, RepairShare, WriteError, Written},
+    egress::{
+        Claim, EgressConfig, EgressStream, FecStream, Leaving, RepairShare, WriteError, Written,
+    },
     forward::{Forwarder, Layers},
     ingress::PublishedTrack,
     prefetch::prefetch,
@@ -73,6 +75,29 @@ struct Sent {
     octets: usize,
     /// Of all of them.
     bytes: u64,
+}
+
+impl Sent {
+    /// Seals what was written, once `whole` has seen it, and has it leave. `false`: it could not be sealed.
+    #[inline(always)]
+    fn seal(
+        &mut self,
+        mut written: Written,
+        padding: u8,
+        link: &mut Link<'_>,
+        whole: impl FnOnce(&[u8]),
+    ) -> bool {
+        let octets = written.octets();
+        if padding > 0 {
+            link.pad(&mut written, padding);
+        }
+        whole(link.space().get(..written.len).unwrap_or_default());
+        let Some(len) = link.seal(&written) else { return false };
+        self.packets += 1;
+        self.octets += octets;
+        self.bytes += len as u64;
+        true
+    }
 }
 
 /// What became of a batch.
@@ -208,11 +233,13 @@ impl Subscription {
     }
 
     /// The encodings whose packets have an effect here.
+    #[inline(always)]
     pub(crate) fn demanded(&self) -> EncodingSet {
         self.forwarder.demanded()
     }
 
     /// The encoding whose keyframe is waited for.
+    #[inline(always)]
     pub(crate) fn wants_keyframe(&self) -> Option<u8> {
         let encoding = self.forwarder.wants_keyframe()?;
         self.coming.is_none_or(|(coming, _)| coming != encoding).then_some(encoding)
@@ -321,6 +348,7 @@ impl Subscription {
 
     /// Sends the first packet of a batch, whose turn has come, if the subscriber gets it, and with it those that follow it. What is
     /// left of the batch comes by itself right after it.
+    #[inline(always)]
     pub(crate) fn release<'a>(
         &mut self,
         slot: u32,
@@ -432,74 +460,70 @@ impl Subscription {
         };
         let leads = leaving.latest && self.forwarder.leads(first.meta, &rewritten);
         let paced = track.kind() == MediaKind::Video;
-        let (mut packet, mut each) = (first, rewritten);
+        // A packet of audio is a frame of its own and tells how loud it is.
+        let stamp = if paced { self.egress.stamp(leaving, &rewritten) } else { None };
+        let (mut packet, mut seq, mut marker) = (first, rewritten.seq, rewritten.marker);
         let mut sent = Sent::default();
         let mut next = batch.iter();
         let mut padding = next.next().map_or(0, |first| first.padding);
         loop {
-            let written = match self.egress.redundancy() {
-                0 => self.egress.put(leaving, packet, &each, &[], link.space()),
-                count => {
-                    let PacketMeta { seq, encoding, .. } = *packet.meta;
-                    let older = (1..=count as u64).filter_map(|back| seq.0.checked_sub(back));
-                    let older = older.filter_map(|seq| track.packet(encoding, SeqNo(seq)));
-                    self.egress.put_redundant(leaving, packet, older, &each, link.space())
+            let left = match &stamp {
+                Some(stamp) if stamp.suits(&packet) => {
+                    let written = stamp.write(packet, seq, marker, link.space());
+                    written.is_some_and(|written| sent.seal(written, padding, link, |_| {}))
+                }
+                _ => {
+                    let each = Rewritten { seq, marker, ..rewritten };
+                    self.pass_apart(track, leaving, packet, &each, padding, link, &mut sent)
                 }
             };
-            if !self.depart(written, &each, padding, link, &mut sent) {
+            sent.tried += 1;
+            if !left {
+                link.counters.drop(DropReason::Unforwardable);
                 break;
             }
-            if !leads || (paced && !link.congestion.may_send(link.now)) {
+            if !leads || sent.tried == u8::MAX || (paced && !link.congestion.may_send(link.now)) {
                 break;
             }
             let Some(follows) = next.next().filter(|next| next.follows) else { break };
             let Some(behind) = track.packet(follows.encoding, follows.seq) else { break };
-            if sent.packets == u8::MAX {
-                break;
-            }
             (packet, padding) = (behind, follows.padding);
-            (each.seq, each.marker) = (each.seq.plus(1), behind.meta.marker);
+            (seq, marker) = (seq.plus(1), behind.meta.marker);
         }
         self.note(first.meta, &rewritten, sent, link)
     }
 
-    /// Sends what was written. `false`: it could not be, and nothing goes along with it.
-    #[inline(always)]
-    fn depart(
+    /// Sends a packet with whatever it or its subscriber has beside a payload. `false`: it could not be written or sealed.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // one step of a loop
+    fn pass_apart(
         &mut self,
-        mut outcome: Result<Written, WriteError>,
-        rewritten: &Rewritten,
+        track: &PublishedTrack,
+        leaving: Leaving,
+        packet: CachedPacket<'_>,
+        each: &Rewritten,
         padding: u8,
         link: &mut Link<'_>,
         sent: &mut Sent,
     ) -> bool {
-        sent.tried += 1;
-        // Looked at where it is: moved, it is read wider than it was written, which waits as [`EgressStream::put`] says.
-        let Ok(written) = &mut outcome else {
-            link.counters.drop(DropReason::Unforwardable);
-            return false;
+        let written = match self.egress.redundancy() {
+            0 => self.egress.put(leaving, packet, each, &[], link.space()),
+            count => {
+                let PacketMeta { seq, encoding, .. } = *packet.meta;
+                let older = (1..=count as u64).filter_map(|back| seq.0.checked_sub(back));
+                let older = older.filter_map(|seq| track.packet(encoding, SeqNo(seq)));
+                self.egress.put_redundant(leaving, packet, older, each, link.space())
+            }
         };
-        let octets = written.octets();
-        if padding > 0 {
-            link.pad(written, padding);
-        }
-        // Summed up before anything in it is encrypted.
-        let repairs = self.egress.is_protected()
-            && link
-                .space()
-                .get(..written.len)
-                .is_some_and(|packet| self.egress.protect(packet, rewritten.marker));
-        let Some(len) = link.seal(written) else {
-            link.counters.drop(DropReason::Unforwardable);
-            return false;
-        };
-        sent.packets += 1;
-        sent.octets += octets;
-        sent.bytes += len as u64;
-        if repairs {
+        let Ok(written) = written else { return false };
+        let mut repairs = false;
+        let left = sent.seal(written, padding, link, |packet| {
+            repairs = self.egress.is_protected() && self.egress.protect(packet, each.marker);
+        });
+        if left && repairs {
             self.send_repairs(link);
         }
-        true
+        left
     }
 
     /// Counts packets that left in a row, of which these are the first.
@@ -514,7 +538,7 @@ impl Subscription {
         if sent.packets == 0 {
             return Passed::NONE;
         }
-        self.egress.count(link.now, first, rewritten, sent.packets, sent.octets);
+        self.egress.count(link.send_time, first, rewritten, sent.packets, sent.octets);
         // With the one that could not be sent: its number is used up.
         self.forwarder.follow(u64::from(sent.tried) - 1);
         link.counters.media_out += u64::from(sent.packets);

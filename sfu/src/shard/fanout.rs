@@ -80,6 +80,9 @@ pub(super) const STEP: usize = 8 * 1024;
 /// in time.
 pub(super) const RUN: usize = 32 * 1024;
 
+// A walk looks at what waits before a visit: beyond a run a visit would send nothing, and its packets were lost.
+const _: () = assert!(STEP < RUN);
+
 /// Takers gathered and subscriptions served in one step, together: some 10 us. More makes slices longer than they are
 /// meant to be, fewer spends the time on looking at the clock.
 const VISITS: usize = 128;
@@ -140,6 +143,7 @@ impl Fanout {
     }
 
     /// Keeps what a subscription wants after packets reached it; before, it demanded `demanded`.
+    #[inline(always)]
     pub(super) fn note(&mut self, subscription: &Subscription, demanded: EncodingSet) {
         if let Some(encoding) = subscription.wants_keyframe() {
             self.keyframes.push((subscription.route, encoding));
@@ -360,7 +364,14 @@ impl Shard {
     }
 
     /// What a visit turned up: keyframes to ask for, other encodings to demand.
+    #[inline(always)]
     pub(super) fn follow_up(&mut self) {
+        if !(self.fanout.demands.is_empty() && self.fanout.keyframes.is_empty()) {
+            self.follow_up_on_all();
+        }
+    }
+
+    fn follow_up_on_all(&mut self) {
         while let Some((route, demand)) = self.fanout.demands.pop() {
             self.demand_changed(route, demand);
         }

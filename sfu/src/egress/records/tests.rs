@@ -51,12 +51,12 @@ proptest! {
         };
         let mut records = Records::new(now);
         let first = PacketMeta { marker: came, ..meta(encoding, ingress, 0, now) };
-        records.insert(now, &first, &rewritten, count);
+        records.insert(records.clock(now), &first, &rewritten, count);
         // Of another encoding, whose numbers are others.
         let end = (1 << 33 | 5) + u64::from(count);
         let other = ingress.saturating_add_signed(later);
         let next = Rewritten { seq: SeqNo(end), ..rewritten };
-        records.insert(now, &meta(0, other, 0, now), &next, 1);
+        records.insert(records.clock(now), &meta(0, other, 0, now), &next, 1);
         for place in 0..count.into() {
             let expected = Record {
                 time: RtpTs32(time),
@@ -91,7 +91,7 @@ proptest! {
         let mut records = Records::new(start());
         for (_, seq, count) in &sent {
             let rewritten = Rewritten { time: MediaTime(*seq), ..plain(*seq) };
-            records.insert(start(), &meta(0, seq + 7, 0, start()), &rewritten, *count as u8);
+            records.insert(records.clock(start()), &meta(0, seq + 7, 0, start()), &rewritten, *count as u8);
         }
         let known: BTreeMap<u64, u64> =
             sent.iter().flat_map(|(_, first, count)| (*first..first + count).map(|seq| (seq, *first))).collect();
@@ -110,7 +110,7 @@ fn what_was_sent_within_a_second_is_found_wherever_numbers_begin() {
         let now = start();
         let mut records = Records::new(now);
         for seq in first..first + 100 {
-            records.insert(now, &meta(0, seq + 7, 0, now), &plain(seq), 1);
+            records.insert(records.clock(now), &meta(0, seq + 7, 0, now), &plain(seq), 1);
         }
         for seq in first..first + 100 {
             let found = records.get(SeqNo(seq)).map(|record| record.ingress_seq);
@@ -124,12 +124,12 @@ fn a_ring_is_hardly_longer_than_a_second_of_its_stream() {
     let mut records = Records::new(start());
     let mut seq = 0;
     for frame in 0..300_u64 {
-        // 30 frames a second, each as far from its time as an uplink moves it.
-        let now = start() + ms(frame * 1_000 / 30 + frame * 7 % 13);
+        // 30 frames a second, each as far from its time as an uplink moves it, over the end of the 64 s that a record tells.
+        let now = start() + ms(60_000 + frame * 1_000 / 30 + frame * 7 % 13);
         for _ in 0..4 {
             seq += 1;
             let rewritten = Rewritten { time: MediaTime(frame), ..plain(seq) };
-            records.insert(now, &meta(0, seq, 0, now), &rewritten, 1);
+            records.insert(records.clock(now), &meta(0, seq, 0, now), &rewritten, 1);
             let known = |seq| records.get(SeqNo(seq)).is_some();
             assert!((seq.saturating_sub(119)..=seq).filter(|seq| *seq > 0).all(known), "{seq}");
         }
@@ -147,12 +147,12 @@ fn what_comes_late_makes_a_ring_no_longer_and_holes_lose_nothing() {
         match seq % 80 {
             0 | 16 | 32 | 48 => late.push(seq),
             5 | 63 => {}
-            _ => records.insert(now, &meta(0, seq, 0, now), &plain(seq), 1),
+            _ => records.insert(records.clock(now), &meta(0, seq, 0, now), &plain(seq), 1),
         }
         let due = late.iter().filter(|late| **late + 18 <= seq).copied().collect::<Vec<_>>();
         late.retain(|late| !due.contains(late));
         for seq in due {
-            records.insert(now, &meta(0, seq, 0, now), &plain(seq), 1);
+            records.insert(records.clock(now), &meta(0, seq, 0, now), &plain(seq), 1);
         }
         for known in (seq.saturating_sub(100)..=seq).filter(|known| *known > 0) {
             let missing = [5, 63].contains(&(known % 80)) || late.contains(&known);
@@ -164,10 +164,10 @@ fn what_comes_late_makes_a_ring_no_longer_and_holes_lose_nothing() {
 
 #[test]
 fn a_resend_is_claimed_once_a_round_trip_whatever_the_clock_says() {
-    // Beyond 16 bits of milliseconds.
+    // The clock of records begins anew after 64 s, that of resends does not.
     let sent = start() + ms(65_500);
     let mut records = Records::new(start());
-    records.insert(sent, &meta(0, 4, 0, sent), &plain(9), 1);
+    records.insert(records.clock(sent), &meta(0, 4, 0, sent), &plain(9), 1);
     let rtt = Duration::from_millis(50);
     assert!(records.claim_resend(sent + ms(20), SeqNo(9), rtt));
     assert!(!records.claim_resend(sent + ms(69), SeqNo(9), rtt));
@@ -187,7 +187,7 @@ fn what_was_sent_within_a_second_is_known_however_late_it_came() {
             // Between two frames.
             let due = seq.checked_sub(late).filter(|seq| *seq > 0 && seq % 9 == phase);
             for (now, seq) in in_time.into_iter().chain(due.map(|seq| (now + ms(10), seq))) {
-                records.insert(now, &meta(0, seq, 0, now), &plain(seq), 1);
+                records.insert(records.clock(now), &meta(0, seq, 0, now), &plain(seq), 1);
                 sent.push(seq);
             }
             // Of what had its turn within a second.
@@ -206,7 +206,7 @@ fn what_comes_behind_too_many_others_has_no_record() {
         let mut records = Records::new(now);
         let last = 1_000 + behind as u64;
         for seq in (900..1_000).chain(1_001..=last).chain([1_000]) {
-            records.insert(now, &meta(0, seq, 0, now), &plain(seq), 1);
+            records.insert(records.clock(now), &meta(0, seq, 0, now), &plain(seq), 1);
         }
         assert_eq!(records.get(SeqNo(1_000)).is_some(), known, "{behind}");
         assert!(records.get(SeqNo(999)).is_some() && records.get(SeqNo(1_001)).is_some());
@@ -218,7 +218,7 @@ fn a_burst_that_is_asked_for_twice_is_sent_again_once() {
     let now = start();
     let mut records = Records::new(now);
     for seq in 1..=250 {
-        records.insert(now, &meta(0, seq, 0, now), &plain(seq), 1);
+        records.insert(records.clock(now), &meta(0, seq, 0, now), &plain(seq), 1);
     }
     let rtt = Duration::from_millis(50);
     let claim = |records: &mut Records, after| {
@@ -255,15 +255,15 @@ fn packets_share_a_record_only_where_all_is_the_same() {
     ];
     for other in [second].into_iter().chain(others) {
         let mut records = Records::new(now);
-        records.insert(now, &meta(0, 100, 0, now), &first, 1);
-        records.insert(now, &meta(0, 101, 0, now), &other, 1);
+        records.insert(records.clock(now), &meta(0, 100, 0, now), &first, 1);
+        records.insert(records.clock(now), &meta(0, 101, 0, now), &other, 1);
         assert_eq!(records.slots.is_empty(), other == second, "{other:?}");
         let found = records.get(SeqNo(8)).unwrap();
         assert_eq!((found.time, found.patch), (other.time.ts32(), other.patch));
         assert_eq!((found.descriptor, found.ingress_seq), (other.descriptor, SeqNo(101)));
     }
     let mut records = Records::new(now);
-    records.insert(now, &meta(0, 100, 0, now), &first, 1);
-    records.insert(now, &meta(0, 102, 0, now), &second, 1);
+    records.insert(records.clock(now), &meta(0, 100, 0, now), &first, 1);
+    records.insert(records.clock(now), &meta(0, 102, 0, now), &second, 1);
     assert!(!records.slots.is_empty(), "a number is missing at ingress");
 }

@@ -242,10 +242,11 @@ fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
 /// that was written before, the payload, has reached the cache.
 fn gcm_nonce(salt: &[u8; 12], head: u64, tail: u32) -> Nonce {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *salt;
-    let head = u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ head;
-    let tail = u32::from_be_bytes([i, j, k, l]) ^ tail;
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l]) = (head.to_be_bytes(), tail.to_be_bytes());
-    let nonce = [a, b, c, d, e, f, g, h, i, j, k, l];
+    let mut nonce = [0; 12];
+    // As slices: from single bytes, those that are the salt's alone would be stored apart.
+    let (first, last) = nonce.split_at_mut(8);
+    first.copy_from_slice(&(u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ head).to_be_bytes());
+    last.copy_from_slice(&(u32::from_be_bytes([i, j, k, l]) ^ tail).to_be_bytes());
     Nonce::assume_unique_for_key(nonce)
 }
 
