@@ -150,6 +150,9 @@ const UFRAG: &str = "clientside";
 /// How often a client is visited: feedback and NACKs; see [`Rig::visit`].
 const VISITS_PER_SECOND: f64 = 10.0;
 
+/// Datagrams that the node reads in one system call.
+const RECEIVED_AT_ONCE: usize = 32;
+
 impl Rig {
     /// Joins everybody.
     pub fn new(setup: Setup) -> Result<Self, String> {
@@ -253,8 +256,13 @@ impl Rig {
             self.drain();
         }
         self.now = inputs.now;
-        for (path, datagram) in &mut inputs.datagrams {
-            self.shard.handle_datagram(inputs.now, *path, datagram);
+        // In batches, as they come out of a socket; the node has another for RTCP.
+        for batch in inputs.datagrams.chunks_mut(RECEIVED_AT_ONCE) {
+            let rtcp = batch.iter().filter(|(_, datagram)| is_rtcp(datagram));
+            self.shard.expect_rtcp(rtcp.map(|(path, _)| *path));
+            for (path, datagram) in batch {
+                self.shard.handle_datagram(inputs.now, *path, datagram);
+            }
         }
         self.shard.handle_timeout(inputs.now);
         self.drain();
@@ -396,6 +404,10 @@ impl Rig {
         });
         Ok(())
     }
+}
+
+fn is_rtcp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, 192..=223, ..])
 }
 
 fn is_rtp(datagram: &[u8]) -> bool {

@@ -50,7 +50,13 @@ struct Args {
     /// So many turns and no clock: for instruction counts.
     #[arg(long)]
     turns: Option<u64>,
+    /// MiB of other memory that are written before each turn, so that nothing of it is in a cache when it begins.
+    #[arg(long, conflicts_with = "turns")]
+    cold: Option<usize>,
 }
+
+/// Of which the median counts.
+const COLD_TURNS: usize = 301;
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -77,6 +83,12 @@ fn run(args: &Args) -> Result<(), String> {
     };
     if let Some(turns) = args.turns {
         return count(setup, args.warm_up, turns);
+    }
+    if let Some(mib) = args.cold {
+        let warm_up = Duration::from_secs_f64(args.warm_up);
+        let ns = turn_cost::measure_cold(setup, warm_up, COLD_TURNS, mib << 20)?;
+        println!("{ns:.1} ns a packet with {mib} MiB of other memory before each turn");
+        return Ok(());
     }
     let cost = turn_cost::measure(setup, Duration::from_secs_f64(args.warm_up), 200_000)?;
     println!(

@@ -4,21 +4,67 @@
 //! virtual machine it takes up to twenty-four reads to find out again, each of which may miss every cache; asking for memory ahead
 //! ([`crate::prefetch`]) is dropped meanwhile. A page of 2 MiB instead of 4 KiB is found by all subscribers on it.
 //!
-//! The kernel makes them out of small ones in the background. Only memory that the allocator gave back, whole large pages of it, and takes
-//! again is filled by large pages at once, for which the kernel may move other memory first, unless
-//! `/sys/kernel/mm/transparent_hugepage/defrag` is `defer` or `never`.
+//! By itself the kernel makes them out of small ones in the background, eight in ten seconds, a minute and more behind a shard of some
+//! thousand peers. Those of a heap that grows are made at once, before most of them is touched, where the kernel knows how (Linux 6.1):
+//! by a thread apart ([`PageMaker`]), for it takes a tenth of a millisecond, and up to seven in a virtual machine whose host has to find
+//! the memory first. Who touches the page meanwhile waits for it, as when the kernel makes it by itself.
 
-use std::{fs, io, ops::Range};
+use std::{fs, io, ops::Range, sync::mpsc, thread};
 
-use rustix::{io::Errno, mm::Advice};
+use nix::libc;
 
 /// The parts of a thread's heap for which large pages were asked.
 #[derive(Debug, Default)]
 pub(crate) struct LargePages {
-    asked: Vec<Range<usize>>,
+    asked: Vec<Part>,
     /// How often the process's mappings were looked at in vain.
     vain: usize,
     refused: bool,
+    maker: PageMaker,
+}
+
+/// Makes large pages for whoever has one of these, on a thread that ends with the last of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PageMaker {
+    /// Where they begin. None: the kernel has to come by itself.
+    orders: Option<mpsc::SyncSender<usize>>,
+}
+
+/// Large pages that wait to be made, at most: those of some 5,000 peers.
+const ORDERS: usize = 64;
+
+/// So many that could not be made, before any was, say that the kernel knows no such thing. One may be in the way of something else.
+const VAIN_ORDERS: u32 = 8;
+
+impl PageMaker {
+    /// Starts the thread. Without it, or on a kernel that makes none when asked, they are made later.
+    pub(crate) fn start() -> Self {
+        let (orders, received) = mpsc::sync_channel(ORDERS);
+        let make = move || {
+            let (mut made, mut vain) = (0, 0);
+            for start in received {
+                match advise(&(start..start + LargePages::SIZE), Advice::Collapse) {
+                    Ok(()) => made += 1,
+                    Err(_) => vain += 1,
+                }
+                if made == 0 && vain == VAIN_ORDERS {
+                    tracing::debug!("the kernel makes large pages in the background only");
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("large-pages".to_owned()).spawn(make);
+        Self { orders: thread.is_ok().then_some(orders) }
+    }
+}
+
+#[derive(Debug)]
+struct Part {
+    range: Range<usize>,
+    /// Large pages were ordered up to here, once. Those that could not be made come later, when the kernel passes by.
+    ordered: usize,
+    /// What lies before it is all there.
+    there: usize,
 }
 
 impl LargePages {
@@ -28,12 +74,17 @@ impl LargePages {
     /// Parts that are remembered: with the system's allocator each is 64 MiB, one for some 2,000 peers. And looks in vain at most.
     const MAX: usize = 256;
 
+    /// None are asked for yet.
+    pub(crate) fn new(maker: PageMaker) -> Self {
+        Self { maker, ..Self::default() }
+    }
+
     /// Asks for large pages around this address of the heap. Reads /proc for a part that is new, so not for each packet; what the
     /// kernel lacks is said once.
     pub(crate) fn cover(&mut self, address: usize) {
-        if let Some(place) = self.asked.iter().position(|part| part.contains(&address)) {
+        if let Some(place) = self.place(address) {
             // The allocator may have given it back and taken it again, and that knows nothing of the advice.
-            if advise(&self.asked[place]).is_ok() {
+            if advise(&self.asked[place].range, Advice::Large).is_ok() {
                 return;
             }
             self.asked.swap_remove(place);
@@ -42,11 +93,16 @@ impl LargePages {
             return;
         }
         match ask(address) {
-            Ok(Some(part)) => {
+            Ok(Some(range)) => {
                 if self.asked.len() == Self::MAX {
                     self.asked.remove(0);
                 }
-                self.asked.push(part);
+                // The heap grows into another part once it has filled those before, but for what the next block did not fit into.
+                for part in &mut self.asked {
+                    part.there = part.range.end / Self::SIZE * Self::SIZE;
+                }
+                let start = range.start.next_multiple_of(Self::SIZE);
+                self.asked.push(Part { range, ordered: start, there: start });
             }
             // Of a file, or nothing can be read now.
             Ok(None) => self.vain += 1,
@@ -55,6 +111,36 @@ impl LargePages {
                 tracing::warn!(%error, "no large pages for the heap of a media thread: packets to many subscribers cost more");
             }
         }
+    }
+
+    /// Whether what is known to be there of the heap ends before this address of it.
+    pub(crate) fn ends_before(&self, address: usize) -> bool {
+        self.place(address).is_some_and(|place| self.asked[place].there <= address)
+    }
+
+    /// The part of the heap that `within` lies in is all there up to `end`: has the large pages made that were not.
+    pub(crate) fn extend(&mut self, within: usize, end: usize) {
+        let Some(place) = self.place(within) else { return };
+        let part = &mut self.asked[place];
+        part.there = part.there.max(end / Self::SIZE * Self::SIZE);
+        let Some(orders) = &self.maker.orders else { return };
+        for part in &mut self.asked {
+            while part.ordered < part.there {
+                match orders.try_send(part.ordered) {
+                    Ok(()) => part.ordered += Self::SIZE,
+                    // Those have their turn when it grows again.
+                    Err(mpsc::TrySendError::Full(_)) => return,
+                    Err(mpsc::TrySendError::Disconnected(_)) => {
+                        self.maker.orders = None;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(&self, address: usize) -> Option<usize> {
+        self.asked.iter().position(|part| part.range.contains(&address))
     }
 
     /// Whether the kernel took it.
@@ -74,11 +160,12 @@ fn ask(address: usize) -> io::Result<Option<Range<usize>>> {
     }
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let Some(part) = part_around(&maps, address) else { return Ok(None) };
-    match advise(&part) {
+    let Err(error) = advise(&part, Advice::Large) else { return Ok(Some(part)) };
+    match error.raw_os_error() {
         // Neighbours of the heap are listed as one with it, and some of them may have gone since.
-        Ok(()) | Err(Errno::NOMEM) => Ok(Some(part)),
-        Err(Errno::INVAL) => Err(Errno::INVAL.into()),
-        Err(_) => Ok(None),
+        Some(libc::ENOMEM) => Ok(Some(part)),
+        Some(libc::EINVAL) => Err(error),
+        _ => Ok(None),
     }
 }
 
@@ -115,11 +202,28 @@ impl<'a> Mapping<'a> {
     }
 }
 
+/// Of memory; see madvise(2).
+#[derive(Clone, Copy)]
+enum Advice {
+    /// Large pages are wanted here.
+    Large,
+    /// One is to be made now.
+    Collapse,
+}
+
+/// Linux 6.1; not every C library has a name for it.
+const MADV_COLLAPSE: libc::c_int = 25;
+
 #[allow(unsafe_code)] // there is no safe way to give advice on memory that is the allocator's
-fn advise(part: &Range<usize>) -> Result<(), Errno> {
+fn advise(part: &Range<usize>, advice: Advice) -> io::Result<()> {
     let start = std::ptr::without_provenance_mut(part.start);
-    // SAFETY: the advice changes neither what memory holds nor who may touch it, and memory that is gone by now is an error.
-    unsafe { rustix::mm::madvise(start, part.len(), Advice::LinuxHugepage) }
+    let advice = match advice {
+        Advice::Large => libc::MADV_HUGEPAGE,
+        Advice::Collapse => MADV_COLLAPSE,
+    };
+    // SAFETY: neither changes what memory holds nor who may touch it, whoever has it by now; where there is none it is an error.
+    let result = unsafe { libc::madvise(start, part.len(), advice) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -176,6 +280,49 @@ garbage
             }
         }
         false
+    }
+
+    #[test]
+    fn large_pages_are_ordered_once_and_none_is_left_out() {
+        const SIZE: usize = LargePages::SIZE;
+        let (orders, received) = mpsc::sync_channel(2);
+        let part = |range| Part { range, ordered: 0, there: 0 };
+        let mut pages = LargePages::new(PageMaker { orders: Some(orders) });
+        pages.asked.push(part(0..32 * SIZE));
+        let ordered = || received.try_iter().map(|start| start / SIZE).collect::<Vec<_>>();
+        assert!(pages.ends_before(0) && !pages.ends_before(32 * SIZE), "not of the heap");
+        pages.extend(1, SIZE + 5);
+        assert_eq!(
+            (ordered(), pages.ends_before(SIZE - 1), pages.ends_before(SIZE)),
+            (vec![0], false, true)
+        );
+        pages.extend(SIZE, 4 * SIZE);
+        assert_eq!(ordered(), [1, 2], "as many as may wait");
+        pages.extend(0, SIZE);
+        assert_eq!(
+            (ordered(), pages.ends_before(4 * SIZE - 1)),
+            (vec![3], false),
+            "it does not shrink"
+        );
+        pages.extend(40 * SIZE, 41 * SIZE);
+        assert_eq!(ordered(), [0; 0], "not of the heap");
+        drop(received);
+        pages.extend(0, 8 * SIZE);
+        assert!(pages.maker.orders.is_none(), "there is nobody to make them");
+    }
+
+    #[test]
+    fn a_page_maker_whose_kernel_makes_none_gives_up() {
+        let orders = PageMaker::start().orders.unwrap();
+        // Nothing is there: each is in vain, and the thread gives up.
+        for _ in 0..VAIN_ORDERS {
+            orders.send(0).unwrap();
+        }
+        let over = (0..5_000).any(|_| {
+            thread::sleep(std::time::Duration::from_millis(1));
+            matches!(orders.try_send(0), Err(mpsc::TrySendError::Disconnected(_)))
+        });
+        assert!(over);
     }
 
     #[test]

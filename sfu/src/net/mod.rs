@@ -18,7 +18,7 @@ pub use framing::fuzz_framing;
 
 pub(crate) use address::{InterfaceFilter, local_addresses};
 pub(crate) use kernel::udp_kernel_drops;
-pub(crate) use large_pages::LargePages;
+pub(crate) use large_pages::{LargePages, PageMaker};
 pub(crate) use poller::{BellRope, Poller, Source};
 pub(crate) use stun::{local_ufrag, public_address};
 pub(crate) use tcp::{Accepted, TcpAcceptor, TcpBuffer, TcpConnection, TcpRead, TcpWrite};

@@ -360,6 +360,9 @@ impl Peer {
     /// Steps of [`Self::prefetch`].
     pub(crate) const PREFETCHES: usize = 4;
 
+    /// From this one on it asks for what reports take, where they leave with this turn.
+    pub(crate) const REPORT_STEP: usize = 1;
+
     /// Asks for what the turn of this peer in a walk will need: its subscription in this slot, or else the first of those that have
     /// packets. Step 0 comes first; each needs what the one before asked for, which takes as long as a turn of somebody else.
     #[inline(always)]
@@ -401,6 +404,10 @@ impl Peer {
                 self.congestion.prefetch_pointees();
                 if let Some(subscription) = next() {
                     subscription.prefetch();
+                }
+                if self.cadence.may_ride(now) {
+                    self.transport.prefetch_rtcp_egress();
+                    self.identity.id.prefetch();
                 }
             }
             _ => {

@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     config::{DtlsVersions, NodeConfig},
-    net::{Accepted, Poller, TcpAcceptor, UdpBuffers, UdpPort, local_ufrag, udp_kernel_drops},
+    net::{
+        Accepted, PageMaker, Poller, TcpAcceptor, UdpBuffers, UdpPort, local_ufrag,
+        udp_kernel_drops,
+    },
     shard::{
         Command, Fingerprint, RelayMessage, Shard, ShardConfig, ShardId, TransportContext, Ufrag,
     },
@@ -134,6 +137,7 @@ struct Seat {
     doorbell: Arc<Doorbell>,
     outputs: Outputs,
     block: Arc<Block>,
+    maker: PageMaker,
 }
 
 impl Runtime {
@@ -182,6 +186,8 @@ impl Runtime {
         let mut senders = Vec::new();
         let rings = mesh(&doorbells, config.ring.max(1)).into_iter();
         let handovers = mesh(&doorbells, steering::CAPACITY);
+        // Its thread ends with those of the shards.
+        let maker = PageMaker::start();
         let seats = rings.zip(handovers).zip(outputs).zip(pollers).zip(&doorbells);
         for (index, ((((rings, handover), outputs), poller), doorbell)) in seats.enumerate() {
             let id = ShardId(index as u16);
@@ -212,6 +218,7 @@ impl Runtime {
                 doorbell: Arc::clone(doorbell),
                 outputs,
                 block: Arc::clone(&block),
+                maker: maker.clone(),
             };
             let ready = runtime.spawn(seat)?;
             let tcp_port = tcp.as_ref().map(TcpAcceptor::port);
@@ -360,7 +367,7 @@ impl Seat {
             outputs: self.outputs,
             accepted: self.accepted,
             block: self.block,
-            heap: Heap::new(),
+            heap: Heap::new(self.maker),
             waiting: false,
         };
         if let Err(error) = worker.run(io) {

@@ -337,7 +337,11 @@ impl Shard {
         for ahead in 0..Peer::PREFETCHES {
             let Some((key, slot)) = next(ahead) else { return };
             if let Some(peer) = self.peers.get(key.index()) {
-                peer.prefetch(self.now, Peer::PREFETCHES - 1 - ahead, slot);
+                let step = Peer::PREFETCHES - 1 - ahead;
+                peer.prefetch(self.now, step, slot);
+                if step == Peer::REPORT_STEP && peer.cadence.may_ride(self.now) {
+                    self.timers.prefetch(Sleeper::Peer(key));
+                }
             }
         }
     }

@@ -268,10 +268,8 @@ impl Shard {
         let publishes = peer.routes().next().is_some();
         peer.cadence = Cadence::with_media(now, interval, publishes);
         let deadline = peer.cadence.deadline();
-        if publishes {
-            // The one that stands may be that of a time when it published nothing.
-            self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(deadline));
-        }
+        // The peer itself is not looked at again before then.
+        self.timers.set(Sleeper::Peer(key), Timer::Reports, Some(deadline));
     }
 
     /// A peer that listened publishes now: it is told how its path is as soon as others that publish.

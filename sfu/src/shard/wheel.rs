@@ -17,8 +17,8 @@ pub(super) struct Wheel<T> {
     now: u64,
     /// All entries, and places for more: the steady state allocates nothing.
     nodes: Vec<Node<T>>,
-    /// Places that are free.
-    free: List,
+    /// The place that became free last, linked with those before it: the next entry finds it near.
+    free: u32,
     due: List,
     levels: [Level; LEVELS],
 }
@@ -68,13 +68,7 @@ impl List {
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
         let level = Level { occupied: 0, slots: [List::EMPTY; SLOTS] };
-        Self {
-            now: 0,
-            nodes: Vec::new(),
-            free: List::EMPTY,
-            due: List::EMPTY,
-            levels: [level; LEVELS],
-        }
+        Self { now: 0, nodes: Vec::new(), free: NONE, due: List::EMPTY, levels: [level; LEVELS] }
     }
 }
 
@@ -82,10 +76,10 @@ impl<T: Copy> Wheel<T> {
     /// Puts an entry in. One for a tick that has passed comes out at once.
     pub(super) fn insert(&mut self, tick: u64, entry: T) {
         let added = Node { tick, entry, next: NONE };
-        let node = match self.free.pop(&self.nodes) {
-            Some(node) => {
-                self.nodes[node as usize] = added;
-                node
+        let node = match self.nodes.get_mut(self.free as usize) {
+            Some(place) => {
+                let next = std::mem::replace(place, added).next;
+                std::mem::replace(&mut self.free, next)
             }
             None => {
                 self.nodes.push(added);
@@ -110,8 +104,9 @@ impl<T: Copy> Wheel<T> {
     pub(super) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
         loop {
             if let Some(node) = self.due.pop(&self.nodes) {
-                self.free.push(&mut self.nodes, node);
-                return self.nodes.get(node as usize).map(|node| (node.tick, node.entry));
+                let place = self.nodes.get_mut(node as usize)?;
+                place.next = std::mem::replace(&mut self.free, node);
+                return Some((place.tick, place.entry));
             }
             match self.first_slot() {
                 Some((level, slot, from)) if from <= until => {
@@ -227,7 +222,8 @@ mod tests {
         }
         let nodes = wheel.nodes.capacity();
         for now in 1..100_000 {
-            while let Some((tick, n)) = wheel.pop(now) {
+            let out: Vec<_> = std::iter::from_fn(|| wheel.pop(now)).collect();
+            for (tick, n) in out {
                 wheel.insert(tick + 1 + n * 37, n);
             }
         }

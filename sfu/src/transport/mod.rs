@@ -212,6 +212,14 @@ impl Transport {
         }
     }
 
+    /// What sealing RTCP needs, once that is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp_egress(&self) {
+        if let Some(srtp) = &self.srtp {
+            srtp.0.prefetch_rtcp();
+        }
+    }
+
     /// What opening its RTCP needs, step by step; each step needs what the one before asked for.
     #[inline(always)]
     pub(crate) fn prefetch_rtcp(&self, step: usize) {

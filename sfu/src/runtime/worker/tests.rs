@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
-    net::{TcpAcceptor, UdpBuffers},
+    net::{PageMaker, TcpAcceptor, UdpBuffers},
     runtime::outputs::ways,
     shard::{DefaultLimits, ShardConfig, ShardId, TransportContext},
     transport::DtlsVersions,
@@ -39,7 +39,7 @@ fn worker(epoch: Instant) -> (Worker, Io, mpsc::Sender<Accepted>) {
         doorbell,
         accepted,
         block: Arc::new(Block::new(0, stats::describe().len())),
-        heap: Heap::new(),
+        heap: Heap::new(PageMaker::default()),
         waiting: false,
     };
     (worker, Io::new(poller, Arc::default()), door)

@@ -27,6 +27,13 @@ impl SrtpEgress {
         prefetch(&self.rtp);
     }
 
+    /// What sealing RTCP needs besides.
+    #[inline(always)]
+    pub(crate) fn prefetch_rtcp(&self) {
+        prefetch(&self.rtcp);
+        prefetch(&self.rtcp_index);
+    }
+
     /// The profile, which tells the room that sealing needs.
     pub fn profile(&self) -> SrtpProfile {
         self.profile
