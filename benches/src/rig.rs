@@ -192,6 +192,16 @@ impl Rig {
         Ok(rig)
     }
 
+    /// The same, some virtual seconds later.
+    pub fn warmed_up(setup: Setup, seconds: Duration) -> Result<Self, String> {
+        let mut rig = Self::new(setup)?;
+        for _ in 0..(seconds.as_secs_f64() / rig.interval().as_secs_f64()) as u64 {
+            let inputs = rig.prepare();
+            rig.turn(inputs);
+        }
+        Ok(rig)
+    }
+
     /// The shard's own counters.
     pub fn counters(&self) -> &Counters {
         self.shard.counters()

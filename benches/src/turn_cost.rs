@@ -24,11 +24,7 @@ const ROUNDS: usize = 9;
 
 /// Measures on the calling thread; `warm_up` and `packets` (of each round) at least.
 pub fn measure(setup: Setup, warm_up: Duration, packets: u64) -> Result<Cost, String> {
-    let mut rig = Rig::new(setup)?;
-    for _ in 0..(warm_up.as_secs_f64() / rig.interval().as_secs_f64()) as u64 {
-        let inputs = rig.prepare();
-        rig.turn(inputs);
-    }
+    let mut rig = Rig::warmed_up(setup, warm_up)?;
     let turns = packets.div_ceil(rig.packets_per_turn()).max(8);
     let keys = floor::keys(rig.profile(), setup.subscribers);
     let nowhere = vec![([127, 0, 0, 1], 9).into(); setup.subscribers];
@@ -74,11 +70,7 @@ pub fn measure_cold(
     turns: usize,
     swept: usize,
 ) -> Result<f64, String> {
-    let mut rig = Rig::new(setup)?;
-    for _ in 0..(warm_up.as_secs_f64() / rig.interval().as_secs_f64()) as u64 {
-        let inputs = rig.prepare();
-        rig.turn(inputs);
-    }
+    let mut rig = Rig::warmed_up(setup, warm_up)?;
     let mut other = vec![0_u8; swept];
     let mut turn_ns = Vec::new();
     for _ in 0..turns {

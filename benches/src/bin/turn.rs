@@ -81,16 +81,16 @@ fn run(args: &Args) -> Result<(), String> {
         nack_percent: args.nack_percent,
         profile: args.cipher,
     };
+    let warm_up = Duration::from_secs_f64(args.warm_up);
     if let Some(turns) = args.turns {
-        return count(setup, args.warm_up, turns);
+        return count(setup, warm_up, turns);
     }
     if let Some(mib) = args.cold {
-        let warm_up = Duration::from_secs_f64(args.warm_up);
         let ns = turn_cost::measure_cold(setup, warm_up, COLD_TURNS, mib << 20)?;
         println!("{ns:.1} ns a packet with {mib} MiB of other memory before each turn");
         return Ok(());
     }
-    let cost = turn_cost::measure(setup, Duration::from_secs_f64(args.warm_up), 200_000)?;
+    let cost = turn_cost::measure(setup, warm_up, 200_000)?;
     println!(
         "{:.1} ns a packet, floor without sending {:.1} ns, ratio {:.2}, runs of {:.2}",
         cost.user_ns,
@@ -102,12 +102,8 @@ fn run(args: &Args) -> Result<(), String> {
 }
 
 /// Says how many packets the counted turns sent; whoever counts divides.
-fn count(setup: Setup, warm_up: f64, turns: u64) -> Result<(), String> {
-    let mut rig = Rig::new(setup)?;
-    for _ in 0..(warm_up / rig.interval().as_secs_f64()) as u64 {
-        let inputs = rig.prepare();
-        rig.turn(inputs);
-    }
+fn count(setup: Setup, warm_up: Duration, turns: u64) -> Result<(), String> {
+    let mut rig = Rig::warmed_up(setup, warm_up)?;
     let before = rig.output();
     for _ in 0..turns {
         let inputs = rig.prepare();
