@@ -2,12 +2,13 @@
 
 use crate::{prefetch::prefetch, rtp::SeqNo};
 
-/// Remembers the numbers of the latest [`Self::LEN`]. In this order: the highest lies beside the first bits.
+/// Remembers the numbers of the latest [`Self::LEN`]. In this order: the highest lies beside what its owner has behind it, the bits in two
+/// lines of their own where they begin one.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub(crate) struct SeqWindow {
-    highest: Option<u64>,
     bits: [u64; (Self::LEN / 64) as usize],
+    highest: Option<u64>,
 }
 
 /// Whether a number was there before.
@@ -23,11 +24,22 @@ impl SeqWindow {
     /// Twice what a cache keeps: a repair from the time of the cache is always told from a duplicate.
     pub(crate) const LEN: u64 = 1_024;
 
-    /// What a number near this one is noted in.
+    /// What [`Self::check`] looks at.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, seq: SeqNo) {
-        prefetch(&self.bits[(seq.0 % Self::LEN / 64) as usize]);
+    pub(crate) fn prefetch(&self) {
         prefetch(&self.highest);
+    }
+
+    /// What a number near the highest is noted in, once that is here.
+    #[inline(always)]
+    pub(crate) fn prefetch_bits(&self) {
+        let near = self.highest.unwrap_or_default();
+        prefetch(&self.bits[(near % Self::LEN / 64) as usize]);
+    }
+
+    /// The highest number of all.
+    pub(crate) fn highest(&self) -> Option<SeqNo> {
+        self.highest.map(SeqNo)
     }
 
     pub(crate) fn check(&self, seq: SeqNo) -> Seen {

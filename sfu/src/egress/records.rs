@@ -12,9 +12,9 @@ use crate::{
 /// A ring of small records, one for the packets of a frame that left under numbers in a row, in the order of these. It starts small
 /// and grows by an eighth while a record younger than [`Self::MAX_AGE`] would be lost: 30 frames a second cost 1.3 KiB.
 ///
-/// In this order: what each frame that leaves looks at comes first.
+/// In this order: what each frame that leaves looks at comes first, in one line.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Records {
     /// The latest record, which packets may still join. Apart: the ring of a subscriber is in no cache when its turn comes, and a read
     /// waits for memory, a write does not.
@@ -22,9 +22,9 @@ pub(super) struct Records {
     /// Those before it. Empty, or a multiple of [`Self::LOOKS`] long.
     slots: Vec<Packed>,
     /// The place of the oldest record, which the next one takes.
-    next: usize,
-    /// Number at ingress of the first packet that was noted last: records keep the low half of theirs, which is near it.
-    ingress: SeqNo,
+    next: u32,
+    /// Of the latest record, the upper half of its first number at ingress: records keep the lower half of theirs, which are near it.
+    ingress_upper: u32,
     /// Times of resends count milliseconds from here, and those of [`Self::clock`].
     origin: Instant,
     /// When packets were sent again, by number; nothing until one is.
@@ -97,20 +97,19 @@ impl Records {
 
     pub(super) fn new(origin: Instant) -> Self {
         let (slots, resent) = (Vec::new(), Vec::new());
-        Self { latest: Packed::EMPTY, slots, next: 0, ingress: SeqNo(0), origin, resent }
+        Self { latest: Packed::EMPTY, slots, next: 0, ingress_upper: 0, origin, resent }
     }
 
     /// What [`Self::insert`] looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(&self.latest);
-        prefetch(&self.next);
     }
 
     /// Where it writes, once that is here.
     #[inline(always)]
     pub(super) fn prefetch_pointees(&self) {
-        if let Some(slot) = self.slots.get(self.next) {
+        if let Some(slot) = self.slots.get(self.next as usize) {
             prefetch(slot);
         }
     }
@@ -124,17 +123,18 @@ impl Records {
         rewritten: &Rewritten,
         count: u8,
     ) {
-        self.ingress = first.seq;
         let sent = moment(now);
         let packed = Packed::new(sent, first, rewritten, count);
+        let upper = (first.seq.0 >> 32) as u32;
         if self.latest.count == 0 {
-            self.latest = packed;
+            (self.latest, self.ingress_upper) = (packed, upper);
         } else if packed.is_before(&self.latest) {
             self.insert_late(packed);
         } else if self.latest.joins(&packed) {
             self.latest.count += count;
         } else {
             let before = std::mem::replace(&mut self.latest, packed);
+            self.ingress_upper = upper;
             self.push(before, sent);
         }
     }
@@ -142,7 +142,7 @@ impl Records {
     pub(super) fn get(&self, seq: SeqNo) -> Option<Record> {
         let seq = seq.0 as u32;
         if let Some(place) = self.latest.place(seq) {
-            return Some(self.latest.unpack(place, self.ingress));
+            return Some(self.latest.unpack(place, self.near()));
         }
         // Empty slots come before all others.
         let (mut from, mut to) = (0, self.slots.len());
@@ -156,7 +156,12 @@ impl Records {
             }
         }
         let record = self.aged(from.checked_sub(1)?);
-        Some(record.unpack(record.place(seq)?, self.ingress))
+        Some(record.unpack(record.place(seq)?, self.near()))
+    }
+
+    /// A number at ingress to which those of all records are near.
+    fn near(&self) -> SeqNo {
+        SeqNo(u64::from(self.ingress_upper) << 32 | u64::from(self.latest.ingress))
     }
 
     /// A time as [`Self::insert`] wants it, where nobody keeps that clock.
@@ -185,7 +190,7 @@ impl Records {
 
     /// The record at a place, the oldest first.
     fn aged(&self, place: usize) -> &Packed {
-        let place = self.next + place;
+        let place = self.next as usize + place;
         let len = self.slots.len();
         &self.slots[if place < len { place } else { place - len }]
     }
@@ -200,18 +205,17 @@ impl Records {
     #[inline(always)]
     fn push(&mut self, packed: Packed, now: u16) {
         self.make_room(now);
-        self.slots[self.next] = packed;
-        self.next += 1;
-        if self.next == self.slots.len() {
-            self.next = 0;
-        }
+        let next = self.next as usize;
+        self.slots[next] = packed;
+        self.next = if next + 1 == self.slots.len() { 0 } else { self.next + 1 };
     }
 
     /// Puts a packet that came late before those with higher numbers.
     #[cold]
     fn insert_late(&mut self, packed: Packed) {
         self.make_room(packed.sent);
-        let mut place = self.next;
+        let next = self.next as usize;
+        let mut place = next;
         let mut steps = Self::MAX_LATE.min(self.slots.len() - 1);
         loop {
             let before = self.before(place);
@@ -223,13 +227,13 @@ impl Records {
             }
             (place, steps) = (before, steps - 1);
         }
-        if place == self.next {
+        if place == next {
             self.push(packed, packed.sent);
             return;
         }
         // The latest moves up to where the oldest was, and so on.
-        let latest = self.slots[self.before(self.next)];
-        let mut to = self.before(self.next);
+        let latest = self.slots[self.before(next)];
+        let mut to = self.before(next);
         while to != place {
             let from = self.before(to);
             self.slots[to] = self.slots[from];
@@ -242,14 +246,14 @@ impl Records {
     /// Makes the ring longer rather than have the next record take the place of a young one.
     #[inline(always)]
     fn make_room(&mut self, now: u16) {
-        if self.next.is_multiple_of(Self::LOOKS) && self.would_lose_young(now) {
+        if self.next.is_multiple_of(Self::LOOKS as u32) && self.would_lose_young(now) {
             self.grow();
         }
     }
 
     /// Of the block of slots that begins where the next record goes. There is none before the first.
     fn would_lose_young(&self, now: u16) -> bool {
-        let Some(old) = self.slots.get(self.next + Self::LOOKS - 1) else { return true };
+        let Some(old) = self.slots.get(self.next as usize + Self::LOOKS - 1) else { return true };
         let age = now.wrapping_sub(old.sent);
         old.count > 0 && age < Self::MAX_AGE && self.slots.len() < Self::MAX
     }
@@ -260,8 +264,8 @@ impl Records {
         // Multiples of what is looked at.
         let more = (len / 8 / Self::LOOKS).max(1) * Self::LOOKS;
         let more = (len + more).clamp(Self::FIRST, Self::MAX) - len;
-        self.slots.rotate_left(self.next);
-        self.next = len;
+        self.slots.rotate_left(self.next as usize);
+        self.next = len as u32;
         self.slots.reserve_exact(more);
         self.slots.resize(len + more, Packed::EMPTY);
     }

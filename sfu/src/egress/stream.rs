@@ -55,17 +55,16 @@ pub struct EgressConfig {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct EgressStream {
-    highest: Option<SeqNo>,
+    sent: SeqWindow,
     packets: u32,
     octets: u32,
     ssrc: Ssrc,
     rtx_ssrc: Option<Ssrc>,
     marks: Marks,
-    redundancy: Redundancy,
     header: HeaderTemplate,
-    records: Records,
     formats: FormatTable,
-    sent: SeqWindow,
+    records: Records,
+    redundancy: Redundancy,
     mid: Mid,
     extensions: ExtensionMap,
     rtx_seq: SeqNo,
@@ -204,7 +203,6 @@ impl EgressStream {
             },
             packets: 0,
             octets: 0,
-            highest: None,
             sent: SeqWindow::default(),
             rtx_seq: first_rtx_seq,
             descriptors_left_out: 0,
@@ -289,7 +287,7 @@ impl EgressStream {
         }
         self.marks.carried = 0;
         let names_mid = !self.marks.acknowledged || self.marks.mid_left > 0;
-        let latest = self.highest.is_none_or(|highest| highest < rewritten.seq);
+        let latest = self.sent.highest().is_none_or(|highest| highest < rewritten.seq);
         Ok(Leaving { mapping, names_mid, latest })
     }
 
@@ -336,15 +334,13 @@ impl EgressStream {
         count: u8,
         octets: usize,
     ) {
+        if self.sent.highest().is_none() {
+            self.reported = rewritten.seq.0.checked_sub(1).map(SeqNo);
+        }
         self.sent.insert_run(rewritten.seq, count.into());
         self.marks.mid_left = self.marks.mid_left.saturating_sub(count);
         self.packets = self.packets.wrapping_add(count.into());
         self.octets = self.octets.wrapping_add(octets as u32);
-        let last = SeqNo(rewritten.seq.0 + u64::from(count.saturating_sub(1)));
-        let highest = self.highest.map_or(last, |highest| highest.max(last));
-        if self.highest.replace(highest).is_none() {
-            self.reported = rewritten.seq.0.checked_sub(1).map(SeqNo);
-        }
         if self.rtx_ssrc.is_some() && self.formats.keeps_records() {
             self.records.insert(now, first, rewritten, count);
         }
@@ -356,7 +352,7 @@ impl EgressStream {
     /// Without a negotiated retransmission format nothing is: the same number again, under a header that differs in
     /// its transport-wide number, would use a nonce of AES-GCM twice (RFC 7714 section 8.1).
     pub fn handle_nack(&mut self, now: Instant, lost: impl IntoIterator<Item = Seq16>) {
-        let (Some(_), Some(highest)) = (self.rtx_ssrc, self.highest) else { return };
+        let (Some(_), Some(highest)) = (self.rtx_ssrc, self.sent.highest()) else { return };
         let interval = self.rtt.unwrap_or(DEFAULT_RTT).max(MIN_RESEND_INTERVAL);
         for lost in lost {
             if self.resends.len() == MAX_RESENDS {
@@ -443,7 +439,7 @@ impl EgressStream {
     /// publisher's loss, which the subscriber cannot tell from that of its own path. Of a stream that sends more between two
     /// reports than are remembered, the latest count.
     fn gaps(&mut self, highest_seq: u32) -> u8 {
-        let Some(highest) = self.highest else { return 0 };
+        let Some(highest) = self.sent.highest() else { return 0 };
         let behind = highest.seq16().0.wrapping_sub(highest_seq as u16);
         let Some(to) = highest.0.checked_sub(behind.into()) else { return 0 };
         if self.reported.is_some_and(|before| to <= before.0) {
@@ -461,7 +457,7 @@ impl EgressStream {
     /// subscriber's timestamps ([`crate::cache::SenderClock`]): the same clock for all streams of one publisher is what
     /// keeps lips in sync.
     pub fn sender_report(&mut self, now: Instant, clock: &SenderClock) -> Option<SenderInfo> {
-        self.highest?;
+        self.sent.highest()?;
         self.reports.rotate_left(1);
         if let Some(latest) = self.reports.last_mut() {
             *latest = Some((clock.ntp.middle32(), now));
@@ -477,7 +473,7 @@ impl EgressStream {
 
     /// The numbers at which its SSRCs would go on; none while nothing was sent.
     pub fn next_numbers(&self) -> [Option<(Ssrc, SeqNo)>; 3] {
-        let media = self.highest.map(|highest| (self.ssrc, highest.plus(1)));
+        let media = self.sent.highest().map(|highest| (self.ssrc, highest.plus(1)));
         // Padding may have left before any media did.
         let rtx = self.rtx_ssrc.map(|ssrc| (ssrc, self.rtx_seq));
         [media, rtx, self.fec.map(|fec| (fec.ssrc, fec.next))]

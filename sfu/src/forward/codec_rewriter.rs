@@ -1,10 +1,7 @@
 //! Continuous fields of payload descriptors for a subscriber.
 
 use super::{counter::Counter, renumber::Renumber};
-use crate::{
-    cache::{CodecFields, CodecPatch, Vp8Fields, Vp9Fields, Vp9Flexible},
-    prefetch::prefetch,
-};
+use crate::cache::{CodecFields, CodecPatch, Vp8Fields, Vp9Fields, Vp9Flexible};
 
 /// Keeps picture ids and the like continuous where one subscriber gets several encodings in turn: VP8 (RFC 7741) and
 /// VP9 (RFC 9628). Other formats pass as they are.
@@ -31,22 +28,6 @@ impl CodecRewriter {
     /// Nothing to rewrite until a stream starts.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// What [`Self::rewrite`] looks at.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        match &self.state {
-            State::Verbatim => {}
-            State::Vp8(vp8) => {
-                prefetch(&vp8.latest);
-                vp8.pictures.prefetch();
-            }
-            State::Vp9(vp9) => {
-                prefetch(&vp9.pending);
-                vp9.pictures.prefetch();
-            }
-        }
     }
 
     /// The first packet of a stream: see [`super::Decision::Open`].
@@ -102,12 +83,6 @@ impl Pictures {
     fn start(&mut self, id: Option<u16>) {
         self.highest = Self::first(id);
         self.numbers.start(self.highest);
-    }
-
-    #[inline(always)]
-    fn prefetch(&self) {
-        prefetch(&self.highest);
-        self.numbers.prefetch();
     }
 
     /// With headroom, so that picture ids before the first have numbers too.

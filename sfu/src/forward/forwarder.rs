@@ -18,9 +18,9 @@ use crate::{
 #[derive(Debug)]
 #[repr(C)]
 pub struct Forwarder {
-    silence: SilenceGate,
     numbers: RtpRewriter,
     codec: CodecRewriter,
+    silence: SilenceGate,
     selector: LayerSelector,
     descriptor: DescriptorRewriter,
 }
@@ -40,16 +40,9 @@ impl Forwarder {
     /// What [`Self::forward`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.silence);
         self.numbers.prefetch();
         prefetch(&self.codec);
         prefetch(&self.selector);
-    }
-
-    /// What depends on that, once it is here.
-    #[inline(always)]
-    pub(crate) fn prefetch_codec(&self) {
-        self.codec.prefetch();
     }
 
     /// The highest layers to pass; `None` pauses.

@@ -1,7 +1,5 @@
 //! Growing numbers of a source onto numbers without the ones that we chose to leave out.
 
-use crate::prefetch::prefetch;
-
 /// How far back numbers can still be told apart: this many runs of skipped numbers. At 30 frames per second with
 /// every second frame dropped it is two seconds; more memory per subscriber buys nothing, since later repairs come
 /// too late.
@@ -20,10 +18,39 @@ pub(super) struct Renumber {
     front: u64,
     /// One above the highest number handed out.
     next_out: u64,
-    /// A ring once it has [`RUNS`]; who gets everything has none.
-    older: Vec<Run>,
+    /// Elsewhere: who gets everything has none.
+    older: Option<Box<Older>>,
+}
+
+/// The runs before the newest.
+#[derive(Clone, Debug, Default)]
+struct Older {
+    /// A ring once it has [`RUNS`].
+    runs: Vec<Run>,
     /// Where the next one goes.
-    older_next: u8,
+    next: u8,
+}
+
+impl Older {
+    fn push(&mut self, run: Run) {
+        match self.runs.get_mut(usize::from(self.next)) {
+            Some(oldest) => *oldest = run,
+            None => self.runs.push(run),
+        }
+        self.next = (self.next + 1) % RUNS as u8;
+    }
+
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.next = 0;
+    }
+
+    /// The latest first.
+    fn iter(&self) -> impl Iterator<Item = &Run> {
+        let places =
+            (1..=self.runs.len()).map(|back| (usize::from(self.next) + RUNS - back) % RUNS);
+        places.filter_map(|place| self.runs.get(place))
+    }
 }
 
 /// From `from` on, `offset` (modulo 2^64) is added.
@@ -44,25 +71,18 @@ impl Renumber {
     pub(super) const fn new(first_out: u64) -> Self {
         Self {
             newest: Run { from: u64::MAX, offset: 0 },
-            older: Vec::new(),
-            older_next: 0,
+            older: None,
             front: 0,
             next_out: first_out,
         }
     }
 
-    /// What [`Self::map`] looks at.
-    #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.newest);
-        prefetch(&self.front);
-    }
-
     /// A new source begins at `first`; what was before it is dropped. It continues where the last one ended.
     pub(super) fn start(&mut self, first: u64) {
         self.newest = Run { from: first, offset: self.next_out.wrapping_sub(first) };
-        self.older.clear();
-        self.older_next = 0;
+        if let Some(older) = &mut self.older {
+            older.clear();
+        }
         // Nothing is seen yet: `first` itself may be skipped.
         self.front = first.saturating_sub(1);
     }
@@ -74,11 +94,7 @@ impl Renumber {
         }
         self.front = number;
         if self.newest.from != number {
-            match self.older.get_mut(usize::from(self.older_next)) {
-                Some(oldest) => *oldest = self.newest,
-                None => self.older.push(self.newest),
-            }
-            self.older_next = (self.older_next + 1) % RUNS as u8;
+            self.older.get_or_insert_default().push(self.newest);
         }
         self.newest = Run { from: number + 1, offset: self.newest.offset.wrapping_sub(1) };
         true
@@ -116,9 +132,7 @@ impl Renumber {
     #[cold]
     fn map_older(&self, number: u64) -> Option<u64> {
         let mut above = self.newest;
-        for back in 1..=self.older.len() {
-            let index = (usize::from(self.older_next) + RUNS - back) % RUNS;
-            let run = self.older[index];
+        for run in self.older.iter().flat_map(|older| older.iter()).copied() {
             if number >= run.from {
                 let out = run.map(number);
                 // Skipped numbers at the end of a run would land on those of the next.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::renumber::Renumber;
 use crate::{
-    cache::{FormatId, PacketMeta, SenderClock, Timing, ticks_in},
+    cache::{EncodingSet, FormatId, PacketMeta, SenderClock, Timing, ticks_in},
     prefetch::prefetch,
     rtp::{MediaTime, SeqNo},
 };
@@ -25,8 +25,8 @@ pub struct RtpRewriter {
     numbers: Renumber,
     /// The encoding that `numbers` are of.
     source: Option<u8>,
-    /// By encoding, one above the highest number seen when it was left. Empty where only one ever passed.
-    left: Vec<u64>,
+    /// By encoding, one above the highest number seen when it was left. Elsewhere: mostly only one ever passed.
+    left: Option<Box<[u64; EncodingSet::MAX as usize]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl RtpRewriter {
             time_offset: 0,
             last: None,
             source: None,
-            left: Vec::new(),
+            left: None,
         }
     }
 
@@ -63,7 +63,7 @@ impl RtpRewriter {
     /// Numbers at ingress begin anew: the track has another source.
     pub fn attach(&mut self) {
         self.source = None;
-        self.left.clear();
+        self.left = None;
     }
 
     /// Whether a packet is behind all that was seen of its encoding. A stream that began with an earlier one, a keyframe that
@@ -72,7 +72,8 @@ impl RtpRewriter {
         let seen = if self.source == Some(meta.encoding) {
             self.numbers.next()
         } else {
-            self.left.get(usize::from(meta.encoding)).copied().unwrap_or(0)
+            let left = self.left.as_deref().and_then(|left| left.get(usize::from(meta.encoding)));
+            left.copied().unwrap_or(0)
         };
         meta.seq.0 >= seen
     }
@@ -82,9 +83,10 @@ impl RtpRewriter {
         if let Some(left) = self.source.replace(meta.encoding)
             && left != meta.encoding
         {
-            let place = usize::from(left);
-            self.left.resize(self.left.len().max(place + 1), 0);
-            self.left[place] = self.numbers.next();
+            let places = self.left.get_or_insert_default();
+            if let Some(place) = places.get_mut(usize::from(left)) {
+                *place = self.numbers.next();
+            }
         }
         self.numbers.start(meta.seq.0);
         let Some(last) = self.last else { return };

@@ -44,19 +44,19 @@ pub(crate) struct Repair {
 ///
 /// In this order: what each packet that leaves looks at comes first.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Congestion {
-    waiting: WaitingQueue,
-    /// There is an estimate to keep to: see [`Self::is_controlled`].
-    controlled: bool,
-    /// What left lately while there was none.
+    /// What left lately while there was no estimate.
     quiet: Quiet,
-    /// The peer negotiated transport-wide feedback.
-    transport_cc: bool,
-    /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
-    by_stream: Option<SentNumbers>,
     /// Everything that left.
     sent: DataSize,
+    /// There is an estimate to keep to: see [`Self::is_controlled`].
+    controlled: bool,
+    /// The peer negotiated transport-wide feedback.
+    transport_cc: bool,
+    waiting: WaitingQueue,
+    /// It negotiated feedback by stream and number (RFC 8888), which is translated by this.
+    by_stream: Option<Box<SentNumbers>>,
     /// Packets that feedback may still tell of: what is over was made up.
     reportable: u32,
     pacer: Pacer,
@@ -181,11 +181,8 @@ impl Congestion {
     /// What a packet that leaves looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        prefetch(&self.waiting);
         prefetch(&self.quiet);
-        prefetch(&self.transport_cc);
-        prefetch(&self.by_stream);
-        prefetch(&self.sent);
+        prefetch(&self.waiting);
     }
 
     /// What it looks at where there is an estimate, once that is here.
@@ -243,8 +240,7 @@ impl Congestion {
             self.allocated = None;
         }
         self.transport_cc = transport_cc;
-        self.by_stream =
-            self.by_stream.take().or_else(|| Some(SentNumbers::default())).filter(|_| ccfb);
+        self.by_stream = self.by_stream.take().or_else(|| Some(Box::default())).filter(|_| ccfb);
         if (before.0 || before.1) && !self.is_told() {
             self.estimator.end_feedback();
             (self.patience, self.evidence) = (Patience::default(), Evidence::new(now));

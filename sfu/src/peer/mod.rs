@@ -58,7 +58,6 @@ use crate::{
 /// Who a peer is.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    pub(crate) key: PeerKey,
     pub(crate) id: PeerId,
     pub(crate) room: RoomKey,
     pub(crate) room_id: RoomId,
@@ -67,6 +66,7 @@ pub(crate) struct Identity {
 /// What a peer is born with.
 #[derive(Debug)]
 pub(crate) struct Birth {
+    pub(crate) key: PeerKey,
     pub(crate) identity: Identity,
     pub(crate) ice: IceCredentials,
     /// In whose name RTCP leaves.
@@ -91,11 +91,9 @@ pub(crate) struct PeerTrack {
 /// In this order: what a turn of a walk looks at comes first, on one page or two. Of 500 peers in a room none is near when its turn
 /// comes, neither its lines nor the way to its pages.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Peer {
-    pub(crate) identity: Identity,
-    /// Which of its subscriptions have packets in the current walk.
-    pub(crate) pending: VecDeque<(RouteKey, u32)>,
+    pub(crate) key: PeerKey,
     pub(crate) subscriptions: Slots<Subscription>,
     next_number: u16,
     pub(crate) resending: bool,
@@ -103,14 +101,17 @@ pub(crate) struct Peer {
     pub(crate) releasing: bool,
     /// When it is reported to.
     pub(crate) cadence: Cadence,
-    /// In whose name that is, and all RTCP.
+    pub(crate) transport: Transport,
+    pub(crate) congestion: Congestion,
+
+    /// Which of its subscriptions have packets in the current walk, where that is of several tracks.
+    pub(crate) pending: VecDeque<(RouteKey, u32)>,
+    pub(crate) identity: Identity,
+    /// In whose name it is reported to, and all RTCP.
     pub(crate) feedback_ssrc: Ssrc,
     pub(crate) cname: [u8; 16],
     /// The subscription whose sender report is the first of the next turn.
     pub(crate) next_report: usize,
-    pub(crate) transport: Transport,
-    pub(crate) congestion: Congestion,
-
     /// Our current ICE credentials.
     pub(crate) ice: IceCredentials,
     pub(crate) ice_generation: u32,
@@ -181,6 +182,7 @@ impl Peer {
         let mut transport = Transport::new(context, &birth.ice, now);
         transport.set_remote(now, &spec.transport);
         Self {
+            key: birth.key,
             identity: birth.identity,
             transport,
             ice: birth.ice,
@@ -373,10 +375,10 @@ impl Peer {
         };
         match step {
             0 => {
-                prefetch(&self.identity.key);
-                prefetch(&self.pending);
-                prefetch(&self.subscriptions);
-                prefetch(&self.next_number);
+                prefetch(&self.key);
+                if slot.is_none() {
+                    prefetch(&self.pending);
+                }
                 self.transport.prefetch();
                 self.congestion.prefetch();
             }
@@ -396,6 +398,8 @@ impl Peer {
                 self.transport.prefetch_pointees();
                 self.congestion.prefetch_controlled();
                 if self.cadence.may_ride(now) {
+                    prefetch(&self.identity);
+                    prefetch(&self.next_report);
                     prefetch(&self.tracks);
                     prefetch(&self.path);
                 }
@@ -407,7 +411,6 @@ impl Peer {
                 }
                 if self.cadence.may_ride(now) {
                     self.transport.prefetch_rtcp_egress();
-                    self.identity.id.prefetch();
                 }
             }
             _ => {
@@ -427,7 +430,7 @@ impl Peer {
         self.transport.prefetch_rtcp(step);
         match step {
             0 => {
-                prefetch(&self.identity.key);
+                prefetch(&self.key);
                 prefetch(&self.feedback_budget);
                 prefetch(&self.ingress);
                 prefetch(&self.path);

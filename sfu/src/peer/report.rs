@@ -10,13 +10,10 @@ use crate::{
     rtp::{Bitrate, MediaKind, TrackId},
 };
 
-/// What left for a subscriber, counted.
+/// What left for a subscriber, counted. In this order: what each packet changes comes last, beside what a subscription has behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct EgressCounters {
-    /// Packets of media, retransmissions apart.
-    pub packets: u64,
-    /// Their bytes, SRTP included.
-    pub bytes: u64,
     /// Packets sent again on request.
     pub resent_packets: u64,
     /// Their bytes, SRTP included.
@@ -35,6 +32,10 @@ pub struct EgressCounters {
     pub fec_packets: u64,
     /// Their bytes, SRTP included.
     pub fec_bytes: u64,
+    /// Packets of media, retransmissions apart.
+    pub packets: u64,
+    /// Their bytes, SRTP included.
+    pub bytes: u64,
 }
 
 impl AddAssign for EgressCounters {

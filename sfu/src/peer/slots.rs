@@ -3,6 +3,7 @@
 /// A list with places that are free. Unlike a slab, a place is found without a look at it: what is in it can be asked for before
 /// its turn comes ([`crate::prefetch`]).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slots<T> {
     places: Vec<Option<T>>,
     /// Numbers of empty places.

@@ -27,13 +27,13 @@ use crate::{
 pub(crate) struct Subscription {
     /// The keyframe that is waited for is here, and waits for the pacer: nothing is gained by asking for another.
     coming: Option<(u8, SeqNo)>,
-    /// Formats of the track that `egress` knows.
-    formats: usize,
     sent_at: Option<Instant>,
-    /// What left.
-    pub(crate) sent: EgressCounters,
     /// In place and always there, so that it can be asked for without a look at it.
     forwarder: Forwarder,
+    /// What left.
+    pub(crate) sent: EgressCounters,
+    /// Formats of the track that `egress` knows.
+    formats: usize,
     pub(crate) egress: EgressStream,
     switches: u64,
     pub(crate) spec: SubscriptionSpec,
@@ -188,14 +188,14 @@ impl Subscription {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(&self.coming);
-        self.egress.prefetch();
         self.forwarder.prefetch();
+        prefetch(&self.formats);
+        self.egress.prefetch();
     }
 
     /// What depends on that, once it is here.
     #[inline(always)]
     pub(super) fn prefetch_pointees(&self) {
-        self.forwarder.prefetch_codec();
         self.egress.prefetch_pointees();
     }
 

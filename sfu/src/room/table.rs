@@ -237,8 +237,6 @@ impl Rooms {
         if let Some(key) = self.by_id.get(id) {
             return *key;
         }
-        // Of our own: events count references to it, in memory that is near.
-        let id = RoomId::new(id.as_str());
         let key = RoomKey(self.rooms.insert(Room {
             id: id.clone(),
             peers: HashMap::new(),
@@ -246,7 +244,7 @@ impl Rooms {
             routes: HashMap::new(),
             speakers: Speakers::default(),
         }));
-        self.by_id.insert(id, key);
+        self.by_id.insert(id.clone(), key);
         key
     }
 

@@ -1,6 +1,8 @@
 //! Identifiers that travel in packets.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use smol_str::SmolStr;
 
 /// Synchronisation source (RFC 3550 section 3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -103,7 +105,7 @@ short_text! {
 
 /// A published track, unique on the node. Opaque to the media path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct TrackId(Arc<str>);
+pub struct TrackId(SmolStr);
 
 impl TrackId {
     /// Takes the id as the control plane spelled it.

@@ -147,14 +147,13 @@ impl Shard {
         self.next_serial = self.next_serial.wrapping_add(1);
         let ice = self.new_credentials(key);
         let first = self.rooms.find(room).is_none_or(|room| self.rooms.members(room).is_empty());
-        // Of our own: each event counts a reference, and those of the control side are in another thread's memory, which is cold here.
-        let id = PeerId::new(id.as_str());
         let room_key = self.rooms.join(room, id.clone(), key);
         let room_id = self.rooms.id(room_key).unwrap_or(room).clone();
         let max_ssrcs = spec.limits.ingress_ssrcs.unwrap_or(self.config.limits.ingress_ssrcs);
         let cadence = Cadence::alone(self.now, self.report_interval());
         let birth = Birth {
-            identity: Identity { key, id, room: room_key, room_id },
+            key,
+            identity: Identity { id, room: room_key, room_id },
             ice,
             feedback_ssrc: Ssrc(self.random.random()),
             cname: ufrag::generate_name(&mut self.random),

@@ -471,5 +471,5 @@ impl Shard {
 
 /// The peer with this key, for where other parts of the shard are borrowed as well.
 fn find_peer(peers: &mut Slab<Box<Peer>>, key: PeerKey) -> Option<&mut Peer> {
-    peers.get_mut(key.index()).map(|peer| &mut **peer).filter(|peer| peer.identity.key == key)
+    peers.get_mut(key.index()).map(|peer| &mut **peer).filter(|peer| peer.key == key)
 }

@@ -206,7 +206,6 @@ impl Transport {
     /// What that points to, once it is here.
     #[inline(always)]
     pub(crate) fn prefetch_pointees(&self) {
-        self.ice.prefetch_pointees();
         if let Some(srtp) = &self.srtp {
             srtp.0.prefetch();
         }

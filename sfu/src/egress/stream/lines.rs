@@ -7,26 +7,22 @@ impl EgressStream {
     /// What [`Self::begin`], [`Self::put`] and [`Self::count`] look at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.highest);
-        prefetch(&self.header);
-        self.records.prefetch();
+        self.sent.prefetch();
         prefetch(&self.formats);
-        prefetch(&self.sent);
+        self.records.prefetch();
     }
 
     /// What depends on that, once it is here.
     #[inline(always)]
     pub(crate) fn prefetch_pointees(&self) {
-        if let Some(highest) = self.highest {
-            self.sent.prefetch(highest);
-        }
+        self.sent.prefetch_bits();
         self.records.prefetch_pointees();
     }
 
     /// What [`Self::handle_report_block`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch_reported(&self) {
-        prefetch(&self.highest);
+        self.sent.prefetch();
         prefetch(&self.reports);
         prefetch(&self.reported);
     }

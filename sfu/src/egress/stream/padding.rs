@@ -19,7 +19,7 @@ impl EgressStream {
     /// [`Self::write_resend`].
     pub fn latest(&mut self) -> Option<Resend> {
         self.rtx_ssrc?;
-        let highest = self.highest?;
+        let highest = self.sent.highest()?;
         self.padded = (self.padded + 1) % PADDING_PACKETS;
         let seq = SeqNo(highest.0.checked_sub(self.padded)?);
         Some(self.records.get(seq)?.resend(seq))

@@ -50,12 +50,12 @@ pub(super) enum IceEvent {
     Retired(String),
 }
 
-/// ICE of one transport.
+/// ICE of one transport. In this order: each packet that leaves looks at the first field.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct IceLite {
-    /// Index into `tuples`.
-    selected: Option<usize>,
+    /// One of `tuples`.
+    selected: Option<FiveTuple>,
     tuples: Vec<Tuple>,
     current: Credentials,
     /// Of before a restart.
@@ -97,18 +97,9 @@ impl IceLite {
     /// What [`Self::egress_path`] looks at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        prefetch(&self.tuples);
         prefetch(&self.selected);
-    }
-
-    /// What that points to, once it is here.
-    #[inline(always)]
-    pub(super) fn prefetch_pointees(&self) {
-        if let Some(tuple) = self.selected.and_then(|slot| self.tuples.get(slot)) {
-            prefetch(&tuple.five.local);
-            prefetch(&tuple.five.remote);
-            prefetch(&tuple.five.protocol);
-        }
+        // Behind its end.
+        prefetch(&self.tuples);
     }
 
     /// The peer's credentials, which checks must name from now on.
@@ -175,9 +166,9 @@ impl IceLite {
             return Ok(stun::role_conflict(request.transaction, &key));
         }
         let answer = stun::binding_success(request.transaction, five.remote, &key);
-        let slot = self.note(now, five, request.use_candidate, events)?;
+        self.note(now, five, request.use_candidate, events)?;
         self.last_check = Some(now);
-        self.select(slot, request.use_candidate, by_current, events);
+        self.select(five, request.use_candidate, by_current, events);
         Ok(answer)
     }
 
@@ -188,7 +179,7 @@ impl IceLite {
 
     /// Where media and DTLS leave.
     pub(super) fn egress_path(&self) -> Option<FiveTuple> {
-        self.selected.and_then(|slot| self.tuples.get(slot)).map(|tuple| tuple.five)
+        self.selected
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -196,9 +187,8 @@ impl IceLite {
         let expiry = self
             .tuples
             .iter()
-            .enumerate()
-            .map(|(slot, tuple)| {
-                let selected = Some(slot) == self.selected;
+            .map(|tuple| {
+                let selected = self.is_selected(tuple);
                 tuple.last_check + if selected { CONSENT_EXPIRY } else { TUPLE_EXPIRY }
             })
             .min();
@@ -212,9 +202,11 @@ impl IceLite {
             return false;
         }
         self.leave_silent_path(now, events);
-        while let Some(slot) = self.tuples.iter().enumerate().position(|(slot, tuple)| {
-            Some(slot) != self.selected && now >= tuple.last_check + TUPLE_EXPIRY
-        }) {
+        while let Some(slot) = self
+            .tuples
+            .iter()
+            .position(|tuple| !self.is_selected(tuple) && now >= tuple.last_check + TUPLE_EXPIRY)
+        {
             self.remove(slot, events);
         }
         true
@@ -222,19 +214,21 @@ impl IceLite {
 
     /// Consent is per path (RFC 7675): where only another one is still checked, that one takes over, nominated or not.
     fn leave_silent_path(&mut self, now: Instant, events: &mut Vec<IceEvent>) {
-        let Some(selected) = self.selected.and_then(|slot| self.tuples.get(slot)) else {
+        let Some(selected) = self.tuples.iter().find(|tuple| self.is_selected(tuple)) else {
             return;
         };
         if now < selected.last_check + CONSENT_EXPIRY {
             return;
         }
-        let newest = self.tuples.iter().enumerate().max_by_key(|(_, tuple)| tuple.last_check);
-        if let Some((slot, tuple)) = newest
-            && tuple.five != selected.five
-        {
-            events.push(IceEvent::Selected(tuple.five));
-            self.selected = Some(slot);
+        let newest = self.tuples.iter().max_by_key(|tuple| tuple.last_check);
+        if let Some(Tuple { five, .. }) = newest.filter(|newest| newest.five != selected.five) {
+            events.push(IceEvent::Selected(*five));
+            self.selected = Some(*five);
         }
+    }
+
+    fn is_selected(&self, tuple: &Tuple) -> bool {
+        self.selected == Some(tuple.five)
     }
 
     fn consent_deadline(&self) -> Instant {
@@ -251,17 +245,17 @@ impl IceLite {
         five: FiveTuple,
         nominates: bool,
         events: &mut Vec<IceEvent>,
-    ) -> Result<usize, DropReason> {
-        if let Some(slot) = self.tuples.iter().position(|tuple| tuple.five == five) {
-            self.tuples[slot].last_check = now;
-            return Ok(slot);
+    ) -> Result<(), DropReason> {
+        if let Some(tuple) = self.tuples.iter_mut().find(|tuple| tuple.five == five) {
+            tuple.last_check = now;
+            return Ok(());
         }
         if self.tuples.len() >= MAX_TUPLES {
             let silent = self
                 .tuples
                 .iter()
                 .enumerate()
-                .filter(|(slot, _)| Some(*slot) != self.selected)
+                .filter(|(_, tuple)| !self.is_selected(tuple))
                 .min_by_key(|(_, tuple)| tuple.last_check)
                 .map(|(slot, tuple)| (slot, now.saturating_duration_since(tuple.last_check)));
             match silent {
@@ -274,12 +268,12 @@ impl IceLite {
         }
         self.tuples.push(Tuple { five, last_check: now });
         events.push(IceEvent::Added(five));
-        Ok(self.tuples.len() - 1)
+        Ok(())
     }
 
     fn select(
         &mut self,
-        slot: usize,
+        five: FiveTuple,
         nominates: bool,
         by_current: bool,
         events: &mut Vec<IceEvent>,
@@ -295,19 +289,13 @@ impl IceLite {
             return;
         }
         self.nominated |= nominates;
-        if self.selected != Some(slot) {
-            self.selected = Some(slot);
-            events.push(IceEvent::Selected(self.tuples[slot].five));
+        if self.selected.replace(five) != Some(five) {
+            events.push(IceEvent::Selected(five));
         }
     }
 
     fn remove(&mut self, slot: usize, events: &mut Vec<IceEvent>) {
         let tuple = self.tuples.remove(slot);
-        if let Some(selected) = &mut self.selected
-            && *selected > slot
-        {
-            *selected -= 1;
-        }
         events.push(IceEvent::Removed(tuple.five));
     }
 }
