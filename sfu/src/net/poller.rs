@@ -20,8 +20,8 @@ use rustix::{
 pub(crate) enum Source {
     /// The UDP socket of this family, in the order of [`super::UdpPort`].
     Udp(usize),
-    /// The one for RTCP of this family.
-    Rtcp(usize),
+    /// The one for RTCP and STUN of this family.
+    Apart(usize),
     /// Another thread rang.
     Bell,
     /// The TCP connection with this token.
@@ -47,15 +47,15 @@ const ONCE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::O
 const LONGEST: u128 = 3_600_000;
 
 const FAMILIES: u64 = 2;
-const RTCP: u64 = FAMILIES;
-const BELL: u64 = RTCP + FAMILIES;
+const APART: u64 = FAMILIES;
+const BELL: u64 = APART + FAMILIES;
 const FIRST_TCP: u64 = BELL + 1;
 
 impl Source {
     fn to_data(self) -> epoll::EventData {
         epoll::EventData::new_u64(match self {
             Self::Udp(family) => family as u64,
-            Self::Rtcp(family) => RTCP + family as u64,
+            Self::Apart(family) => APART + family as u64,
             Self::Bell => BELL,
             Self::Tcp(token) => FIRST_TCP + u64::from(token),
         })
@@ -64,7 +64,7 @@ impl Source {
     fn from_data(data: u64) -> Self {
         match data {
             family @ 0..FAMILIES => Self::Udp(family as usize),
-            family @ RTCP..BELL => Self::Rtcp((family - RTCP) as usize),
+            family @ APART..BELL => Self::Apart((family - APART) as usize),
             BELL => Self::Bell,
             token => Self::Tcp((token - FIRST_TCP) as u32),
         }
@@ -98,14 +98,14 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, source, epoll::EventFlags::IN)?)
     }
 
-    /// Has a socket for RTCP reported once, then no more until [`Self::watch_rtcp_again`].
-    pub(crate) fn watch_rtcp(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, Source::Rtcp(family).to_data(), ONCE)?)
+    /// Has a socket for RTCP and STUN reported once, then no more until [`Self::watch_apart_again`].
+    pub(crate) fn watch_apart(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, Source::Apart(family).to_data(), ONCE)?)
     }
 
     /// Has it reported once more, at once if there is something.
-    pub(crate) fn watch_rtcp_again(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, Source::Rtcp(family).to_data(), ONCE)?)
+    pub(crate) fn watch_apart_again(&self, family: usize, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, Source::Apart(family).to_data(), ONCE)?)
     }
 
     /// Has a TCP connection reported, until it is closed.

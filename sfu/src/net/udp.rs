@@ -1,7 +1,7 @@
 //! Batched UDP: recvmmsg with GRO in, GSO out. Answers leave from the address that the request came to.
 //!
-//! Where the kernel can tell them apart, RTCP comes to a socket of its own on the same port, so that a thread may let it gather
-//! while media wakes it at once: feedback of many subscribers is many small messages, none of which is in a hurry.
+//! Where the kernel can tell them apart, RTCP and STUN come to a socket of their own on the same port, so that a thread may let them gather
+//! while media wakes it at once: feedback and checks of many subscribers are many small messages, none of which is in a hurry.
 
 use std::{
     io::{self, IoSliceMut},
@@ -34,12 +34,12 @@ const PORT_ATTEMPTS: usize = 16;
 /// IPv4 and IPv6, in this order.
 const FAMILIES: usize = 2;
 
-/// Sockets of a port: those of both families for everything but RTCP, then those for RTCP.
+/// Sockets of a port: those of both families for media and handshakes, then those for RTCP and STUN.
 const SOCKETS: usize = 2 * FAMILIES;
 
 /// Who takes what is received.
 pub(crate) trait Receiver {
-    /// RTCP of several remotes comes next, each given with the local address that it was sent to.
+    /// RTCP, or checks, of several remotes comes next, each given with the local address that it was sent to.
     fn expect_rtcp(&mut self, ways: impl Iterator<Item = (SocketAddr, SocketAddr)>);
     /// A datagram: the local address it was sent to, the remote it came from, and what is in it.
     fn take(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &mut [u8]);
@@ -76,7 +76,7 @@ pub(crate) struct Capabilities {
     pub(crate) receive_buffer: usize,
     /// SO_SNDBUF, the same.
     pub(crate) send_buffer: usize,
-    /// RTCP comes to a socket of its own.
+    /// RTCP and STUN come to a socket of their own.
     pub(crate) rtcp_apart: bool,
 }
 
@@ -93,8 +93,8 @@ pub(crate) struct UdpPort {
 struct Family {
     /// What is sent leaves here.
     main: UdpSocket,
-    /// Where RTCP comes, where the kernel can tell.
-    rtcp: Option<UdpSocket>,
+    /// Where RTCP and STUN come, where the kernel can tell.
+    apart: Option<UdpSocket>,
 }
 
 impl UdpPort {
@@ -134,26 +134,26 @@ impl UdpPort {
         let main = &self.v4.main;
         Capabilities {
             gso_segments: main.state.max_gso_segments(),
-            rtcp_apart: self.families().all(|(_, family)| family.rtcp.is_some()),
+            rtcp_apart: self.families().all(|(_, family)| family.apart.is_some()),
             ..main.capabilities
         }
     }
 
-    /// Has a poller report the sockets to [`RecvBatch::heard`] and [`RecvBatch::heard_rtcp`], those of RTCP once.
+    /// Has a poller report the sockets to [`RecvBatch::heard`] and [`RecvBatch::heard_apart`], those apart once.
     pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
         for (family, sockets) in self.families() {
             poller.watch_udp(family, &sockets.main.io)?;
-            if let Some(rtcp) = &sockets.rtcp {
-                poller.watch_rtcp(family, &rtcp.io)?;
+            if let Some(apart) = &sockets.apart {
+                poller.watch_apart(family, &apart.io)?;
             }
         }
         Ok(())
     }
 
-    /// Has the RTCP of a family reported once more.
-    pub(crate) fn watch_rtcp_again(&self, family: usize, poller: &Poller) -> io::Result<()> {
-        let rtcp = self.socket(FAMILIES + family);
-        rtcp.map_or(Ok(()), |rtcp| poller.watch_rtcp_again(family, &rtcp.io))
+    /// Has the socket apart of a family reported once more.
+    pub(crate) fn watch_apart_again(&self, family: usize, poller: &Poller) -> io::Result<()> {
+        let apart = self.socket(FAMILIES + family);
+        apart.map_or(Ok(()), |apart| poller.watch_apart_again(family, &apart.io))
     }
 
     /// By number.
@@ -166,15 +166,15 @@ impl UdpPort {
         match index {
             0 => Some(&self.v4.main),
             1 => v6.map(|family| &family.main),
-            2 => self.v4.rtcp.as_ref(),
-            _ => v6.and_then(|family| family.rtcp.as_ref()),
+            2 => self.v4.apart.as_ref(),
+            _ => v6.and_then(|family| family.apart.as_ref()),
         }
     }
 
     /// Receives what is there, at most one batch of each socket, and hands datagrams out, [`DATAGRAMS_PER_TURN`] of them at
     /// most. `false`: nothing is left, and the poller tells when there is more.
     ///
-    /// With `eager` the kernel is asked whether the poller has heard of anything or not, but for RTCP: for a thread that works on
+    /// With `eager` the kernel is asked whether the poller has heard of anything or not, but for what comes apart: for a thread that works on
     /// and does not ask the poller.
     pub(crate) fn receive(
         &self,
@@ -261,7 +261,7 @@ pub(crate) struct RecvBatch {
     offset: usize,
     /// The socket that was asked last; those of a port are numbered as in [`SOCKETS`].
     socket: usize,
-    /// There is something, as the poller or whoever looks after RTCP said, by socket.
+    /// There is something, as the poller or whoever looks after what comes apart said, by socket.
     heard: [bool; SOCKETS],
     /// How often in a row an eager turn found nothing, by socket.
     empty: [u8; SOCKETS],
@@ -293,13 +293,13 @@ impl RecvBatch {
         }
     }
 
-    /// This family's RTCP is to be looked at.
-    pub(crate) fn heard_rtcp(&mut self, family: usize) {
+    /// This family's socket apart is to be looked at.
+    pub(crate) fn heard_apart(&mut self, family: usize) {
         self.heard(FAMILIES + family);
     }
 
-    /// Whether this family's RTCP had something, where it was looked at since this was asked last.
-    pub(crate) fn looked_at_rtcp(&mut self, family: usize) -> Option<bool> {
+    /// Whether this family's socket apart had something, where it was looked at since this was asked last.
+    pub(crate) fn looked_at_apart(&mut self, family: usize) -> Option<bool> {
         self.looked.get_mut(FAMILIES + family)?.take()
     }
 
@@ -404,14 +404,14 @@ impl Family {
         let main = UdpSocket::bind(open(address)?, address, buffers)?;
         main.capabilities.say(address, buffers);
         address.set_port(main.port);
-        let rtcp = Self::bind_rtcp(&main, address, buffers).inspect_err(|error| {
-            tracing::warn!(%error, "RTCP gets no socket of its own: each report wakes the media thread");
+        let second = Self::bind_apart(&main, address, buffers).inspect_err(|error| {
+            tracing::warn!(%error, "RTCP and STUN get no socket of their own: each report and check wakes the media thread");
             let _ = SockRef::from(&main.io).set_reuse_port(false);
         });
-        Ok(Self { main, rtcp: rtcp.ok() })
+        Ok(Self { main, apart: second.ok() })
     }
 
-    fn bind_rtcp(
+    fn bind_apart(
         main: &UdpSocket,
         address: SocketAddr,
         buffers: UdpBuffers,
@@ -419,14 +419,14 @@ impl Family {
         let second = open(address)?;
         SockRef::from(&main.io).set_reuse_port(true)?;
         second.set_reuse_port(true)?;
-        let rtcp = UdpSocket::bind(second, address, buffers)?;
+        let second = UdpSocket::bind(second, address, buffers)?;
         // What came since is in either: both are read.
-        apart::steer_rtcp(&main.io)?;
-        Ok(rtcp)
+        apart::steer(&main.io)?;
+        Ok(second)
     }
 
     fn sender(&self) -> io::Result<Self> {
-        Ok(Self { main: self.main.sender()?, rtcp: None })
+        Ok(Self { main: self.main.sender()?, apart: None })
     }
 }
 

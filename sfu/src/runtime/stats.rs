@@ -65,7 +65,7 @@ pub(crate) fn describe() -> Arc<[Description]> {
         gauge("send_buffer_bytes", "Send buffer as granted, as the kernel counts it"),
         gauge(
             "rtcp_apart",
-            "1: RTCP has a socket of its own; 0: each report wakes the media thread",
+            "1: RTCP and STUN have a socket of their own; 0: each report and check wakes the media thread",
         ),
         gauge("large_pages", "1: the heap of the media thread may have large pages"),
         counter("datagrams_in", "Datagrams received"),

@@ -59,9 +59,9 @@ const RING_RETRY: Duration = Duration::from_millis(1);
 /// Turns in a row after which the poller is asked: connections of TCP clients need it, and each time costs a system call.
 const TURNS_PER_LOOK: u32 = 4;
 
-/// How long RTCP is left to gather, and again until none has come, where some came twice in this time: a wake-up costs more than a
-/// report, and several reports at once cost less than by themselves. Nothing that they tell is in such a hurry.
-const RTCP_PAUSE: Duration = Duration::from_millis(4);
+/// How long RTCP and STUN are left to gather, and again until none has come, where some came twice in this time: a wake-up costs more than
+/// a report or a check, and several at once cost less than by themselves. Nothing that they tell is in such a hurry.
+const APART_PAUSE: Duration = Duration::from_millis(4);
 
 /// How old the published counters may be. Copying them takes some thirty cache lines of other threads.
 const PUBLISH_EVERY: Duration = Duration::from_millis(20);
@@ -176,7 +176,7 @@ impl Worker {
     fn deadline(&self, now: Instant, turn: &Turn, io: &Io) -> Option<Instant> {
         let retry = turn.ring_full.then(|| now + RING_RETRY);
         let own = [self.shard.poll_timeout(), io.tcp.poll_timeout(), retry];
-        own.into_iter().chain(io.rtcp.map(|look| look.due)).flatten().min()
+        own.into_iter().chain(io.apart.map(|look| look.due)).flatten().min()
     }
 
     /// Whether nothing came to do meanwhile. Who rings from now on ends the sleep.
@@ -194,10 +194,10 @@ impl Worker {
         self.steering.sweep(now);
         more |= io.serve_tcp(now, &mut self.shard);
         let Self { shard, steering, udp, .. } = self;
-        io.look_for_rtcp(now);
+        io.look_apart(now);
         let mut inbound = Inbound { now, shard, steering };
         more |= udp.receive(&mut io.batch, io.eager, &mut inbound);
-        io.pause_rtcp(now, udp);
+        io.pause_apart(now, udp);
         steering.flush();
         (io.counters.handed_over, io.counters.handover_drops) =
             (steering.handed_over, steering.dropped);
@@ -330,9 +330,9 @@ impl Receiver for Inbound<'_> {
     }
 }
 
-/// When RTCP of one family is looked at.
+/// When RTCP and STUN of one family are looked at.
 #[derive(Clone, Copy, Default)]
-struct RtcpLook {
+struct ApartLook {
     /// The next time; `None`: the poller tells.
     due: Option<Instant>,
     /// When some was there last.
@@ -348,7 +348,7 @@ pub(super) struct Io {
     /// The other shards' ports, for answers to what came to them. Set when all are there.
     ports: Arc<OnceLock<Box<[UdpPort]>>>,
     /// By family.
-    rtcp: [RtcpLook; 2],
+    apart: [ApartLook; 2],
     /// The sockets are asked for datagrams although the poller was not.
     eager: bool,
     counters: LoopCounters,
@@ -362,7 +362,7 @@ impl Io {
             tcp: TcpTable::default(),
             tcp_buffer: TcpBuffer::default(),
             ports,
-            rtcp: Default::default(),
+            apart: Default::default(),
             eager: false,
             counters: LoopCounters::default(),
         }
@@ -379,33 +379,33 @@ impl Io {
         let Self { poller, batch, tcp, .. } = self;
         poller.wait(timeout, |source| match source {
             Source::Udp(family) => batch.heard(family),
-            Source::Rtcp(family) => batch.heard_rtcp(family),
+            Source::Apart(family) => batch.heard_apart(family),
             Source::Tcp(token) => tcp.heard(token),
             // The doorbell itself knows.
             Source::Bell => {}
         })
     }
 
-    /// Has RTCP read whose pause is over.
-    fn look_for_rtcp(&mut self, now: Instant) {
-        for (family, look) in self.rtcp.iter().enumerate() {
+    /// Has RTCP and STUN read whose pause is over.
+    fn look_apart(&mut self, now: Instant) {
+        for (family, look) in self.apart.iter().enumerate() {
             if look.due.is_some_and(|due| due <= now) {
-                self.batch.heard_rtcp(family);
+                self.batch.heard_apart(family);
             }
         }
     }
 
-    /// Leaves RTCP alone for a while where there is much of it. Otherwise the poller is to tell of the next.
-    fn pause_rtcp(&mut self, now: Instant, udp: &UdpPort) {
-        for (family, look) in self.rtcp.iter_mut().enumerate() {
-            let Some(came) = self.batch.looked_at_rtcp(family) else { continue };
+    /// Leaves RTCP and STUN alone for a while where there is much of it. Otherwise the poller is to tell of the next.
+    fn pause_apart(&mut self, now: Instant, udp: &UdpPort) {
+        for (family, look) in self.apart.iter_mut().enumerate() {
+            let Some(came) = self.batch.looked_at_apart(family) else { continue };
             let before = if came { look.came.replace(now) } else { None };
             // After a pause it need not have come twice: that nothing woke the thread is what the pause is for.
-            let soon = |before| now <= before + RTCP_PAUSE;
+            let soon = |before| now <= before + APART_PAUSE;
             let much = came && (look.due.is_some() || before.is_some_and(soon));
             // A poller that refuses is asked again after the pause.
-            let told = !much && udp.watch_rtcp_again(family, &self.poller).is_ok();
-            look.due = (!told).then(|| now + RTCP_PAUSE);
+            let told = !much && udp.watch_apart_again(family, &self.poller).is_ok();
+            look.due = (!told).then(|| now + APART_PAUSE);
         }
     }
 

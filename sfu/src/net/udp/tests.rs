@@ -34,7 +34,7 @@ impl Watched {
         let note = |source| {
             match source {
                 Source::Udp(family) => batch.heard(family),
-                Source::Rtcp(family) => batch.heard_rtcp(family),
+                Source::Apart(family) => batch.heard_apart(family),
                 _ => panic!("{source:?}"),
             }
             reported += 1;
@@ -98,9 +98,9 @@ fn a_socket_that_is_always_empty_is_asked_no_more_until_something_comes() {
     }
 }
 
-/// What comes is told apart by its first two bytes, in both families.
+/// What comes is told apart by its first bytes, in both families.
 #[test]
-fn rtcp_comes_to_a_socket_of_its_own_and_is_reported_once() {
+fn rtcp_and_stun_come_to_a_socket_of_their_own_and_are_reported_once() {
     let mut node = Watched::bind(true);
     assert!(node.port.capabilities().rtcp_apart);
     let client = UdpPort::bind(0, true, BUFFERS).unwrap();
@@ -108,58 +108,68 @@ fn rtcp_comes_to_a_socket_of_its_own_and_is_reported_once() {
     let families = &families[..1 + usize::from(node.port.has_ipv6())];
     for (family, ip) in families.iter().enumerate() {
         let to = SocketAddr::new(*ip, node.port.port());
-        // Sender and receiver reports, feedback, extended reports, the edges of the range.
-        let rtcp = [[0x80, 200], [0x81, 201], [0x8f, 205], [0x80, 207], [0xbf, 192], [0x80, 223]];
-        // RTP with and without marker, just outside the range, STUN, DTLS, and what is too short or nothing.
+        // Sender and receiver reports, feedback, extended reports, the edges of the range; requests, answers, the edge of theirs.
+        let apart: [&[u8]; 9] = [
+            &[0x80, 200],
+            &[0x81, 201],
+            &[0x8f, 205],
+            &[0x80, 207],
+            &[0xbf, 192],
+            &[0x80, 223],
+            &[0, 1],
+            &[1, 1],
+            &[3],
+        ];
+        // RTP with and without marker, just outside the ranges, DTLS, and what is too short or nothing.
         let main: [&[u8]; 9] = [
             &[0x80, 96],
             &[0x90, 0x80 | 111],
             &[0x80, 191],
             &[0x80, 224],
-            &[0, 1],
+            &[4, 200],
             &[20, 254],
             &[0x7f, 200],
             &[0xc0, 200],
             &[0x80],
         ];
         let mut came = [0; 2];
-        for bytes in main.into_iter().chain(rtcp.iter().map(<[u8; 2]>::as_slice)) {
+        for bytes in main.into_iter().chain(apart) {
             assert_eq!(client.send(*ip, to, bytes, None), Sent::All);
         }
         let patience = Some(std::time::Duration::from_secs(10));
-        while came != [main.len(), rtcp.len()] {
+        while came != [main.len(), apart.len()] {
             let mut sources = Vec::new();
             node.poller.wait(patience, |source| sources.push(source)).unwrap();
             assert!(!sources.is_empty(), "{came:?}");
             for source in sources {
-                let index = usize::from(source == Source::Rtcp(family));
+                let index = usize::from(source == Source::Apart(family));
                 match source {
                     Source::Udp(known) if known == family => node.batch.heard(family),
-                    Source::Rtcp(known) if known == family => node.batch.heard_rtcp(family),
+                    Source::Apart(known) if known == family => node.batch.heard_apart(family),
                     _ => panic!("{source:?}"),
                 }
                 let mut take = |_, _, bytes: &mut [u8]| {
-                    assert_eq!(index == 1, rtcp.iter().any(|known| known == bytes));
+                    assert_eq!(index == 1, apart.contains(&&*bytes));
                     came[index] += 1;
                 };
                 node.port.receive(&mut node.batch, false, &mut take);
-                assert_eq!(node.batch.looked_at_rtcp(family).is_some(), index == 1);
+                assert_eq!(node.batch.looked_at_apart(family).is_some(), index == 1);
             }
-            if came[1] > 0 && came[1] < rtcp.len() {
+            if came[1] > 0 && came[1] < apart.len() {
                 // A busy kernel may hand them over in parts.
-                node.port.watch_rtcp_again(family, &node.poller).unwrap();
+                node.port.watch_apart_again(family, &node.poller).unwrap();
             }
         }
         // No more of it until that is asked for.
-        assert_eq!(client.send(*ip, to, &rtcp[0], None), Sent::All);
+        assert_eq!(client.send(*ip, to, apart[0], None), Sent::All);
         let mut heard = 0;
         node.poller.wait(Some(std::time::Duration::from_millis(20)), |_| heard += 1).unwrap();
         assert_eq!(heard, 0);
-        node.port.watch_rtcp_again(family, &node.poller).unwrap();
+        node.port.watch_apart_again(family, &node.poller).unwrap();
         let mut sources = Vec::new();
         node.poller.wait(patience, |source| sources.push(source)).unwrap();
-        assert_eq!(sources, [Source::Rtcp(family)]);
-        node.batch.heard_rtcp(family);
+        assert_eq!(sources, [Source::Apart(family)]);
+        node.batch.heard_apart(family);
         node.port.receive(&mut node.batch, false, &mut |_, _, _: &mut [u8]| ());
     }
 }

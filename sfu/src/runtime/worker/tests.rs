@@ -119,7 +119,7 @@ fn much_rtcp_is_left_to_gather_and_everything_else_is_not() {
     let send = |bytes: &[u8]| assert_eq!(socket.send_to(bytes, port).unwrap(), bytes.len());
     let mut turn = |io: &mut Io, us, is_reported| {
         let count = turn_after_wait(&mut worker, io, at(us), is_reported);
-        (count, io.rtcp[0].due)
+        (count, io.apart[0].due)
     };
     // Seldom: each is read when it comes, and nothing wakes the thread but the next.
     for (n, us) in [(1, 0), (2, 10_000), (3, 20_000)] {
