@@ -92,8 +92,8 @@ pub struct EstimatorStats {
 ///
 /// After each `handle_*` ask [`Self::estimate`], [`Self::poll_probe`] and [`Self::poll_timeout`]. Costs 5 to 19 KiB.
 ///
-/// In this order: what each packet that leaves looks at comes first, then what each feedback does. Each of them has the lines of its
-/// own that are used most at its beginning or at its end.
+/// In this order: what each packet that leaves looks at comes first, then all that counts before there is feedback, then what each feedback
+/// looks at. Each of them has the lines of its own that are used most at its beginning or at its end.
 #[derive(Debug)]
 #[repr(C)]
 pub struct SendSideEstimator {
@@ -105,6 +105,11 @@ pub struct SendSideEstimator {
     /// When a packet last left, and the first one that left since the latest feedback.
     sent_at: Option<Duration>,
     unanswered_since: Option<Duration>,
+    /// When the rate was last cut because the receiver is silent.
+    silent_at: Option<Duration>,
+    /// What counts until feedback by packet comes.
+    fallback: Fallback,
+    config: EstimatorConfig,
     history: History,
     /// The last that left.
     latest_number: u16,
@@ -116,21 +121,16 @@ pub struct SendSideEstimator {
     rate: RateControl,
     path: PathDelay,
     competition: Competition,
-    config: EstimatorConfig,
     wanted: Bitrate,
     /// See [`Self::set_held`].
     held: bool,
     limit: Limit,
-    /// When the rate was last cut because the receiver is silent.
-    silent_at: Option<Duration>,
     /// When a probe was last asked for.
     polled_at: Duration,
     loss: LossBound,
     prober: Prober,
     /// Of RFC 8888 reports that are not complete: number, and arrival in microseconds.
     collected: Vec<(u16, Option<i64>)>,
-    /// What counts until feedback by packet comes.
-    fallback: Fallback,
 }
 
 /// What one feedback said, while it is read.
@@ -223,6 +223,11 @@ impl SendSideEstimator {
         Bitrate::from_bps(bps as u64)
     }
 
+    /// What holds it.
+    pub fn limit(&self) -> Limit {
+        self.bounded().1
+    }
+
     /// At which rate packets arrived of late.
     pub fn acknowledged(&self) -> Option<Bitrate> {
         self.arrived.rate(Self::ARRIVED_WINDOW)
@@ -257,7 +262,7 @@ impl SendSideEstimator {
             acknowledged: self.acknowledged(),
             sent: self.sent.rate(Self::SENT_WINDOW),
             usage: self.trendline.usage(),
-            limit: self.bounded().1,
+            limit: self.limit(),
             queue: self.path.queue,
             rtt: self.path.rtt,
             loss: self.loss(),
@@ -388,7 +393,7 @@ impl SendSideEstimator {
         }
         let now = self.since_origin(now);
         self.hear();
-        let sent = self.sent.rate(Self::SENT_WINDOW).map(|sent| sent.bps() as f64);
+        let sent = || Some(self.sent.rate(Self::SENT_WINDOW)?.bps() as f64);
         self.fallback.handle_report(now, (packets, lost), sent, self.config.max.bps() as f64);
     }
 

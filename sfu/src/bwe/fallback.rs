@@ -11,8 +11,14 @@ use crate::{
 };
 
 /// A rate by REMB and receiver reports. Nothing bounds it before either says something that does.
+///
+/// In this order: what happens to each peer without feedback by packet comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Fallback {
+    /// Bytes of a packet, of late.
+    packet_size: f64,
+    sent: SentRate,
     /// The receiver's own estimate, and when it came.
     remb: Option<(f64, Duration)>,
     by_loss_bps: Option<f64>,
@@ -20,17 +26,14 @@ pub(super) struct Fallback {
     silent_bps: Option<f64>,
     /// Its first reports after that tell of the silence.
     silent_until: Duration,
+    heard_at: Option<Duration>,
     /// Packets that reports told of since the last look at them, and how many of those were lost.
     told: (f64, f64),
     judged_at: Duration,
-    /// Bytes of a packet, of late.
-    packet_size: f64,
-    sent: SentRate,
+    loss: f64,
     /// When loss last lowered the rate, and how often it did of late.
     cut_at: Option<Duration>,
     cuts: i32,
-    loss: f64,
-    heard_at: Option<Duration>,
     climb: Climb,
 }
 
@@ -149,14 +152,15 @@ impl Fallback {
         self.remb = Some((bps, now));
     }
 
-    /// What a packet that leaves looks at.
+    /// What packets that leave and reports of them look at.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        prefetch(&self.remb);
-        prefetch(&self.by_loss_bps);
-        prefetch(&self.silent_bps);
         prefetch(&self.packet_size);
         prefetch(&self.sent);
+        prefetch(&self.remb);
+        prefetch(&self.silent_bps);
+        prefetch(&self.told);
+        prefetch(&self.loss);
     }
 
     /// Packets left from one moment to another, of so many bytes together.
@@ -176,7 +180,7 @@ impl Fallback {
         &mut self,
         now: Duration,
         (packets, lost): (f64, f64),
-        sent_bps: Option<f64>,
+        sent_bps: impl FnOnce() -> Option<f64>,
         max_bps: f64,
     ) {
         self.hear(now);
@@ -197,7 +201,7 @@ impl Fallback {
             // What arrived. The draft takes half of the loss off, and is four times as long on a path that narrows to a quarter.
             // What left of late is another time's, and has resends in it: it stands in where reports are too far apart.
             let counted = (packets - lost) * self.packet_size * 8.0 / passed.as_secs_f64();
-            let sent_bps = sent_bps.filter(|_| self.packet_size == 0.0);
+            let sent_bps = if self.packet_size == 0.0 { sent_bps() } else { None };
             let left = self.sent.bps(now).or(sent_bps).map(|sent| sent * (1.0 - self.loss));
             let counts = passed <= Self::MAX_PASSED && self.packet_size > 0.0;
             let arrived = if counts { Some(counted) } else { left };
@@ -366,7 +370,7 @@ mod tests {
         // 1 Mb/s; what left in the last moment is another's.
         fallback.handle_sent((Duration::ZERO, Duration::ZERO), 1, 1_250.0);
         let report = |fallback: &mut Fallback, seconds: u32, lost: f64| {
-            fallback.handle_report(SECOND * seconds, (100.0, lost), Some(5e6), MAX);
+            fallback.handle_report(SECOND * seconds, (100.0, lost), || Some(5e6), MAX);
             fallback.bound()
         };
         assert_eq!(report(&mut fallback, 1, 9.0), None, "less than a tenth");
@@ -386,7 +390,7 @@ mod tests {
         // 5 Mb/s in the last second.
         let at = |n: u64| SECOND * 211 + ms(2 * n);
         (0..500).for_each(|n| fallback.handle_sent((at(n), at(n)), 1, 1_250.0));
-        fallback.handle_report(SECOND * 212, (100.0, 40.0), None, MAX);
+        fallback.handle_report(SECOND * 212, (100.0, 40.0), || None, MAX);
         assert_eq!(fallback.bound(), Some((3e6, Limit::Loss)), "too long ago to be counted");
         // Cuts in a row are one fall, and none takes more than half of what is left.
         assert_eq!(report(&mut fallback, 213, 20.0), Some((3e6, Limit::Loss)), "of before it");
@@ -401,7 +405,7 @@ mod tests {
         // Few packets tell nothing, and many reports in a moment are one.
         let mut fallback = Fallback::default();
         for n in 0..30 {
-            fallback.handle_report(SECOND + ms(n), (0.5, 0.5), Some(1e6), MAX);
+            fallback.handle_report(SECOND + ms(n), (0.5, 0.5), || Some(1e6), MAX);
         }
         assert_eq!(fallback.bound(), None);
     }
@@ -466,7 +470,7 @@ mod tests {
                 left = rest;
             }
             let (told, expect) = (*told, *expect);
-            fallback.handle_report(ms(told), (100.0, 40.0), None, MAX);
+            fallback.handle_report(ms(told), (100.0, 40.0), || None, MAX);
             let kbps = fallback.bound().map(|(bps, _)| bps / 1_000.0);
             let near = |(told, expect): (f64, f64)| (told - expect).abs() < expect * 0.05;
             assert_eq!(kbps.is_some(), expect.is_some(), "{name}: {kbps:?}");
@@ -480,18 +484,18 @@ mod tests {
         fallback.handle_remb(SECOND, 5e5);
         assert_eq!(fallback.patience(), Fallback::REMB_LIFE);
         for seconds in 2..=4 {
-            fallback.handle_report(SECOND * seconds, (100.0, 0.0), None, MAX);
+            fallback.handle_report(SECOND * seconds, (100.0, 0.0), || None, MAX);
             assert_eq!(fallback.bound(), Some((5e5, Limit::Remb)), "{seconds}");
         }
-        fallback.handle_report(SECOND * 6, (100.0, 0.0), None, MAX);
+        fallback.handle_report(SECOND * 6, (100.0, 0.0), || None, MAX);
         assert_eq!(fallback.bound(), Some((5.25e5, Limit::Remb)));
         assert_eq!(fallback.patience(), Fallback::REPORT_LIFE);
         fallback.cut(0.7);
         assert_eq!(fallback.bound(), Some((5.25e5 * 0.7, Limit::Silence)));
         fallback.handle_remb(SECOND * 9, 6e5);
-        fallback.handle_report(SECOND * 9, (300.0, 290.0), Some(1e5), MAX);
+        fallback.handle_report(SECOND * 9, (300.0, 290.0), || Some(1e5), MAX);
         assert_eq!(fallback.bound(), Some((6e5, Limit::Remb)), "heard again: silence is no loss");
-        fallback.handle_report(SECOND * 11, (100.0, 90.0), Some(1e6), MAX);
+        fallback.handle_report(SECOND * 11, (100.0, 90.0), || Some(1e6), MAX);
         assert_eq!(fallback.bound().map(|(_, limit)| limit), Some(Limit::Loss));
     }
 

@@ -64,7 +64,16 @@ pub struct EgressStream {
     header: HeaderTemplate,
     formats: FormatTable,
     records: Records,
+    /// Sender reports by the middle 32 bits of their NTP time, the latest last. With what report blocks look at behind it.
+    reports: [Option<(u32, Instant)>; 4],
+    /// Highest number that the subscriber reported; before that, the one below the first.
+    reported: Option<SeqNo>,
+    /// How many numbers that report was about.
+    span: u32,
+    jitter: u32,
+    fraction_lost: u8,
     redundancy: Redundancy,
+    rtt: Option<Duration>,
     mid: Mid,
     extensions: ExtensionMap,
     rtx_seq: SeqNo,
@@ -72,15 +81,6 @@ pub struct EgressStream {
     resends: VecDeque<Resend>,
     /// How far behind the highest the last padding was.
     padded: u64,
-    /// Sender reports by the middle 32 bits of their NTP time, the latest last.
-    reports: [Option<(u32, Instant)>; 4],
-    rtt: Option<Duration>,
-    fraction_lost: u8,
-    jitter: u32,
-    /// Highest number that the subscriber reported; before that, the one below the first.
-    reported: Option<SeqNo>,
-    /// How many numbers that report was about.
-    span: u32,
     fec: Option<FecStream>,
     fec_pt: Option<Pt>,
     protection: Option<Box<Protection>>,

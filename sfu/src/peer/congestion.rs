@@ -88,6 +88,13 @@ struct Quiet {
     last: Option<Instant>,
 }
 
+impl Quiet {
+    /// What leaves now is told by itself.
+    fn is_long(&self, now: Instant) -> bool {
+        self.first.is_some_and(|first| first + QUIET <= now)
+    }
+}
+
 /// What left longer apart is told by itself: rates are taken over as long.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -185,12 +192,14 @@ impl Congestion {
         prefetch(&self.waiting);
     }
 
-    /// What it looks at where there is an estimate, once that is here.
+    /// What it looks at of the estimator and the pacer, once that is here.
     #[inline(always)]
-    pub(super) fn prefetch_controlled(&self) {
+    pub(super) fn prefetch_estimator(&self, now: Instant) {
         if self.controlled {
             self.estimator.prefetch();
             self.pacer.prefetch();
+        } else if self.quiet.is_long(now) {
+            self.estimator.prefetch_unnumbered();
         }
     }
 
@@ -209,11 +218,11 @@ impl Congestion {
         prefetch(&self.by_stream);
     }
 
-    /// What feedback by packet looks at, where there is any.
+    /// What feedback by packet looks at, or a report where there is none.
     #[inline(always)]
     pub(crate) fn prefetch_feedback(&self) {
         if !self.is_told() {
-            return;
+            return self.estimator.prefetch_unnumbered();
         }
         prefetch(&self.reportable);
         self.pacer.prefetch_rate();
@@ -386,7 +395,7 @@ impl Congestion {
 
     /// What follows leaves now, without an estimate.
     fn time_quiet(&mut self, now: Instant) {
-        if self.quiet.first.is_some_and(|first| first + QUIET <= now) {
+        if self.quiet.is_long(now) {
             self.tell_quiet();
         }
         self.quiet.first.get_or_insert(now);
@@ -635,10 +644,14 @@ impl Congestion {
 
     /// The estimate and what holds it; `None` while there is none to keep to.
     pub(crate) fn stats(&self) -> Option<Estimate> {
-        let stats = self.estimator.stats();
-        let capped = self.cap.is_some_and(|cap| cap < stats.estimate);
-        let limit = if capped { EstimateLimit::Cap } else { EstimateLimit::Path(stats.limit) };
-        self.is_controlled().then_some(Estimate { rate: stats.estimate, limit })
+        if !self.is_controlled() {
+            return None;
+        }
+        let rate = self.estimator.estimate();
+        let capped = self.cap.is_some_and(|cap| cap < rate);
+        let limit =
+            if capped { EstimateLimit::Cap } else { EstimateLimit::Path(self.estimator.limit()) };
+        Some(Estimate { rate, limit })
     }
 
     /// Packets that wait for their turn.

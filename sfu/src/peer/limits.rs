@@ -74,12 +74,13 @@ impl Budget {
     /// Spends one; `false` where none is left.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled_at).as_micros();
-        let earned = elapsed * u128::from(self.per_second) / 1_000_000;
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let per_second = u64::from(self.per_second);
+        let earned = elapsed.saturating_mul(per_second) / 1_000_000;
         if earned > 0 {
-            self.left = u128::from(self.left).saturating_add(earned).min(self.burst.into()) as u32;
+            self.left = (u64::from(self.left) + earned).min(self.burst.into()) as u32;
             // What is less than one is earned further on.
-            let paid = earned * 1_000_000 / u128::from(self.per_second);
-            self.filled_at += Duration::from_micros(paid as u64);
+            self.filled_at += Duration::from_micros(earned * 1_000_000 / per_second);
         }
         let some = self.left > 0;
         self.left = self.left.saturating_sub(1);

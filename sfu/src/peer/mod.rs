@@ -104,14 +104,22 @@ pub(crate) struct Peer {
     pub(crate) transport: Transport,
     pub(crate) congestion: Congestion,
 
-    /// Which of its subscriptions have packets in the current walk, where that is of several tracks.
-    pub(crate) pending: VecDeque<(RouteKey, u32)>,
-    pub(crate) identity: Identity,
-    /// In whose name it is reported to, and all RTCP.
+    /// In whose name it is reported to, and all RTCP. With what reports to it and from it look at behind it.
     pub(crate) feedback_ssrc: Ssrc,
     pub(crate) cname: [u8; 16],
     /// The subscription whose sender report is the first of the next turn.
     pub(crate) next_report: usize,
+    /// RTCP.
+    pub(crate) feedback_budget: Budget,
+    pub(crate) ingress: Bucket,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) path: PathRecorder,
+    /// By [`TrackSlot`].
+    tracks: Slab<PeerTrack>,
+    pub(crate) identity: Identity,
+
+    /// Which of its subscriptions have packets in the current walk, where that is of several tracks.
+    pub(crate) pending: VecDeque<(RouteKey, u32)>,
     /// Our current ICE credentials.
     pub(crate) ice: IceCredentials,
     pub(crate) ice_generation: u32,
@@ -128,23 +136,16 @@ pub(crate) struct Peer {
     pub(crate) ccfb: CcfbRecorder,
     /// Brings back what it lost on its way here, where it sends repair packets.
     pub(crate) fec: FecDecoder,
-    pub(crate) ingress: Bucket,
     /// STUN on its five-tuples.
     pub(crate) checks: Budget,
     /// STUN in its name from anywhere else. Apart, so that nobody who has no path to it holds up checks of the path it has.
     pub(crate) strange_checks: Budget,
-    /// RTCP.
-    pub(crate) feedback_budget: Budget,
-    /// By [`TrackSlot`].
-    tracks: Slab<PeerTrack>,
 
     /// Which subscription an egress SSRC belongs to.
     by_ssrc: HashMap<Ssrc, u32>,
     /// The next number of each SSRC that left here before. The SRTP keys live as long as the peer, and the same number
     /// sealed again would use a nonce twice (RFC 7714 section 8.1): an SSRC that comes back goes on.
     used: HashMap<Ssrc, SeqNo>,
-    pub(crate) rtt: Option<Duration>,
-    pub(crate) path: PathRecorder,
     /// What it adds to the shard's sums.
     pub(crate) told: Told,
     /// What left by subscriptions that are gone.
@@ -396,12 +397,12 @@ impl Peer {
                     }
                 }
                 self.transport.prefetch_pointees();
-                self.congestion.prefetch_controlled();
+                self.congestion.prefetch_estimator(now);
                 if self.cadence.may_ride(now) {
-                    prefetch(&self.identity);
                     prefetch(&self.next_report);
-                    prefetch(&self.tracks);
                     prefetch(&self.path);
+                    prefetch(&self.tracks);
+                    prefetch(&self.identity);
                 }
             }
             2 => {

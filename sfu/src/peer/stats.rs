@@ -103,14 +103,15 @@ impl Direction {
     }
 }
 
-/// Collects reports of one peer.
+/// Collects reports of one peer. In this order: what a listener's reports look at comes first.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct PathRecorder {
-    since: Instant,
     /// Something of the peer's came then.
     pub(crate) heard_at: Instant,
-    ingress: Direction,
     egress: Direction,
+    since: Instant,
+    ingress: Direction,
     /// Bytes to the peer when the interval began.
     sent: u64,
     /// Of the last whole interval.

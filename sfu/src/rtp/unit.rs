@@ -27,7 +27,12 @@ impl Bitrate {
 
     /// How much passes in `time`.
     pub fn over(self, time: Duration) -> DataSize {
-        DataSize((u128::from(self.0) * time.as_micros() / 8_000_000) as u64)
+        let exact = u128::from(self.0) * time.as_micros();
+        // Nearly always short: a division of what is long costs as much as a packet's header.
+        DataSize(match u64::try_from(exact) {
+            Ok(exact) => exact / 8_000_000,
+            Err(_) => (exact / 8_000_000) as u64,
+        })
     }
 
     /// How long `size` takes; for ever at no rate.

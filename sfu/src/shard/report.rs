@@ -71,7 +71,9 @@ impl Shard {
     pub(super) fn tell_gauges(&mut self, key: PeerKey, told: Told) {
         let Self { peers, gauges, .. } = self;
         let Some(peer) = find_peer(peers, key) else { return };
-        gauges.replace(std::mem::replace(&mut peer.told, told), told);
+        if peer.told != told {
+            gauges.replace(std::mem::replace(&mut peer.told, told), told);
+        }
     }
 }
 

@@ -136,6 +136,9 @@ const FAR: u64 = 1_280;
 /// The most ticks by which those are put off. More spares little, and has more of them leave at once where media stops.
 const COARSEST_FAR: u64 = 128;
 
+/// So many turns before its own a sleeper's deadlines are asked for: one takes a quarter of the time in which they come.
+const AHEAD: usize = 3;
+
 impl TimerQueue {
     /// Empty; no deadline is before `origin`.
     pub(crate) fn new(origin: Instant) -> Self {
@@ -239,9 +242,9 @@ impl TimerQueue {
         }
     }
 
-    /// For those of who is woken next.
+    /// For those of who is woken some turns later.
     fn prefetch_next(&self) {
-        if let Some((sleeper, _)) = self.wheel.peek() {
+        if let Some((sleeper, _)) = self.wheel.peek(AHEAD) {
             self.prefetch(sleeper);
         }
     }

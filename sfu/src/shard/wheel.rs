@@ -7,7 +7,7 @@ const SLOTS: usize = 64;
 /// Six bits of the tick each: with milliseconds 2 years, more than anybody sleeps.
 const LEVELS: usize = 6;
 
-/// No node.
+/// No block.
 const NONE: u32 = u32::MAX;
 
 /// Entries by tick. Those of one tick come out in the order in which they went in, unless they came from afar.
@@ -15,19 +15,37 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Wheel<T> {
     /// Everything up to here has come out or is due.
     now: u64,
-    /// All entries, and places for more: the steady state allocates nothing.
-    nodes: Vec<Node<T>>,
-    /// The place that became free last, linked with those before it: the next entry finds it near.
-    free: u32,
+    blocks: Blocks<T>,
     due: List,
+    /// So many entries of the first block that is due have come out.
+    taken: usize,
     levels: [Level; LEVELS],
 }
 
+/// Of all entries, and places for more: the steady state allocates nothing.
 #[derive(Debug)]
-struct Node<T> {
-    tick: u64,
-    entry: T,
+struct Blocks<T> {
+    all: Vec<Block<T>>,
+    /// The block that became free last, linked with those before it.
+    free: u32,
+}
+
+/// Entries beside each other, since what comes next is in no cache: one by one, each would be waited for before it says where the one
+/// behind it is.
+#[derive(Debug)]
+struct Block<T> {
     next: u32,
+    len: u32,
+    entries: [Entry<T>; BLOCK],
+}
+
+/// More wait for fewer, and each of some hundred slots that are not empty has one that is not full.
+const BLOCK: usize = 15;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<T> {
+    tick: u64,
+    what: T,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +55,8 @@ struct Level {
     slots: [List; SLOTS],
 }
 
-/// Nodes, first in, first out.
-#[derive(Clone, Copy, Debug)]
+/// Blocks, first in, first out. None of them is empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct List {
     first: u32,
     last: u32,
@@ -46,67 +64,96 @@ struct List {
 
 impl List {
     const EMPTY: Self = Self { first: NONE, last: NONE };
+}
 
-    fn push<T>(&mut self, nodes: &mut [Node<T>], node: u32) {
-        if let Some(added) = nodes.get_mut(node as usize) {
-            added.next = NONE;
-        }
-        match nodes.get_mut(self.last as usize) {
-            Some(last) if self.first != NONE => last.next = node,
-            _ => self.first = node,
-        }
-        self.last = node;
+impl<T: Copy> Blocks<T> {
+    fn get(&self, block: u32) -> Option<&Block<T>> {
+        self.all.get(block as usize)
     }
 
-    fn pop<T>(&mut self, nodes: &[Node<T>]) -> Option<u32> {
-        let first = self.first;
-        self.first = nodes.get(first as usize)?.next;
-        Some(first)
+    /// Puts an entry behind those of a list.
+    fn push(&mut self, list: &mut List, entry: Entry<T>) {
+        if let Some(last) = self.all.get_mut(list.last as usize)
+            && let Some(place) = last.entries.get_mut(last.len as usize)
+        {
+            *place = entry;
+            last.len += 1;
+            return;
+        }
+        let added = match self.all.get_mut(self.free as usize) {
+            Some(block) => {
+                block.len = 1;
+                block.entries[0] = entry;
+                let next = std::mem::replace(&mut block.next, NONE);
+                std::mem::replace(&mut self.free, next)
+            }
+            None => {
+                self.all.push(Block { next: NONE, len: 1, entries: [entry; BLOCK] });
+                (self.all.len() - 1) as u32
+            }
+        };
+        self.append(list, List { first: added, last: added });
+    }
+
+    /// Puts the blocks of one list behind those of another.
+    fn append(&mut self, list: &mut List, behind: List) {
+        match self.all.get_mut(list.last as usize) {
+            Some(last) => last.next = behind.first,
+            None => list.first = behind.first,
+        }
+        list.last = behind.last;
+    }
+
+    /// The first block of a list is not used any more.
+    fn pop(&mut self, list: &mut List) {
+        let Some(block) = self.all.get_mut(list.first as usize) else { return };
+        let next = std::mem::replace(&mut block.next, self.free);
+        self.free = std::mem::replace(&mut list.first, next);
+        if next == NONE {
+            *list = List::EMPTY;
+        }
     }
 }
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
         let level = Level { occupied: 0, slots: [List::EMPTY; SLOTS] };
-        Self { now: 0, nodes: Vec::new(), free: NONE, due: List::EMPTY, levels: [level; LEVELS] }
+        let blocks = Blocks { all: Vec::new(), free: NONE };
+        Self { now: 0, blocks, due: List::EMPTY, taken: 0, levels: [level; LEVELS] }
     }
 }
 
 impl<T: Copy> Wheel<T> {
     /// Puts an entry in. One for a tick that has passed comes out at once.
-    pub(super) fn insert(&mut self, tick: u64, entry: T) {
-        let added = Node { tick, entry, next: NONE };
-        let node = match self.nodes.get_mut(self.free as usize) {
-            Some(place) => {
-                let next = std::mem::replace(place, added).next;
-                std::mem::replace(&mut self.free, next)
-            }
-            None => {
-                self.nodes.push(added);
-                (self.nodes.len() - 1) as u32
-            }
-        };
-        self.link(tick, node);
+    pub(super) fn insert(&mut self, tick: u64, what: T) {
+        self.link(Entry { tick, what });
     }
 
-    fn link(&mut self, tick: u64, node: u32) {
-        if tick <= self.now {
-            self.due.push(&mut self.nodes, node);
+    fn link(&mut self, entry: Entry<T>) {
+        if entry.tick <= self.now {
+            self.blocks.push(&mut self.due, entry);
             return;
         }
-        let (level, slot) = self.place(tick);
+        let (level, slot) = self.place(entry.tick);
         let level = &mut self.levels[level];
         level.occupied |= 1 << slot;
-        level.slots[slot].push(&mut self.nodes, node);
+        self.blocks.push(&mut level.slots[slot], entry);
     }
 
     /// The next entry whose tick is `until` or before.
     pub(super) fn pop(&mut self, until: u64) -> Option<(u64, T)> {
         loop {
-            if let Some(node) = self.due.pop(&self.nodes) {
-                let place = self.nodes.get_mut(node as usize)?;
-                place.next = std::mem::replace(&mut self.free, node);
-                return Some((place.tick, place.entry));
+            if let Some(block) = self.blocks.get(self.due.first) {
+                if self.taken == 0 {
+                    self.prefetch_block(block.next);
+                }
+                let Entry { tick, what } = *block.entries.get(self.taken)?;
+                self.taken += 1;
+                if self.taken >= block.len as usize {
+                    self.blocks.pop(&mut self.due);
+                    self.taken = 0;
+                }
+                return Some((tick, what));
             }
             match self.first_slot() {
                 Some((level, slot, from)) if from <= until => {
@@ -121,18 +168,30 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// What comes out next, where that is known.
-    pub(super) fn peek(&self) -> Option<T> {
-        let node = self.nodes.get(self.due.first as usize)?;
-        if let Some(behind) = self.nodes.get(node.next as usize) {
-            prefetch(behind);
+    /// What comes out as so many entries have after the next one, where that is known.
+    pub(super) fn peek(&self, behind: usize) -> Option<T> {
+        let block = self.blocks.get(self.due.first)?;
+        let at = self.taken + behind;
+        let entry = match at.checked_sub(block.len as usize) {
+            None => block.entries.get(at),
+            Some(at) => {
+                let next = self.blocks.get(block.next)?;
+                next.entries.get(at).filter(|_| at < next.len as usize)
+            }
+        };
+        Some(entry?.what)
+    }
+
+    fn prefetch_block(&self, block: u32) {
+        if let Some(block) = self.blocks.get(block) {
+            prefetch(block);
+            block.entries.iter().for_each(prefetch);
         }
-        Some(node.entry)
     }
 
     /// A tick before which nothing comes out.
     pub(super) fn next(&self) -> Option<u64> {
-        if self.due.first != NONE {
+        if self.due != List::EMPTY {
             return Some(self.now);
         }
         self.first_slot().map(|(_, _, from)| from)
@@ -171,9 +230,20 @@ impl<T: Copy> Wheel<T> {
         let Level { occupied, slots } = &mut self.levels[level];
         *occupied &= !(1 << slot);
         let mut list = std::mem::replace(&mut slots[slot], List::EMPTY);
-        while let Some(node) = list.pop(&self.nodes) {
-            let tick = self.nodes[node as usize].tick;
-            self.link(tick, node);
+        if level == 0 {
+            // All of this tick.
+            self.blocks.append(&mut self.due, list);
+            return;
+        }
+        while let Some(block) = self.blocks.get(list.first) {
+            self.prefetch_block(block.next);
+            // One by one: a block is 512 bytes, and mostly has one entry where few sleep.
+            for at in 0..block.len as usize {
+                let entry = self.blocks.get(list.first).and_then(|block| block.entries.get(at));
+                let Some(entry) = entry.copied() else { break };
+                self.link(entry);
+            }
+            self.blocks.pop(&mut list);
         }
     }
 }
@@ -220,14 +290,34 @@ mod tests {
         for n in 0..100_u64 {
             wheel.insert(1 + n, n);
         }
-        let nodes = wheel.nodes.capacity();
+        let mut most = 0;
         for now in 1..100_000 {
             let out: Vec<_> = std::iter::from_fn(|| wheel.pop(now)).collect();
             for (tick, n) in out {
                 wheel.insert(tick + 1 + n * 37, n);
             }
+            if now < 50_000 {
+                most = wheel.blocks.all.len();
+            }
+            assert!(wheel.blocks.all.len() <= most.min(100));
         }
-        assert_eq!((wheel.nodes.len(), wheel.nodes.capacity()), (100, nodes));
+    }
+
+    #[test]
+    fn who_comes_next_is_known() {
+        let mut wheel = Wheel::default();
+        for n in 0..3 * BLOCK {
+            wheel.insert(70 + n as u64 % 2, n);
+        }
+        let (mut told, mut out) = (Vec::new(), Vec::new());
+        while let Some((_, n)) = wheel.pop(70) {
+            out.push(n);
+            told.push(wheel.peek(3));
+        }
+        assert_eq!(out.len(), 3 * BLOCK / 2 + 1);
+        for (at, told) in told.into_iter().enumerate() {
+            assert_eq!(told, out.get(at + 1 + 3).copied(), "behind {at}");
+        }
     }
 
     #[test]

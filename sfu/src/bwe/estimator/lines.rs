@@ -4,17 +4,21 @@ use super::SendSideEstimator;
 use crate::prefetch::prefetch;
 
 impl SendSideEstimator {
-    /// What [`Self::handle_sent`] and [`Self::handle_sent_unnumbered`] look at.
+    /// What [`Self::handle_sent`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.origin);
-        prefetch(&self.told_at);
-        prefetch(&self.feedback_at);
-        prefetch(&self.sent_at);
-        prefetch(&self.unanswered_since);
+        self.prefetch_unnumbered();
         prefetch(&self.history);
         prefetch(&self.latest_number);
         self.sent.prefetch();
+    }
+
+    /// What [`Self::handle_sent_unnumbered`] and [`Self::handle_report`] look at.
+    #[inline(always)]
+    pub(crate) fn prefetch_unnumbered(&self) {
+        prefetch(&self.origin);
+        prefetch(&self.feedback_at);
+        prefetch(&self.unanswered_since);
         self.fallback.prefetch();
     }
 

@@ -25,5 +25,6 @@ impl EgressStream {
         self.sent.prefetch();
         prefetch(&self.reports);
         prefetch(&self.reported);
+        prefetch(&self.redundancy);
     }
 }

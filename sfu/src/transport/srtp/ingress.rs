@@ -7,14 +7,16 @@ use crate::prefetch::prefetch;
 /// the table; when it is full the one silent for longest is forgotten, and counted.
 const MAX_SSRCS: usize = 256;
 
-/// Opens packets of one peer: decrypts in place, refuses replays, estimates rollover per SSRC.
+/// Opens packets of one peer: decrypts in place, refuses replays, estimates rollover per SSRC. In this order: whoever sends RTCP alone has
+/// it all together.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct SrtpIngress {
+    rtcp: Cipher,
+    rtcp_streams: Streams,
     profile: SrtpProfile,
     rtp: RtpCipher,
-    rtcp: Cipher,
     rtp_streams: Streams,
-    rtcp_streams: Streams,
 }
 
 /// What opens RTP. Who only listens and looks sends none: its keys stay as they are until a packet comes.
@@ -57,7 +59,6 @@ impl SrtpIngress {
     #[inline(always)]
     pub(crate) fn prefetch_rtcp(&self) {
         prefetch(&self.rtcp);
-        prefetch(&self.rtcp_streams);
         prefetch(&self.rtcp_streams.packets);
     }
 
@@ -113,12 +114,13 @@ impl SrtpIngress {
 /// Replay windows by SSRC. A peer has a handful, in bursts of one: the last slot is tried first, then a scan of 4-byte keys
 /// beats hashing a key that the peer chose.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Streams {
     known: Vec<Stream>,
-    /// The same SSRCs, close together.
-    ssrcs: Vec<u32>,
     last_slot: usize,
     packets: u64,
+    /// The same SSRCs as in `known`, close together.
+    ssrcs: Vec<u32>,
     forgotten: u64,
 }
 
