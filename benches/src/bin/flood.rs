@@ -54,19 +54,27 @@ enum Kind {
     Quiet,
     Garbage,
     WrongIntegrity,
+    StrangeRtcp,
     Replayed,
     OldNacks,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Quiet, Self::Garbage, Self::WrongIntegrity, Self::Replayed, Self::OldNacks];
+    const ALL: [Self; 6] = [
+        Self::Quiet,
+        Self::Garbage,
+        Self::WrongIntegrity,
+        Self::StrangeRtcp,
+        Self::Replayed,
+        Self::OldNacks,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Quiet => "quiet",
             Self::Garbage => "garbage",
             Self::WrongIntegrity => "STUN, wrong integrity",
+            Self::StrangeRtcp => "RTCP of strangers",
             Self::Replayed => "replayed SRTP",
             Self::OldNacks => "NACKs for old packets",
         }
@@ -349,6 +357,12 @@ fn ammunition(
             }
             let size = bytes.len() / many;
             Some(Ammunition { bytes, size, from, port: stranger()?, once: false })
+        }
+        Kind::StrangeRtcp => {
+            // As long as a sealed receiver report.
+            let size = 60;
+            let bytes = [0x81, 201, 0, 7].into_iter().chain([9; 56]).cycle().take(many * size);
+            Some(Ammunition { bytes: bytes.collect(), size, from, port: stranger()?, once: false })
         }
         Kind::Replayed => {
             let (from, port, packets) = world.replays().ok_or("nothing was published")?;

@@ -24,7 +24,7 @@ impl SeqWindow {
     /// Twice what a cache keeps: a repair from the time of the cache is always told from a duplicate.
     pub(crate) const LEN: u64 = 1_024;
 
-    /// What [`Self::check`] looks at.
+    /// What [`Self::check`] looks at for a number above the highest.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
         prefetch(&self.highest);

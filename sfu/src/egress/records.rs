@@ -79,6 +79,7 @@ const ENDS_PICTURE: u8 = 1 << 5;
 const DESCRIPTOR: u8 = 1 << 6;
 
 const _: () = assert!(size_of::<Packed>() == 32);
+const _: () = assert!(std::mem::offset_of!(Records, origin) == 64);
 const _: () = assert!(EncodingSet::MAX <= ENCODING + 1);
 
 impl Records {

@@ -74,8 +74,8 @@ impl Redundancy {
     }
 
     /// Older frames to carry now.
-    pub(super) fn blocks(&self) -> usize {
-        if self.allowed && !self.crowded { usize::from(self.blocks) } else { 0 }
+    pub(super) fn blocks(&self) -> u8 {
+        if self.allowed && !self.crowded { self.blocks } else { 0 }
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
             name: &'static str,
             /// Percent lost, one report a second.
             reports: &'static [u32],
-            expect: usize,
+            expect: u8,
         }
         let cases = [
             Case { name: "nothing lost", reports: &[0; 20], expect: 0 },

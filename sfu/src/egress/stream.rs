@@ -93,6 +93,8 @@ struct Marks {
     mid_left: u8,
     /// The subscriber reported on the SSRC: it knows which m-line it belongs to.
     acknowledged: bool,
+    /// Older packets that each is to carry: those of [`Redundancy`], which is further away.
+    older: u8,
     /// Blocks of redundancy that were added to the last packet.
     carried: u8,
     /// There is a [`Protection`].
@@ -198,6 +200,7 @@ impl EgressStream {
             marks: Marks {
                 mid_left: MID_PACKETS,
                 acknowledged: false,
+                older: 0,
                 carried: 0,
                 protected: false,
             },
@@ -236,11 +239,12 @@ impl EgressStream {
     /// Whether audio may leave with redundancy of our own while the subscriber reports loss.
     pub fn set_add_redundancy(&mut self, allowed: bool) {
         self.redundancy.set_allowed(allowed);
+        self.marks.older = self.redundancy.blocks();
     }
 
     /// How many older packets [`Self::put_redundant`] wants to have beside each: at most two.
     pub(crate) fn redundancy(&self) -> usize {
-        self.redundancy.blocks()
+        self.marks.older.into()
     }
 
     /// How many blocks of redundancy the last packet left with beside its own sound: less than is wanted where the packet
@@ -412,6 +416,7 @@ impl EgressStream {
     /// The subscriber's path lost this share of everything lately; `crowded`: it has no room for redundancy.
     pub fn handle_path(&mut self, lost: f32, crowded: bool) {
         self.redundancy.handle_path(lost, crowded);
+        self.marks.older = self.redundancy.blocks();
     }
 
     /// What the subscriber received of the media; blocks about other SSRCs say nothing. The round trip, where the block
@@ -424,6 +429,7 @@ impl EgressStream {
         self.span = 0;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
         self.redundancy.handle_loss(now, self.fraction_lost);
+        self.marks.older = self.redundancy.blocks();
         self.jitter = block.jitter;
         // Once: in a later answer to the same report the way there is still that of then.
         let told = |report: &&mut Option<(u32, Instant)>| {

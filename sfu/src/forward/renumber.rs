@@ -25,30 +25,26 @@ pub(super) struct Renumber {
 /// The runs before the newest.
 #[derive(Clone, Debug, Default)]
 struct Older {
-    /// A ring once it has [`RUNS`].
-    runs: Vec<Run>,
+    runs: [Run; RUNS],
+    /// So many of them are known.
+    len: u8,
     /// Where the next one goes.
     next: u8,
 }
 
 impl Older {
     fn push(&mut self, run: Run) {
-        match self.runs.get_mut(usize::from(self.next)) {
-            Some(oldest) => *oldest = run,
-            None => self.runs.push(run),
+        if let Some(oldest) = self.runs.get_mut(usize::from(self.next)) {
+            *oldest = run;
         }
+        self.len = (self.len + 1).min(RUNS as u8);
         self.next = (self.next + 1) % RUNS as u8;
-    }
-
-    fn clear(&mut self) {
-        self.runs.clear();
-        self.next = 0;
     }
 
     /// The latest first.
     fn iter(&self) -> impl Iterator<Item = &Run> {
         let places =
-            (1..=self.runs.len()).map(|back| (usize::from(self.next) + RUNS - back) % RUNS);
+            (1..=usize::from(self.len)).map(|back| (usize::from(self.next) + RUNS - back) % RUNS);
         places.filter_map(|place| self.runs.get(place))
     }
 }
@@ -81,7 +77,7 @@ impl Renumber {
     pub(super) fn start(&mut self, first: u64) {
         self.newest = Run { from: first, offset: self.next_out.wrapping_sub(first) };
         if let Some(older) = &mut self.older {
-            older.clear();
+            older.len = 0;
         }
         // Nothing is seen yet: `first` itself may be skipped.
         self.front = first.saturating_sub(1);

@@ -39,7 +39,7 @@ const SOCKETS: usize = 2 * FAMILIES;
 
 /// Who takes what is received.
 pub(crate) trait Receiver {
-    /// RTCP, or checks, of several remotes comes next, each given with the local address that it was sent to.
+    /// RTCP of several remotes comes next, each given with the local address that it was sent to.
     fn expect_rtcp(&mut self, ways: impl Iterator<Item = (SocketAddr, SocketAddr)>);
     /// A datagram: the local address it was sent to, the remote it came from, and what is in it.
     fn take(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &mut [u8]);
@@ -318,10 +318,11 @@ impl RecvBatch {
         (self.slot, self.offset, self.filled, self.port) = (0, 0, count, port);
     }
 
-    /// Where what was received is to go and came from, by slot.
+    /// Where what was received is to go and came from, by slot: RTCP, which checks came with.
     fn ways(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-        let filled = self.metas.iter().take(self.filled);
-        filled.filter_map(|meta| Some((SocketAddr::new(meta.dst_ip?, self.port), meta.addr)))
+        let slots = self.metas.iter().zip(self.bytes.chunks(SLOT_STRIDE)).take(self.filled);
+        let rtcp = slots.filter(|(_, bytes)| bytes.first().is_some_and(|first| *first >= 0x80));
+        rtcp.filter_map(|(meta, _)| Some((SocketAddr::new(meta.dst_ip?, self.port), meta.addr)))
     }
 
     /// Hands out at most `left` datagrams. Whether some stay for the next time.

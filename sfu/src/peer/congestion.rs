@@ -196,9 +196,11 @@ impl Congestion {
     #[inline(always)]
     pub(super) fn prefetch_estimator(&self, now: Instant) {
         if self.controlled {
-            self.estimator.prefetch();
             self.pacer.prefetch();
-        } else if self.quiet.is_long(now) {
+        }
+        if self.is_told() {
+            self.estimator.prefetch();
+        } else if self.controlled || self.quiet.is_long(now) {
             self.estimator.prefetch_unnumbered();
         }
     }
@@ -249,7 +251,7 @@ impl Congestion {
             self.allocated = None;
         }
         self.transport_cc = transport_cc;
-        self.by_stream = self.by_stream.take().or_else(|| Some(Box::default())).filter(|_| ccfb);
+        self.by_stream = ccfb.then(|| self.by_stream.take().unwrap_or_default());
         if (before.0 || before.1) && !self.is_told() {
             self.estimator.end_feedback();
             (self.patience, self.evidence) = (Patience::default(), Evidence::new(now));
@@ -349,7 +351,7 @@ impl Congestion {
     /// The estimator's deadline.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.estimator.handle_timeout(now);
-        if self.estimator.stats().limit == Limit::Silence {
+        if self.estimator.limit() == Limit::Silence {
             self.patience.end();
         }
         self.follow(now);

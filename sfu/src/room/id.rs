@@ -1,5 +1,5 @@
-//! Names that the control plane gave. In place up to 23 bytes, which its own are: an event's copy then counts no references, which the
-//! control side, on another core, would count down again.
+//! Names that the control plane gave. In place up to 23 bytes, which those of rooms and peers are: an event's copy then counts no references, which
+//! the control side, on another core, would count down again.
 
 use std::fmt;
 

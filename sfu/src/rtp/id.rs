@@ -103,7 +103,7 @@ short_text! {
     Rid
 }
 
-/// A published track, unique on the node. Opaque to the media path.
+/// A published track, unique on the node. Opaque to the media path. In place up to 23 bytes, as those of rooms and peers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TrackId(SmolStr);
 

@@ -136,7 +136,7 @@ const FAR: u64 = 1_280;
 /// The most ticks by which those are put off. More spares little, and has more of them leave at once where media stops.
 const COARSEST_FAR: u64 = 128;
 
-/// So many turns before its own a sleeper's deadlines are asked for: one takes a quarter of the time in which they come.
+/// So many entries before its own a sleeper's deadlines are asked for: one takes a quarter of the time in which they come.
 const AHEAD: usize = 3;
 
 impl TimerQueue {
@@ -207,8 +207,10 @@ impl TimerQueue {
         let now = self.nanos(now);
         let until = now / NANOS;
         self.woken = until;
-        while let Some((tick, (sleeper, timer))) = self.wheel.pop(until) {
-            self.prefetch_next();
+        loop {
+            let first = self.wheel.begins_block();
+            let (tick, (sleeper, timer)) = self.wheel.pop(until)?;
+            self.prefetch_next(first);
             let Some(deadlines) = self.known(sleeper) else { continue };
             let deadline = &mut deadlines.timers[timer as usize];
             if deadline.queued != NonZeroU32::new(tick as u32) {
@@ -226,7 +228,6 @@ impl TimerQueue {
                 }
             }
         }
-        None
     }
 
     /// Asks for the deadlines of a sleeper.
@@ -242,10 +243,12 @@ impl TimerQueue {
         }
     }
 
-    /// For those of who is woken some turns later.
-    fn prefetch_next(&self) {
-        if let Some((sleeper, _)) = self.wheel.peek(AHEAD) {
-            self.prefetch(sleeper);
+    /// For those of who comes [`AHEAD`] entries later; behind the first of a block, of all until then.
+    fn prefetch_next(&self, first: bool) {
+        for behind in if first { 0 } else { AHEAD }..=AHEAD {
+            if let Some((sleeper, _)) = self.wheel.peek(behind) {
+                self.prefetch(sleeper);
+            }
         }
     }
 

@@ -33,13 +33,14 @@ struct Blocks<T> {
 /// Entries beside each other, since what comes next is in no cache: one by one, each would be waited for before it says where the one
 /// behind it is.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Block<T> {
     next: u32,
     len: u32,
     entries: [Entry<T>; BLOCK],
 }
 
-/// More wait for fewer, and each of some hundred slots that are not empty has one that is not full.
+/// More of them in a block are waited for less often, and leave more places empty: each slot that has entries has a block that is not full.
 const BLOCK: usize = 15;
 
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +169,11 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// What comes out next is the first of a block, or nothing.
+    pub(super) fn begins_block(&self) -> bool {
+        self.taken == 0
+    }
+
     /// What comes out as so many entries have after the next one, where that is known.
     pub(super) fn peek(&self, behind: usize) -> Option<T> {
         let block = self.blocks.get(self.due.first)?;
@@ -237,7 +243,7 @@ impl<T: Copy> Wheel<T> {
         }
         while let Some(block) = self.blocks.get(list.first) {
             self.prefetch_block(block.next);
-            // One by one: a block is 512 bytes, and mostly has one entry where few sleep.
+            // One by one: a block is eight lines, of which the first is all there is where few sleep.
             for at in 0..block.len as usize {
                 let entry = self.blocks.get(list.first).and_then(|block| block.entries.get(at));
                 let Some(entry) = entry.copied() else { break };
@@ -315,6 +321,7 @@ mod tests {
             told.push(wheel.peek(3));
         }
         assert_eq!(out.len(), 3 * BLOCK / 2 + 1);
+        assert!(out.is_sorted());
         for (at, told) in told.into_iter().enumerate() {
             assert_eq!(told, out.get(at + 1 + 3).copied(), "behind {at}");
         }

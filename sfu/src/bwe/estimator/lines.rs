@@ -7,7 +7,7 @@ impl SendSideEstimator {
     /// What [`Self::handle_sent`] looks at.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
-        self.prefetch_unnumbered();
+        self.prefetch_times();
         prefetch(&self.history);
         prefetch(&self.latest_number);
         self.sent.prefetch();
@@ -16,10 +16,15 @@ impl SendSideEstimator {
     /// What [`Self::handle_sent_unnumbered`] and [`Self::handle_report`] look at.
     #[inline(always)]
     pub(crate) fn prefetch_unnumbered(&self) {
+        self.prefetch_times();
+        self.fallback.prefetch();
+    }
+
+    #[inline(always)]
+    fn prefetch_times(&self) {
         prefetch(&self.origin);
         prefetch(&self.feedback_at);
         prefetch(&self.unanswered_since);
-        self.fallback.prefetch();
     }
 
     /// What depends on that, once it is here.

@@ -28,7 +28,7 @@ impl EgressStream {
     pub(crate) fn stamp(&self, leaving: Leaving, rewritten: &Rewritten) -> Option<Stamp> {
         let Leaving { mapping, names_mid, .. } = leaving;
         if mapping.payload != PayloadMapping::Verbatim
-            || (mapping.red.is_some() && self.redundancy() > 0)
+            || self.redundancy() > 0
             || self.marks.protected
         {
             return None;

@@ -98,7 +98,7 @@ impl IceLite {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(&self.selected);
-        // Behind its end.
+        // It lies behind the end of the path.
         prefetch(&self.tuples);
     }
 
@@ -296,6 +296,7 @@ impl IceLite {
 
     fn remove(&mut self, slot: usize, events: &mut Vec<IceEvent>) {
         let tuple = self.tuples.remove(slot);
+        debug_assert!(!self.is_selected(&tuple), "media would leave on a path that is forgotten");
         events.push(IceEvent::Removed(tuple.five));
     }
 }

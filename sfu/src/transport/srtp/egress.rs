@@ -15,6 +15,8 @@ pub struct SrtpEgress {
     rtcp_index: u32,
 }
 
+const _: () = assert!(std::mem::offset_of!(SrtpEgress, rtcp) <= 64);
+
 impl SrtpEgress {
     /// Expands the keys.
     pub fn new(keys: &SrtpKeys) -> Result<Self, SrtpError> {
