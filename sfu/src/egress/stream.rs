@@ -259,7 +259,7 @@ impl EgressStream {
         self.formats.get(format).is_some()
     }
 
-    /// Writes a packet and counts it as sent, by a clock of the stream's own: not where [`Self::count`] is told another.
+    /// Writes a packet and counts it as sent, by a clock of the stream's own: not where `count` is told another.
     #[inline(always)]
     pub fn write(
         &mut self,
