@@ -4,24 +4,16 @@
 # Needs valgrind. The cipher's instructions are those of the CPU that valgrind shows: compare the rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v valgrind >/dev/null || { echo "callgrind.sh: valgrind is not installed" >&2; exit 2; }
-target=${CARGO_TARGET_DIR:-target}
-[ -x "$target/release/turn" ] || cargo build --release --workspace --bin turn
-out=$(mktemp)
-trap 'rm -f "$out" "$out.said"' EXIT
-args=("$@")
-[[ " $* " == *" --subscribers"* ]] || args+=(--subscribers 50)
-[[ " $* " == *" --turns"* ]] || args+=(--turns 60)
-valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*Rig*counted_turn*' \
-  --callgrind-out-file="$out" "$target/release/turn" "${args[@]}" \
-  >"$out.said" 2>/dev/null
-packets=$(sed -n 's/^packets \([0-9]*\).*/\1/p' "$out.said")
-callgrind_annotate --threshold=99 --show-percs=no "$out" 2>/dev/null | awk -v packets="$packets" -v top="${TOP:-40}" '
+source benches/turn.sh
+count_turns 50 60 "" "$@"
+callgrind_annotate --threshold=100 --show-percs=no "$out" 2>/dev/null | awk -v packets="$packets" -v top="${TOP:-40}" '
   /PROGRAM TOTALS/ { gsub(",", "", $1); total = $1 }
   /^ *[0-9,]+ +[^ ]*:/ {
     count = $1; gsub(",", "", count)
+    # By file too: some of its functions have names that say nothing.
+    library = /aws_lc|aes_|gcm_|aesni|sha1_|sha256_/
     sub(/^ *[0-9,]+ +/, ""); sub(/ \[.*/, ""); sub(/^[^ ]*:/, "")
-    if ($0 ~ /aws_lc|aes_|gcm_|aesni|sha1_|sha256_/) cipher += count
+    if (library) cipher += count
     else { rest += count; if (shown++ < top) line[shown] = sprintf("%9.1f  %s", count / packets, substr($0, 1, 150)) }
   }
   END {

@@ -5,18 +5,8 @@
 # what is asked for in advance counts as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v valgrind >/dev/null || { echo "lines.sh: valgrind is not installed" >&2; exit 2; }
-target=${CARGO_TARGET_DIR:-target}
-[ -x "$target/release/turn" ] || cargo build --release --workspace --bin turn
-out=$(mktemp)
-trap 'rm -f "$out" "$out.said"' EXIT
-args=("$@")
-[[ " $* " == *" --subscribers"* ]] || args+=(--subscribers 500)
-[[ " $* " == *" --turns"* ]] || args+=(--turns 30)
-valgrind --tool=callgrind --cache-sim=yes --D1=32768,8,64 --LL=524288,16,64 --collect-atstart=no \
-  --toggle-collect='*Rig*counted_turn*' --callgrind-out-file="$out" "$target/release/turn" "${args[@]}" \
-  >"$out.said" 2>/dev/null
-sends=$(sed -n 's/.* sends \([0-9]*\).*/\1/p' "$out.said")
+source benches/turn.sh
+count_turns 500 30 "--cache-sim=yes --D1=32768,8,64 --LL=524288,16,64" "$@"
 callgrind_annotate --threshold=100 --show-percs=no --show=DLmr,DLmw --sort=DLmr "$out" 2>/dev/null | awk -v sends="$sends" -v top="${TOP:-40}" '
   /PROGRAM TOTALS/ { gsub(",", ""); reads = $1; writes = $2 }
   /^ *[0-9,.]+ +[0-9,.]+ +[^ ]*:/ {
