@@ -34,6 +34,8 @@ bench: ## What a forwarded packet costs, against the least that any SFU can do
 	target/release/floor
 	target/release/forwarding --table
 	target/release/flood
+	cargo build --release --workspace --bin chappe --bin chappe-loadtest
+	benches/joins.sh
 
 docs: ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    alloc, cpu,
+    alloc, cores, cpu,
     packet::{self, Place, Stamp},
     port::Port,
     srtp::{Cipher, Profile},
@@ -215,9 +215,7 @@ impl FloorThread {
         let (done, outcomes) = mpsc::channel();
         thread::Builder::new().name(NAME.to_owned()).spawn(move || {
             alloc::mark_own_thread();
-            if let Some(core) = core_affinity::get_core_ids().unwrap_or_default().first() {
-                core_affinity::set_for_current(*core);
-            }
+            cores::of_media(0).map(core_affinity::set_for_current);
             while let Ok(work) = inbox.recv() {
                 let _ = done.send(floor.work(&work, |_| {}));
             }

@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod client;
+pub mod cores;
 pub mod cpu;
 pub mod floor;
 pub mod handshake;

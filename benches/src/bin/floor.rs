@@ -14,6 +14,7 @@ use std::{
 };
 
 use chappe_benches::{
+    cores,
     floor::{self, Floor, Outcome, Run, Work},
     packet,
     port::{Port, Slots},
@@ -147,9 +148,7 @@ fn measure(args: &Args, profile: Profile) -> Result<Vec<Row>, String> {
         let received = Arc::clone(&sinks.received);
         let base = received.load(Relaxed);
         let thread = thread::Builder::new().name("floor".to_owned()).spawn(move || {
-            if let Some(core) = core_affinity::get_core_ids().unwrap_or_default().first() {
-                core_affinity::set_for_current(*core);
-            }
+            cores::of_media(0).map(core_affinity::set_for_current);
             // A warm-up of two frames, then the sinks are never more than two frames behind.
             let behind = |sent: u64| sent.saturating_sub(received.load(Relaxed) - base);
             let warm = floor.work(&Work { frames: 2, ..work }, |_| {});
@@ -247,6 +246,7 @@ impl Sinks {
 }
 
 fn read(ports: &[Port], keys: &[Cipher], received: &AtomicU64, ended: &AtomicBool) -> Tally {
+    cores::leave_to_media(1, 0);
     let mut slots = Slots::new();
     let mut streams = vec![Stream::default(); keys.len()];
     let mut tally = Tally::default();

@@ -11,7 +11,7 @@ use std::{
 use chappe_benches::{
     alloc::{self, CountingAllocator},
     client::Habits,
-    cpu,
+    cores, cpu,
     floor::{self, Floor, FloorThread, Outcome, Run, Work},
     handshake::Identity,
     packet,
@@ -88,8 +88,12 @@ struct Args {
 /// Rows of the whole table.
 const ROWS: &[&str] = &[
     "",
+    "--rate 300",
     "--subscribers 50",
+    "--subscribers 50 --rate 300",
+    "--subscribers 5000",
     "--subscribers 5000 --rate 12",
+    "--subscribers 10000 --rate 60",
     "--cipher aes-128-gcm",
     "--cipher aes-cm-sha1",
     "--uneven",
@@ -101,6 +105,7 @@ const ROWS: &[&str] = &[
     "--feedback --nack-percent 1 --rate 300",
     "--shards 2",
     "--subscribers 50 --publishers 10",
+    "--subscribers 10 --publishers 50",
 ];
 
 /// Slices that the node and the floor take turns in.
@@ -244,6 +249,7 @@ fn run(args: &Args) -> Result<ForwardingReport, String> {
     let node = runtime.block_on(Node::start(config)).map_err(|error| error.to_string())?;
     let negotiation =
         Negotiation { audio: args.audio, transport_cc: args.feedback, publishers: args.publishers };
+    cores::leave_to_media(args.shards.into(), 0);
     let described = runtime.block_on(describe(&node, negotiation, &identity, args.subscribers))?;
     let before = cpu::thread_ns("shard-");
     world.join(&described, args.publishers, &identity)?;
@@ -328,6 +334,7 @@ fn config(args: &Args) -> NodeConfig {
         candidates: CandidateConfig { include_loopback: true, ..CandidateConfig::default() },
         // A room on all shards is what more than one is measured for.
         placement: if args.shards > 1 { Placement::RoundRobin } else { default.placement },
+        max_peers_per_shard: default.max_peers_per_shard.max(args.subscribers + args.publishers),
         ..default
     }
 }

@@ -238,8 +238,7 @@ impl EgressStream {
 
     /// Whether audio may leave with redundancy of our own while the subscriber reports loss.
     pub fn set_add_redundancy(&mut self, allowed: bool) {
-        self.redundancy.set_allowed(allowed);
-        self.marks.older = self.redundancy.blocks();
+        self.adapt(|redundancy| redundancy.set_allowed(allowed));
     }
 
     /// How many older packets [`Self::put_redundant`] wants to have beside each: at most two.
@@ -415,7 +414,11 @@ impl EgressStream {
 
     /// The subscriber's path lost this share of everything lately; `crowded`: it has no room for redundancy.
     pub fn handle_path(&mut self, lost: f32, crowded: bool) {
-        self.redundancy.handle_path(lost, crowded);
+        self.adapt(|redundancy| redundancy.handle_path(lost, crowded));
+    }
+
+    fn adapt(&mut self, change: impl FnOnce(&mut Redundancy)) {
+        change(&mut self.redundancy);
         self.marks.older = self.redundancy.blocks();
     }
 
@@ -428,8 +431,8 @@ impl EgressStream {
         self.marks.acknowledged = true;
         self.span = 0;
         self.fraction_lost = block.fraction_lost.saturating_sub(self.gaps(block.highest_seq));
-        self.redundancy.handle_loss(now, self.fraction_lost);
-        self.marks.older = self.redundancy.blocks();
+        let lost = self.fraction_lost;
+        self.adapt(|redundancy| redundancy.handle_loss(now, lost));
         self.jitter = block.jitter;
         // Once: in a later answer to the same report the way there is still that of then.
         let told = |report: &&mut Option<(u32, Instant)>| {
