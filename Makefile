@@ -28,14 +28,14 @@ e2e: ## Browser tests only; FILES="tests/10-call.test.mjs" picks some
 fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
 	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
 
-bench: ## What a forwarded packet costs, against the least that any SFU can do
+bench: ## What a forwarded packet and a join cost, against the least that any SFU can do
+	cargo build --release --workspace --bin chappe --bin chappe-loadtest
 	cargo build --release --workspace --features chappe-benches/ciphers --bin floor --bin forwarding --bin turn --bin flood
 	cargo bench --workspace --bench micro
 	target/release/floor
+	benches/joins.sh
 	target/release/forwarding --table
 	target/release/flood
-	cargo build --release --workspace --bin chappe --bin chappe-loadtest
-	benches/joins.sh
 
 docs: ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -215,7 +215,7 @@ impl FloorThread {
         let (done, outcomes) = mpsc::channel();
         thread::Builder::new().name(NAME.to_owned()).spawn(move || {
             alloc::mark_own_thread();
-            cores::of_media(0).map(core_affinity::set_for_current);
+            cores::share_with_media(0);
             while let Ok(work) = inbox.recv() {
                 let _ = done.send(floor.work(&work, |_| {}));
             }

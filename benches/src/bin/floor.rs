@@ -148,7 +148,7 @@ fn measure(args: &Args, profile: Profile) -> Result<Vec<Row>, String> {
         let received = Arc::clone(&sinks.received);
         let base = received.load(Relaxed);
         let thread = thread::Builder::new().name("floor".to_owned()).spawn(move || {
-            cores::of_media(0).map(core_affinity::set_for_current);
+            cores::share_with_media(0);
             // A warm-up of two frames, then the sinks are never more than two frames behind.
             let behind = |sent: u64| sent.saturating_sub(received.load(Relaxed) - base);
             let warm = floor.work(&Work { frames: 2, ..work }, |_| {});

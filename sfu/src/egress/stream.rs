@@ -417,6 +417,7 @@ impl EgressStream {
         self.adapt(|redundancy| redundancy.handle_path(lost, crowded));
     }
 
+    /// Changes the redundancy, and notes how much is wanted where each packet looks.
     fn adapt(&mut self, change: impl FnOnce(&mut Redundancy)) {
         change(&mut self.redundancy);
         self.marks.older = self.redundancy.blocks();
