@@ -29,9 +29,9 @@ fuzz-smoke: ## Every fuzz target for a short while; SECONDS_EACH=60 by default
 	fuzz/smoke.sh $(or $(SECONDS_EACH),60)
 
 bench: ## What a forwarded packet and a join cost, against the least that any SFU can do
+	cargo bench --workspace --bench micro --bench crossing
 	cargo build --release --workspace --bin chappe --bin chappe-loadtest
 	cargo build --release --workspace --features chappe-benches/ciphers --bin floor --bin forwarding --bin turn --bin flood
-	cargo bench --workspace --bench micro
 	target/release/floor
 	benches/joins.sh
 	target/release/forwarding --table
