@@ -4,6 +4,7 @@
 # Starts the server, and the load tester beside it (release builds of both): ROOMS rooms with one voice and nine sinks each, RATE joins a
 # second. What the process does anyhow once all are in is taken off, half of it while they join. The media threads have a figure of their
 # own, in which what is forwarded to half full rooms is not quite half: `forwarding` has a column for what a join costs them.
+# Takes port PORT (17880) and the two behind it.
 #   benches/joins.sh [ROOMS [RATE]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +41,7 @@ cpu() {
     awk -v all="$ticks" -v hertz="$(getconf CLK_TCK)" '{ media += $1 } END { printf "%d %d\n", all * 1000 / hertz, media / 1e6 }'
 }
 begun=$(cpu)
-"$bin/chappe-loadtest" run livestream --url "ws://127.0.0.1:$port" --api-key $key --api-secret "$secret" --quiet \
+LIVEKIT_API_KEY=$key LIVEKIT_API_SECRET=$secret "$bin/chappe-loadtest" run livestream --url "ws://127.0.0.1:$port" --quiet \
   --set rooms="$rooms" --set subscribers=9 --set join_rate="$rate" --set subscriber_mode=sink --set video=false --set audio=true \
   --set bandwidth_feedback=false --set warmup=${settled}s --set duration=$((watched + 2))s \
   --fail-if 'failed_joins > 0' --fail-if 'lost_clients > 0' >/dev/null &

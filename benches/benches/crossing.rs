@@ -22,8 +22,11 @@ const COPIES: usize = 400_000;
 const KEPT: usize = 512;
 /// On the way at most.
 const RING: usize = 256;
+/// What either side takes in hand at once: to look at the clock where it waits costs as much as a copy.
+const BATCH: usize = 64;
 /// Copies of readers that lie beside each other, as in a shard's outbox.
 const READ: usize = 32;
+/// Readers behind the crossing.
 const READERS: [usize; 4] = [1, 10, 50, 250];
 
 fn main() {
@@ -45,14 +48,14 @@ fn main() {
     }
 }
 
-/// How many cross, so that all runs take about as long.
-fn packets(readers: usize) -> usize {
-    (COPIES / readers.max(4)).max(2_000)
+/// How many batches cross, so that all runs take about as long.
+fn batches(readers: usize) -> usize {
+    (COPIES / readers.max(4)).div_ceil(BATCH)
 }
 
 /// Runs both sides on cores of their own: CPU of both for each packet, without what they waited for each other.
 fn both(
-    count: usize,
+    batches: usize,
     produce: impl FnOnce(&mut Idle) + Send,
     consume: impl FnOnce(&mut Idle) + Send,
 ) -> f64 {
@@ -67,25 +70,22 @@ fn both(
         let consumer = scope.spawn(|| on(1, Box::new(consume)));
         producer.join().unwrap_or_default() + consumer.join().unwrap_or_default()
     });
-    total as f64 / count as f64
+    total as f64 / (batches * BATCH) as f64
 }
 
 /// Time that a side spent in waiting, ns. It spins: what sleeps has to be woken, which is no matter of what crosses.
 struct Idle(u64);
 
 impl Idle {
-    fn wait<T>(&mut self, mut next: impl FnMut() -> Option<T>) -> T {
-        if let Some(there) = next() {
-            return there;
+    fn wait(&mut self, ready: impl Fn() -> bool) {
+        if ready() {
+            return;
         }
         let since = cpu::own_ns();
-        loop {
+        while !ready() {
             spin_loop();
-            if let Some(there) = next() {
-                self.0 += cpu::own_ns() - since;
-                return there;
-            }
         }
+        self.0 += cpu::own_ns() - since;
     }
 }
 
@@ -105,33 +105,38 @@ fn read(readers: usize, packet: &[u8], out: &mut [u8]) {
 }
 
 fn copied(readers: usize) -> f64 {
-    let count = packets(readers);
+    let count = batches(readers);
     let (mut there, mut arrived) = RingBuffer::<Vec<u8>>::new(RING);
     let (mut back, mut spent) = RingBuffer::<Vec<u8>>::new(RING);
     for _ in 0..RING {
-        let _ = back.push(Vec::with_capacity(PACKET));
+        back.push(Vec::with_capacity(PACKET)).expect("a place for each");
     }
     let produce = move |idle: &mut Idle| {
         let mut cache = vec![0; KEPT * PACKET];
-        for number in 0..count {
+        for number in 0..count * BATCH {
+            if number % BATCH == 0 {
+                idle.wait(|| spent.slots() >= BATCH);
+            }
             let place = number % KEPT * PACKET;
             let packet = &mut cache[place..place + PACKET];
             arrive(number, packet);
-            let mut buffer = idle.wait(|| spent.pop().ok());
+            let mut buffer = spent.pop().expect("it was waited for");
             buffer.clear();
             buffer.extend_from_slice(packet);
-            // Buffers are as many as places: there is one.
-            let _ = there.push(buffer);
+            there.push(buffer).expect("as many places as buffers");
         }
     };
     let consume = move |idle: &mut Idle| {
         let (mut cache, mut out) = (vec![0; KEPT * PACKET], vec![0; READ * PACKET]);
-        for number in 0..count {
-            let buffer = idle.wait(|| arrived.pop().ok());
+        for number in 0..count * BATCH {
+            if number % BATCH == 0 {
+                idle.wait(|| arrived.slots() >= BATCH);
+            }
+            let buffer = arrived.pop().expect("it was waited for");
             let place = number % KEPT * PACKET;
             let packet = &mut cache[place..place + PACKET];
             packet.copy_from_slice(&buffer);
-            let _ = back.push(buffer);
+            back.push(buffer).expect("as many places as buffers");
             read(readers, packet, &mut out);
         }
     };
@@ -139,24 +144,29 @@ fn copied(readers: usize) -> f64 {
 }
 
 fn shared(readers: usize) -> f64 {
-    let count = packets(readers);
+    let count = batches(readers);
     let (mut there, mut arrived) = RingBuffer::<Arc<[u8; PACKET]>>::new(RING);
     let produce = move |idle: &mut Idle| {
-        // What the other side keeps or has still to take is not there for the next.
+        // More than the other side keeps and has still to take, so that the next one is always free.
         let mut cache: Vec<_> = (0..KEPT + 2 * RING).map(|_| Arc::new([0; PACKET])).collect();
-        for number in 0..count {
+        for number in 0..count * BATCH {
+            if number % BATCH == 0 {
+                idle.wait(|| there.slots() >= BATCH);
+            }
             let place = number % cache.len();
             let packet = &mut cache[place];
-            idle.wait(|| Arc::get_mut(packet).map(|packet| arrive(number, packet)));
-            idle.wait(|| (!there.is_full()).then_some(()));
-            let _ = there.push(Arc::clone(packet));
+            arrive(number, Arc::get_mut(packet).expect("nobody has it any more"));
+            there.push(Arc::clone(packet)).expect("it was waited for");
         }
     };
     let consume = move |idle: &mut Idle| {
         let nothing = Arc::new([0; PACKET]);
         let (mut kept, mut out) = (vec![nothing; KEPT], vec![0; READ * PACKET]);
-        for number in 0..count {
-            let packet = idle.wait(|| arrived.pop().ok());
+        for number in 0..count * BATCH {
+            if number % BATCH == 0 {
+                idle.wait(|| arrived.slots() >= BATCH);
+            }
+            let packet = arrived.pop().expect("it was waited for");
             read(readers, &packet[..], &mut out);
             kept[number % KEPT] = packet;
         }

@@ -1,5 +1,5 @@
 //! What floods of bad input do to forwarding for others: `--seconds` each of garbage, of STUN whose integrity is wrong, of
-//! replayed SRTP, and of NACKs for packets that are long gone.
+//! RTCP that is nobody's, of replayed SRTP, and of NACKs for packets that are long gone.
 //!
 //! Bounded in time and in what is offered. Exits with 1 when a legitimate packet is lost or disordered without the sinks' own
 //! sockets having overflowed, when a drop has no reason, or when `p99` is more than three times that of the quiet case.
