@@ -218,6 +218,12 @@ impl Rig {
         (publishers * subscribers * frame_packets) as u64
     }
 
+    /// The most packets of media that one subscriber gets in so many seconds.
+    fn packets_of_a_client(&self, seconds: f64) -> usize {
+        let Setup { publishers, rate, frame_packets, .. } = self.setup;
+        publishers * ((seconds * rate) as usize + frame_packets)
+    }
+
     /// Profile that was agreed on.
     pub fn profile(&self) -> Profile {
         self.clients[0].session.profile
@@ -363,7 +369,8 @@ impl Rig {
             let extra = (self.random >> 40) as f64 / f64::from(1 << 24) < wanted.fract();
             let count = wanted as u16 + u16::from(extra);
             if let Some(highest) = client.highest.first().filter(|_| count > 0) {
-                let numbers: Vec<u16> = (1..=count).map(|n| *highest as u16 - n).collect();
+                let numbers: Vec<u16> =
+                    (1..=count).map(|n| (*highest as u16).wrapping_sub(n)).collect();
                 rtcp::nack(ssrc(0), &numbers, &mut compound);
             }
         }
@@ -407,7 +414,8 @@ impl Rig {
             key,
             checks: 1,
             highest: vec![0; self.setup.publishers],
-            arrivals: Vec::new(),
+            // What comes between three visits: a turn that is counted must not allocate here.
+            arrivals: Vec::with_capacity(self.packets_of_a_client(3.0 / VISITS_PER_SECOND)),
             told: 0,
             // Not all of them report in the same turn.
             reports: place as u64,

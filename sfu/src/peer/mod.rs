@@ -307,6 +307,8 @@ impl Peer {
     pub(crate) fn add_subscription(&mut self, subscription: Subscription) {
         let ssrcs = subscription.spec.ssrcs();
         let slot = self.subscriptions.insert(subscription) as u32;
+        // All of them may have packets in the same walk, sooner or later: not then.
+        self.pending.reserve(self.subscriptions.end());
         for ssrc in ssrcs {
             self.by_ssrc.insert(ssrc, slot);
         }

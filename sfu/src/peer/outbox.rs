@@ -34,7 +34,7 @@ struct Run {
 }
 
 /// The egress arena of a shard. Everything that leaves is written here once and sealed in place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
     len: usize,
@@ -46,6 +46,24 @@ pub(crate) struct Outbox {
     next: usize,
     /// Where what is written now goes.
     path: Option<FiveTuple>,
+}
+
+/// Bytes and runs that there is room for from the start: a step and the run that ends it.
+const FIRST_BYTES: usize = 64 * 1024;
+const FIRST_RUNS: usize = 256;
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; FIRST_BYTES],
+            len: 0,
+            segment: 0,
+            until: 0,
+            runs: Vec::with_capacity(FIRST_RUNS),
+            next: 0,
+            path: None,
+        }
+    }
 }
 
 impl Outbox {
@@ -217,8 +235,8 @@ mod tests {
                 assert!(outbox.pop().is_some());
             }
         }
-        assert!(outbox.bytes.len() <= 4 * MAX_PACKET, "{} bytes", outbox.bytes.len());
-        assert!(outbox.runs.len() <= 2);
+        assert_eq!(outbox.bytes.len(), FIRST_BYTES);
+        assert_eq!(outbox.runs.capacity(), FIRST_RUNS);
     }
 
     #[test]

@@ -11,6 +11,10 @@ use super::{DataMessage, RelayMessage};
 /// Media messages that may wait: about 100 ms of 25 video tracks. More only adds delay, fewer drops bursts of keyframes.
 const MEDIA_CAPACITY: usize = 2_048;
 
+/// Messages that there is room for from the start: what follows a packet or a frame.
+const FIRST_TABLES: usize = 64;
+const FIRST_MEDIA: usize = 256;
+
 /// Bytes of data messages that may wait: as much as one slow reader may be behind.
 const DATA_CAPACITY: usize = 1 << 20;
 
@@ -39,8 +43,8 @@ pub(crate) struct Lane {
 impl Default for Lane {
     fn default() -> Self {
         Self {
-            tables: VecDeque::new(),
-            media: VecDeque::new(),
+            tables: VecDeque::with_capacity(FIRST_TABLES),
+            media: VecDeque::with_capacity(FIRST_MEDIA),
             media_capacity: MEDIA_CAPACITY,
             data: VecDeque::new(),
             data_bytes: 0,

@@ -74,7 +74,7 @@ pub enum RelayMessage {
         /// Which track.
         route: u32,
         /// Its choices and their bitrates, lowest first.
-        steps: Box<[LadderStep]>,
+        steps: Arc<Vec<LadderStep>>,
     },
     /// A media packet.
     Media(RelayPacket),

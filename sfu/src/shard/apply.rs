@@ -162,6 +162,7 @@ impl Shard {
         };
         let bare = PeerSpec { tracks: Vec::new(), subscriptions: Vec::new(), ..spec.clone() };
         self.peers.insert(Box::new(Peer::new(self.now, birth, &self.context, bare)));
+        self.make_room();
         if first {
             self.enter_relay(room);
         }
@@ -261,6 +262,7 @@ impl Shard {
         if self.tracks.len() <= route.0 {
             self.tracks.resize_with(route.0 + 1, || None);
         }
+        self.make_room();
         let track = self.tracks[route.0].insert(track);
         let known = self.rooms.route(route);
         if known.is_some_and(|known| !known.takers.is_empty()) {

@@ -99,6 +99,26 @@ impl Fanout {
             && !self.is_recounting()
     }
 
+    /// For so many of each, all of them in one walk: media does not wait for memory then.
+    pub(super) fn make_room(&mut self, peers: usize, tracks: usize) {
+        let Self { dirty, walked, news, destinations, resends, releases, .. } = self;
+        for tracks_in_turn in [dirty, walked, news] {
+            tracks_in_turn.reserve(tracks);
+        }
+        for peers_in_turn in [destinations, resends, releases] {
+            peers_in_turn.reserve(peers);
+        }
+    }
+
+    /// Of the lists that [`Self::make_room`] is about.
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> [usize; 6] {
+        let Self { dirty, walked, news, destinations, resends, releases, .. } = self;
+        let tracks = [dirty, walked, news].map(VecDeque::capacity);
+        let peers = [destinations, resends, releases].map(VecDeque::capacity);
+        [tracks[0], tracks[1], tracks[2], peers[0], peers[1], peers[2]]
+    }
+
     pub(super) fn mark(&mut self, route: RouteKey) {
         self.dirty.push_back(route);
     }

@@ -1,5 +1,7 @@
 //! Media and feedback of a peer, from the datagram to the cache.
 
+use std::sync::Arc;
+
 use super::{
     DropReason, Event, Shard, find_peer,
     timer::{Sleeper, Timer},
@@ -209,12 +211,16 @@ impl Shard {
 
     /// Tells the other shards what the choices of a track cost: not all of them cross.
     fn relay_ladder(&mut self, route: RouteKey) {
-        let Self { tracks, relays, .. } = self;
+        let Self { tracks, relays, told_ladders, .. } = self;
         let Some(track) = tracks.get(route.0).and_then(Option::as_ref) else { return };
+        if track.remotes.is_empty() {
+            return;
+        }
+        let ladder = told_ladders.list(track.ladder.iter().copied());
         for remote in &track.remotes {
             let Some(lane) = relays.lane(remote.shard) else { continue };
+            let steps = Arc::clone(&ladder);
             // One lost is made good by the next.
-            let steps = track.ladder.as_slice().into();
             let _ = lane.push_media(super::RelayMessage::Ladder { route: track.number, steps });
         }
     }

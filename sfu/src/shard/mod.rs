@@ -68,6 +68,7 @@ use self::{
     track::Track,
 };
 use crate::{
+    cache::LadderStep,
     peer::{Lane, Outbox, Peer, Sharing},
     relay::DataMessage,
     room::{PeerKey, Rooms, RouteKey},
@@ -115,6 +116,7 @@ pub struct Shard {
     events: VecDeque<Event>,
     told_speakers: Lists<SpeakerLevel>,
     told_publishers: Lists<PeerId>,
+    told_ladders: Lists<LadderStep>,
     relays: Relays,
     /// Buffers for packets to other shards.
     spare: Vec<Vec<u8>>,
@@ -150,6 +152,7 @@ impl Shard {
             events: VecDeque::new(),
             told_speakers: Lists::default(),
             told_publishers: Lists::default(),
+            told_ladders: Lists::default(),
             spare: Vec::new(),
             blocks: Vec::new(),
             sharing: Sharing::default(),
@@ -297,6 +300,13 @@ impl Shard {
             self.send_time = AbsSendTime::from_duration(since);
         }
         self.timers.begin(now);
+    }
+
+    /// For what all peers and tracks may be sent or tell in one turn: joins wait for memory, media does not.
+    fn make_room(&mut self) {
+        let (peers, tracks) = (self.peers.len(), self.tracks.len());
+        self.fanout.make_room(peers, tracks);
+        self.events.reserve(peers);
     }
 
     fn peer_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {

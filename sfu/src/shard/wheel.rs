@@ -43,6 +43,9 @@ struct Block<T> {
 /// More of them in a block are waited for less often, and leave more places empty: each slot that has entries has a block that is not full.
 const BLOCK: usize = 15;
 
+/// Room for so many from the start, 64 KiB: what a hundred peers come to need.
+const FIRST_BLOCKS: usize = 128;
+
 #[derive(Clone, Copy, Debug)]
 struct Entry<T> {
     tick: u64,
@@ -119,7 +122,7 @@ impl<T: Copy> Blocks<T> {
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
         let level = Level { occupied: 0, slots: [List::EMPTY; SLOTS] };
-        let blocks = Blocks { all: Vec::new(), free: NONE };
+        let blocks = Blocks { all: Vec::with_capacity(FIRST_BLOCKS), free: NONE };
         Self { now: 0, blocks, due: List::EMPTY, taken: 0, levels: [level; LEVELS] }
     }
 }

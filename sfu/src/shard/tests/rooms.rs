@@ -80,8 +80,8 @@ fn a_track_comes_and_goes_in_steps_and_what_came_before_it_was_known_passes() {
     assert!(most <= 129 && all >= CROWD as u64, "{most} {all}");
 }
 
-#[test]
-fn packets_of_two_tracks_in_one_walk_are_gathered_and_leave_in_one_visit() {
+/// A crowd that takes two tracks of the last peer.
+fn crowd_of_two_tracks() -> (Node, impl Fn(&mut Node, &[u32], u16)) {
     let mut node = Node::new();
     for n in 0..CROWD as u32 {
         let subscriptions =
@@ -90,9 +90,32 @@ fn packets_of_two_tracks_in_one_walk_are_gathered_and_leave_in_one_visit() {
     }
     let tracks = vec![video("a", 7), video("b", 8)];
     let publisher = node.join(PeerSpec { tracks, ..bare() });
-    let send = |node: &mut Node, ssrcs: &[u32], seq| {
+    let send = move |node: &mut Node, ssrcs: &[u32], seq| {
         ssrcs.iter().for_each(|ssrc| node.rtp(publisher, &keyframe(*ssrc, seq)));
     };
+    (node, send)
+}
+
+#[test]
+fn joins_make_the_room_that_a_walk_past_everybody_takes() {
+    let (mut node, send) = crowd_of_two_tracks();
+    let room = |shard: &Shard| {
+        let pending: usize = shard.peers.iter().map(|(_, peer)| peer.pending.capacity()).sum();
+        (pending, shard.events.capacity(), shard.fanout.capacities())
+    };
+    let before = room(&node.shard);
+    send(&mut node, &[7, 8], 1);
+    let sent = node.drain();
+    assert_eq!(received(&sent), [2; CROWD]);
+    // Everybody tells of its path, and is told of it.
+    node.run_for(Duration::from_secs(12));
+    assert!(node.events.len() > CROWD);
+    assert_eq!(room(&node.shard), before);
+}
+
+#[test]
+fn packets_of_two_tracks_in_one_walk_are_gathered_and_leave_in_one_visit() {
+    let (mut node, send) = crowd_of_two_tracks();
     send(&mut node, &[7, 8], 1);
     // They are told that it lives.
     node.drain();
