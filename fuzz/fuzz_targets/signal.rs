@@ -16,15 +16,8 @@ mod connect;
 #[allow(dead_code, unreachable_pub)]
 mod frame;
 
-#[path = "../../control-plane/src/auth/query.rs"]
-mod query;
 #[path = "shared/seeds.rs"]
 mod seeds;
-
-/// As the module is called where it comes from.
-mod auth {
-    pub(crate) use crate::query::query_pairs;
-}
 
 use connect::{ConnectParams, Endpoint};
 use frame::{Frame, FrameKind, WireError, decode, encode};

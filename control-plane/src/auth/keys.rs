@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, erro
 use livekit_token::Claims;
 use rand::{Rng, distr::Alphanumeric};
 
-use super::{AuthError, Grants, Permissions, query::query_pairs};
+use super::{AuthError, Grants, Permissions};
 use crate::config::Secret;
 
 /// Clocks of the server and of whoever signs tokens may differ by this much.
@@ -150,9 +150,9 @@ pub fn token_of(headers: &HeaderMap, query: &str) -> Result<String, AuthError> {
         }
         return Ok(token.trim().to_owned());
     }
-    query_pairs(query)
+    form_urlencoded::parse(query.as_bytes())
         .find(|(name, value)| name == "access_token" && !value.is_empty())
-        .map(|(_, token)| token)
+        .map(|(_, token)| token.into_owned())
         .ok_or(AuthError::Missing)
 }
 

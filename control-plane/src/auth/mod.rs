@@ -6,7 +6,6 @@
 mod error;
 mod grants;
 mod keys;
-mod query;
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +14,6 @@ pub use error::AuthError;
 pub use grants::{Grants, MAX_IDENTITY, MAX_ROOM_NAME};
 pub use keys::{CLOCK_SKEW, KeyError, Keys, MIN_REFRESH_LIFE, token_of};
 pub use livekit_token::VideoGrants;
-pub(crate) use query::query_pairs;
 
 /// What a participant may do in its room (defaults of the wire protocol: signalling.md section 14).
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]

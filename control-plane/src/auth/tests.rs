@@ -278,11 +278,3 @@ fn secrets_stay_out_of_debug_output() {
     assert_ne!(secret(&first), secret(&second));
     assert!(secret(&first).is_some_and(|secret| secret.len() >= 32));
 }
-
-#[test]
-fn queries_are_decoded() {
-    let pairs = |query: &str| query_pairs(query).collect::<Vec<_>>();
-    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    assert_eq!(pairs("?a=1&b&&c=x%20y+z"), [pair("a", "1"), pair("b", ""), pair("c", "x y z")]);
-    assert_eq!(pairs("a=%zz&b=%e&c=%ff&d=%C3%A9"), [pair("d", "é")]);
-}

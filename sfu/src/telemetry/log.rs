@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -33,9 +33,29 @@ where
         EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
     let lines = fmt::layer::<Registry>().with_ansi(colours).with_writer(writer);
     let lines = if json { lines.json().boxed() } else { lines.boxed() };
-    Ok(tracing_subscriber::registry().with(lines.with_filter(parsed.and(filter_fn(may_be_logged)))))
+    // Without the hint every line of a library would be made and handed over before it is refused.
+    let most = parsed.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let allowed = parsed.and(filter_fn(may_be_logged).with_max_level_hint(most));
+    Ok(tracing_subscriber::registry().with(lines.with_filter(allowed)))
 }
 
 fn may_be_logged(line: &Metadata<'_>) -> bool {
     *line.level() <= Level::INFO || line.target().starts_with("chappe")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_nobody_wants_are_refused_where_they_are_said() {
+        for (filter, most) in [
+            ("error", LevelFilter::ERROR),
+            ("info", LevelFilter::INFO),
+            ("warn,chappe_sfu=debug", LevelFilter::DEBUG),
+        ] {
+            let log = log_to(filter, false, false, io::sink).unwrap();
+            assert_eq!(log.max_level_hint(), Some(most), "{filter}");
+        }
+    }
 }

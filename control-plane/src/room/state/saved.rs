@@ -1,10 +1,11 @@
 //! The room as it outlives the control plane: bytes that the media node keeps and never reads.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Read;
 use std::time::Duration;
 
-use flate2::{Compress, CompressError, Compression, FlushCompress, Status};
+use flate2::{Compress, CompressError, Compression, FlushCompress, Status, read::ZlibDecoder};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,11 +21,16 @@ const MAX_INFLATED: u64 = 256 << 20;
 /// Added to versions at a rebuild: changes that were told but not saved must not look newer than what is told next.
 const VERSION_LEAP: u32 = 1_000;
 
+/// Shorter than that, deflating would be most of what saving costs: it clears tables that are many times as long.
+const DEFLATED_FROM: usize = 16 << 10;
+/// What JSON begins with, and zlib (RFC 1950 section 2.2) does not.
+const JSON_BEGINS: u8 = b'{';
+
 /// Changed with every incompatible change: a newer control plane does not guess.
 const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
-struct Saved {
+struct Saved<'a> {
     format: u32,
     sid: String,
     name: String,
@@ -33,7 +39,7 @@ struct Saved {
     empty_timeout_ms: u64,
     departure_timeout_ms: u64,
     created_ms: i64,
-    participants: Vec<Participant>,
+    participants: Vec<Cow<'a, Participant>>,
 }
 
 /// Why saved bytes are no room.
@@ -50,7 +56,7 @@ pub(in crate::room) enum SavedError {
 }
 
 impl RoomState {
-    /// Deflated JSON: attributes and metadata may be large, and compress well.
+    /// JSON, deflated where it is long: attributes and metadata may be large, and compress well.
     pub(in crate::room) fn save(&self) -> Result<Vec<u8>, SavedError> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let saved = Saved {
@@ -62,21 +68,25 @@ impl RoomState {
             empty_timeout_ms: milliseconds(self.options.empty_timeout),
             departure_timeout_ms: milliseconds(self.options.departure_timeout),
             created_ms: self.created_ms,
-            participants: self.participants.values().cloned().collect(),
+            participants: self.participants.values().map(Cow::Borrowed).collect(),
         };
-        deflate(&serde_json::to_vec(&saved)?)
+        let json = serde_json::to_vec(&saved)?;
+        if json.len() < DEFLATED_FROM { Ok(json) } else { deflate(&json) }
     }
 
     /// Rebuilds a room. Everybody is without signalling and may resume; whose peers the node has not, goes when the
     /// caller says so.
     pub(in crate::room) fn restore(bytes: &[u8], now: Now) -> Result<Self, SavedError> {
-        let reader = flate2::read::ZlibDecoder::new(bytes).take(MAX_INFLATED);
-        let value: serde_json::Value = serde_json::from_reader(reader)?;
+        let value: serde_json::Value = if bytes.first() == Some(&JSON_BEGINS) {
+            serde_json::from_slice(bytes)?
+        } else {
+            serde_json::from_reader(ZlibDecoder::new(bytes).take(MAX_INFLATED))?
+        };
         let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if format != u64::from(FORMAT) {
             return Err(SavedError::Format(u32::try_from(format).unwrap_or(u32::MAX)));
         }
-        let saved: Saved = serde_json::from_value(value)?;
+        let saved: Saved<'_> = serde_json::from_value(value)?;
         let options = RoomOptions {
             metadata: saved.metadata,
             max_participants: saved.max_participants,
@@ -85,7 +95,8 @@ impl RoomState {
         };
         let mut state = Self::new(saved.sid, saved.name, options, now);
         state.created_ms = saved.created_ms;
-        for mut participant in saved.participants {
+        for participant in saved.participants {
+            let mut participant = participant.into_owned();
             participant.attached = false;
             participant.version = participant.version.saturating_add(VERSION_LEAP);
             participant.resume_by = Some(now.mono + RESUME_WITHIN);
@@ -160,7 +171,7 @@ mod tests {
             for bytes in [vec![b'a'; len], noisy(len)] {
                 let mut inflated = Vec::new();
                 let deflated = deflate(&bytes).unwrap();
-                flate2::read::ZlibDecoder::new(&deflated[..]).read_to_end(&mut inflated).unwrap();
+                ZlibDecoder::new(&deflated[..]).read_to_end(&mut inflated).unwrap();
                 assert!(inflated == bytes, "{len} bytes");
             }
         }

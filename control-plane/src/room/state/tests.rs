@@ -596,6 +596,19 @@ fn a_join_says_no_more_than_an_update_may() {
 }
 
 #[test]
+fn a_short_room_is_saved_as_it_is_and_a_long_one_deflated() {
+    let mut room = room();
+    join(&mut room, "anna");
+    for (metadata, plain) in [("short".to_owned(), true), ("long ".repeat(20_000), false)] {
+        room.set_metadata(metadata).unwrap();
+        let saved = room.save().unwrap();
+        assert_eq!(saved.starts_with(b"{"), plain);
+        assert!(saved.len() < 4_000, "{} bytes", saved.len());
+        assert_eq!(RoomState::restore(&saved, at(3)).unwrap().info(), room.info());
+    }
+}
+
+#[test]
 fn timeouts_beyond_the_clock_are_never() {
     let options = RoomOptions {
         empty_timeout: Duration::MAX,

@@ -1,6 +1,6 @@
 //! What a client says when it connects: the query of `/rtc`, or the `join_request` of `/rtc/v1`.
 
-use std::{collections::HashMap, io::Read};
+use std::{borrow::Cow, collections::HashMap, io::Read};
 
 use base64::{
     Engine, alphabet,
@@ -11,8 +11,6 @@ use http::StatusCode;
 use livekit_protocol as proto;
 use prost::Message;
 use proto::wrapped_join_request::Compression;
-
-use crate::auth::query_pairs;
 
 /// Largest join request, inflated, bytes.
 const MAX_JOIN_REQUEST: u64 = 1 << 20;
@@ -90,6 +88,9 @@ impl ConnectError {
     }
 }
 
+/// Names and values.
+type Query<'a> = HashMap<Cow<'a, str>, Cow<'a, str>>;
+
 /// Version of the wire protocol that knows streams of several tracks.
 const SYNC_STREAMS_SINCE: i32 = 10;
 
@@ -106,7 +107,7 @@ impl ConnectParams {
     /// Reads the query of a request, percent-encoded as it came.
     pub fn from_query(endpoint: Endpoint, query: &str) -> Result<Self, ConnectError> {
         // The last of several wins, as in an HTML form that was corrected.
-        let query: HashMap<String, String> = query_pairs(query).collect();
+        let query: Query<'_> = form_urlencoded::parse(query.as_bytes()).collect();
         match (query.get("join_request").filter(|text| !text.is_empty()), endpoint) {
             (Some(text), _) => Ok(Self::from_join_request(join_request(text)?)),
             (None, Endpoint::RtcV1) => Err(ConnectError::NoJoinRequest),
@@ -156,8 +157,8 @@ impl ConnectParams {
         }
     }
 
-    fn from_parameters(query: &HashMap<String, String>) -> Result<Self, ConnectError> {
-        let text = |name: &str| query.get(name).cloned().unwrap_or_default();
+    fn from_parameters(query: &Query<'_>) -> Result<Self, ConnectError> {
+        let text = |name: &str| query.get(name).map_or_else(String::new, ToString::to_string);
         let flag = |name: &str, default: bool| {
             query.get(name).filter(|value| !value.is_empty()).map_or(default, |value| is_set(value))
         };
@@ -192,7 +193,7 @@ impl ConnectParams {
             reconnect: flag("reconnect", false)
                 .then(|| Reconnect { participant_sid: some(text("sid")), reason }),
             metadata: None,
-            attributes: attributes(query.get("attributes"))?,
+            attributes: attributes(query.get("attributes").map_or("", AsRef::as_ref))?,
             add_tracks: Vec::new(),
             offer: None,
             sync_state: None,
@@ -210,15 +211,12 @@ fn is_set(value: &str) -> bool {
 
 /// Some senders use the other alphabet, and an unescaped `+` arrives as a space.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let text: String = text
-        .chars()
-        .map(|c| match c {
-            '+' | ' ' => '-',
-            '/' => '_',
-            c => c,
-        })
-        .collect();
-    BASE64.decode(text.trim_end_matches('=')).ok()
+    let text = text.trim_end_matches('=').bytes().map(|byte| match byte {
+        b'+' | b' ' => b'-',
+        b'/' => b'_',
+        byte => byte,
+    });
+    BASE64.decode(text.collect::<Vec<u8>>()).ok()
 }
 
 fn join_request(text: &str) -> Result<proto::JoinRequest, ConnectError> {
@@ -247,8 +245,10 @@ fn inflate(packed: &[u8]) -> Result<Vec<u8>, ConnectError> {
     Ok(plain)
 }
 
-fn attributes(text: Option<&String>) -> Result<HashMap<String, String>, ConnectError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(HashMap::new()) };
+fn attributes(text: &str) -> Result<HashMap<String, String>, ConnectError> {
+    if text.is_empty() {
+        return Ok(HashMap::new());
+    }
     let malformed = || ConnectError::Parameter("attributes");
     let json = base64(text).ok_or_else(malformed)?;
     serde_json::from_slice(&json).map_err(|_| malformed())
