@@ -59,6 +59,12 @@ const READ_BUFFER: usize = 2 * 1024;
 /// messages of 20 KiB.
 const FRAGMENT: usize = 20 * 1024;
 
+/// Bytes that the library gathers before it writes without being told to: what it keeps room for is this and a fragment.
+const WRITE_BUFFER: usize = 4 * 1024;
+
+/// Messages of a greeting that leave in one write.
+const GREETED_AT_ONCE: usize = 8;
+
 /// What a socket hands to its session.
 #[derive(Debug)]
 pub(super) enum Incoming {
@@ -190,7 +196,7 @@ where
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME))
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(FRAGMENT);
+        .write_buffer_size(WRITE_BUFFER);
     let stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
     let (sink, stream) = stream.split();
     // Clients are answered in the kind of frame that they sent last.
@@ -218,16 +224,22 @@ async fn greet<S: AsyncWrite + Unpin>(
     queue: &mut mpsc::Receiver<Outgoing>,
     queued_bytes: &AtomicUsize,
 ) -> std::io::Result<()> {
-    let mut greeting: Box<dyn Buf + Send> = Box::new(Bytes::new());
     // No more than that: news may come faster than a slow client takes them, and it is not read meanwhile.
-    for _ in 0..queue.len() {
-        let Ok(message) = queue.try_recv() else { break };
-        queued_bytes.fetch_sub(message.size(), Ordering::Relaxed);
-        // The client has said nothing yet that it could be answered like.
-        let Frame::Binary(bytes) = message.into_frame(FrameKind::Binary) else { continue };
-        greeting = Box::new(greeting.chain(head_of(bytes.len())).chain(bytes));
+    let mut waiting = queue.len();
+    while waiting > 0 {
+        let mut greeting: Box<dyn Buf + Send> = Box::new(Bytes::new());
+        let mut size = 0;
+        for _ in 0..waiting.min(GREETED_AT_ONCE) {
+            let Ok(message) = queue.try_recv() else { break };
+            size += message.size();
+            // The client has said nothing yet that it could be answered like.
+            let Frame::Binary(bytes) = message.into_frame(FrameKind::Binary) else { continue };
+            greeting = Box::new(greeting.chain(head_of(bytes.len())).chain(bytes));
+        }
+        stream.write_all_buf(&mut greeting).await?;
+        queued_bytes.fetch_sub(size, Ordering::Relaxed);
+        waiting = waiting.saturating_sub(GREETED_AT_ONCE);
     }
-    stream.write_all_buf(&mut greeting).await?;
     stream.flush().await
 }
 
@@ -313,9 +325,10 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
         };
         match message {
             Some(Some(message)) => {
-                // What waits behind it leaves with it: for short messages the system call is most of what they cost.
-                let mut waiting = Some(message);
-                while let Some(message) = waiting {
+                // What waits behind it leaves with it: for short messages the system call is most of what they cost. What comes
+                // meanwhile does not, so that pings have their turn.
+                let (mut next, mut behind) = (Some(message), queue.len());
+                while let Some(message) = next {
                     queued_bytes.fetch_sub(message.size(), Ordering::Relaxed);
                     let frame = message.into_frame(*kind.borrow());
                     for fragment in fragments(frame) {
@@ -323,7 +336,8 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
                             return false;
                         }
                     }
-                    waiting = queue.try_recv().ok();
+                    next = if behind > 0 { queue.try_recv().ok() } else { None };
+                    behind = behind.saturating_sub(1);
                 }
                 if sink.flush().await.is_err() {
                     return false;

@@ -11,9 +11,8 @@ use super::{DataMessage, RelayMessage};
 /// Media messages that may wait: about 100 ms of 25 video tracks. More only adds delay, fewer drops bursts of keyframes.
 const MEDIA_CAPACITY: usize = 2_048;
 
-/// Messages that there is room for from the start: what follows a packet or a frame.
-const FIRST_TABLES: usize = 64;
-const FIRST_MEDIA: usize = 256;
+/// Messages of each kind that there is room for once the shards share a room: what follows a few frames.
+const FIRST_MESSAGES: usize = 64;
 
 /// Bytes of data messages that may wait: as much as one slow reader may be behind.
 const DATA_CAPACITY: usize = 1 << 20;
@@ -43,8 +42,8 @@ pub(crate) struct Lane {
 impl Default for Lane {
     fn default() -> Self {
         Self {
-            tables: VecDeque::with_capacity(FIRST_TABLES),
-            media: VecDeque::with_capacity(FIRST_MEDIA),
+            tables: VecDeque::new(),
+            media: VecDeque::new(),
             media_capacity: MEDIA_CAPACITY,
             data: VecDeque::new(),
             data_bytes: 0,
@@ -56,6 +55,10 @@ impl Default for Lane {
 impl Lane {
     /// Queues what must arrive: membership, tracks, formats, demand.
     pub(crate) fn push_table(&mut self, message: RelayMessage) {
+        if let RelayMessage::Enter { .. } = message {
+            self.tables.reserve(FIRST_MESSAGES);
+            self.media.reserve(FIRST_MESSAGES);
+        }
         if let RelayMessage::Demand { route, .. } = message {
             let recent = self.tables.iter_mut().rev().take(DEMAND_SEARCH);
             for waiting in recent {

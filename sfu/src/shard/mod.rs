@@ -302,7 +302,7 @@ impl Shard {
         self.timers.begin(now);
     }
 
-    /// For what all peers and tracks may be sent or tell in one turn: joins wait for memory, media does not.
+    /// For a walk past all peers and tracks, and for what all peers tell in one turn: joins wait for memory, media does not.
     fn make_room(&mut self) {
         let (peers, tracks) = (self.peers.len(), self.tracks.len());
         self.fanout.make_room(peers, tracks);

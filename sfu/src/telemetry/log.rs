@@ -33,9 +33,9 @@ where
         EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
     let lines = fmt::layer::<Registry>().with_ansi(colours).with_writer(writer);
     let lines = if json { lines.json().boxed() } else { lines.boxed() };
-    // Without the hint every line of a library would be made and handed over before it is refused.
-    let most = parsed.max_level_hint().unwrap_or(LevelFilter::TRACE);
-    let allowed = parsed.and(filter_fn(may_be_logged).with_max_level_hint(most));
+    // Without a hint the other's is lost too, and every line of a library is made and handed over before it is refused.
+    let known = filter_fn(may_be_logged).with_max_level_hint(LevelFilter::TRACE);
+    let allowed = parsed.and(known);
     Ok(tracing_subscriber::registry().with(lines.with_filter(allowed)))
 }
 

@@ -134,7 +134,7 @@ impl RoomState {
 }
 
 thread_local! {
-    /// Its tables are a third of a megabyte: making them costs more than deflating a small room.
+    /// Its tables are a third of a megabyte: making them costs more than clearing them.
     static DEFLATE: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), true));
 }
 

@@ -14,7 +14,7 @@ use super::{
 pub(super) const MAX_MESSAGE_SIZE: u32 = 65_536;
 
 /// Lines of a description (RFC 8866 section 5), as they are sent. The library that reads descriptions writes them too, one character
-/// at a time, from a copy of everything: an answer was a fifth of what a join cost the control side.
+/// at a time, from a copy of everything: an answer cost three times as much.
 #[derive(Default)]
 struct Lines(String);
 
