@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # CPU of a join with everything in one process: token, WebSocket, SDP, the room, the node's API, ICE and DTLS.
 #
-# Starts the server, and the load tester beside it (release builds of both): ROOMS rooms with one voice and nine sinks each, RATE joins a
-# second. What the process does anyhow once all are in is taken off, half of it while they join. The media threads have a figure of their
-# own, in which what is forwarded to half full rooms is not quite half: `forwarding` has a column for what a join costs them.
+# Starts the server, and the load tester beside it (release builds of both): ROOMS rooms with one muted voice and nine sinks each, RATE joins
+# a second. What the process does anyhow once all are in is taken off, half of it while they join. Nothing is forwarded.
 # Takes port PORT (17880) and the two behind it.
 #   benches/joins.sh [ROOMS [RATE]]
 set -euo pipefail
@@ -43,7 +42,7 @@ cpu() {
 begun=$(cpu)
 LIVEKIT_API_KEY=$key LIVEKIT_API_SECRET=$secret "$bin/chappe-loadtest" run livestream --url "ws://127.0.0.1:$port" --quiet \
   --set rooms="$rooms" --set subscribers=9 --set join_rate="$rate" --set subscriber_mode=sink --set video=false --set audio=true \
-  --set bandwidth_feedback=false --set warmup=${settled}s --set duration=$((watched + 2))s \
+  --set bandwidth_feedback=false --set muted=true --set warmup=${settled}s --set duration=$((watched + 2))s \
   --fail-if 'failed_joins > 0' --fail-if 'lost_clients > 0' >/dev/null &
 tester=$!
 sleep $((joining + settled))

@@ -65,6 +65,7 @@ pub(crate) struct Publication {
 pub(crate) struct Publisher {
     pub(crate) tracks: Vec<Publication>,
     pub(crate) paused: bool,
+    muted: bool,
     client: u32,
 }
 
@@ -100,7 +101,7 @@ impl Publisher {
         if scenario.video {
             tracks.push(track(MediaKind::Video, "camera", scenario.layers));
         }
-        Self { tracks, paused: false, client }
+        Self { tracks, paused: false, muted: scenario.muted, client }
     }
 
     pub(crate) fn new_tracks(&self) -> Vec<NewTrack> {
@@ -120,7 +121,9 @@ impl Publisher {
 
     /// What the server is told of each track before its media.
     pub(crate) fn requests(&self) -> Vec<proto::AddTrackRequest> {
-        self.tracks.iter().map(Publication::request).collect()
+        let muted = self.muted;
+        let request = |track| proto::AddTrackRequest { muted, ..Publication::request(track) };
+        self.tracks.iter().map(request).collect()
     }
 
     /// The server tells which qualities somebody wants.
@@ -182,7 +185,7 @@ impl Publisher {
             let late = now - due;
             track.next = Some(if late > MAX_LATE { now + interval } else { due + interval });
             track.number += 1;
-            if self.paused {
+            if self.paused || self.muted {
                 continue;
             }
             if let Some(stats) = context.recorder.borrow_mut().window() {

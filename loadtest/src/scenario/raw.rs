@@ -46,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) video: bool,
     /// What cameras send: `vp8` or `h264`.
     pub(crate) video_codec: VideoCodec,
+    /// Publishers come muted: their tracks are there and nothing is sent.
+    pub(crate) muted: bool,
     /// Simulcast layers of the camera, 1 to 3, from the lowest up.
     pub(crate) layers: u8,
     /// Cameras that each person sees at most; 0 is all.
@@ -161,6 +163,7 @@ impl Default for Scenario {
             audio: true,
             video: true,
             video_codec: VideoCodec::Vp8,
+            muted: false,
             layers: 3,
             grid: 0,
             view: Quality::High,

@@ -230,6 +230,17 @@ fn a_few_speak_to_many() {
 }
 
 #[test]
+fn who_comes_muted_is_taken_and_not_heard() {
+    let server = Server::start();
+    let set = ["publishers=2", "subscribers=3", "duration=2s", "muted=true"];
+    let child = server.command("audio-room", &set).spawn().unwrap();
+    until("two tracks", || server.metric("chappe_published_tracks ") == 2.0);
+    let report = report(&child.wait_with_output().unwrap());
+    assert_eq!(report["clients"]["joined"], 5, "{}", report["clients"]);
+    assert_eq!(figure(&report, "packets_per_second"), 0.0);
+}
+
+#[test]
 fn many_rooms_keep_to_themselves() {
     let server = Server::start();
     let set = ["rooms=3", "publishers=2", "duration=3s", "view=180p", "join_ramp=1s"];
