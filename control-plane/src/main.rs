@@ -78,10 +78,20 @@ fn run(config: &Config) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     log::start(&config.log_filter, config.log_json)?;
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers(config))
+        .max_blocking_threads(workers(config).max(4))
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?
         .block_on(serve(config))
+}
+
+/// Threads of all that is not media. Beside media threads, which have a core each, half of the cores are enough: a burst of
+/// joins leaves room for media, and fewer threads wake each other less.
+fn workers(config: &Config) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let beside_media = config.nodes.is_empty();
+    if beside_media { (cores / 2).max(1) } else { cores }
 }
 
 async fn serve(config: &Config) -> Result<(), String> {

@@ -140,6 +140,13 @@ impl RoomActor {
         self.settle();
         while !self.ended {
             let due = self.state.poll_timeout().map(Instant::from_std);
+            let due = due.into_iter().chain(self.home.due()).min();
+            if due.is_some_and(|due| due <= Instant::now()) {
+                // No timer for that, and no waiting behind a mailbox that is never empty.
+                self.state.handle_timeout(now());
+                self.settle();
+                continue;
+            }
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -157,7 +164,7 @@ impl RoomActor {
                     Some(message) => self.handle(message),
                     None => break,
                 },
-                () = timer => self.state.handle_timeout(now()),
+                () = timer => continue,
             }
             self.settle();
         }
@@ -350,8 +357,8 @@ impl RoomActor {
         };
         let state = &mut self.state;
         match change {
-            Change::Publish { track, info } => state.publish(&sid, &track, info, now),
-            Change::Unpublish(track) => state.unpublish(&sid, &track, now),
+            Change::Publish { track, info } => state.publish(&sid, &track, info),
+            Change::Unpublish(track) => state.unpublish(&sid, &track),
             Change::Mute { track, muted } => state.mute(&sid, &track, muted, own),
             Change::Subscribe { tracks, subscribe } => state.subscribe(&sid, tracks, subscribe),
             Change::NeedCodec { track, mime_types } => {
@@ -362,7 +369,7 @@ impl RoomActor {
             Change::LocalAudio(update) => state.update_local_audio(&sid, update),
             Change::LocalVideo(update) => state.update_local_video(&sid, update),
             Change::ForceTcp(forced) => state.force_tcp(&sid, forced),
-            Change::Permissions(permissions) => state.set_permissions(&sid, permissions, now),
+            Change::Permissions(permissions) => state.set_permissions(&sid, permissions),
             Change::Remove => {
                 let reason = DisconnectReason::ParticipantRemoved;
                 let action = Action::Disconnect;

@@ -1,11 +1,11 @@
 //! Where a room's media is, and what the node there keeps of the room for the next control plane.
 
-use std::time::{Duration, Instant};
+use std::{error::Error, time::Duration};
 
 use chappe_proto::node::v1 as node;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::state::{MAX_SAVED, RoomState};
+use super::state::{MAX_SAVED, RoomState, Written};
 use crate::node::{CallError, Node};
 
 /// A busy room is saved at most this often, and a large one less: writing it down may cost a twentieth of the time.
@@ -25,11 +25,14 @@ pub(super) struct Home {
     revision: u64,
     unsaved: bool,
     saving: Option<JoinHandle<Saved>>,
+    /// The next attempt, where there is something to save, is not before.
+    not_before: Instant,
 }
 
 /// What became of an attempt to save.
 enum Saved {
-    Done,
+    /// The next one waits for so long.
+    Done(Duration),
     Failed,
     /// The node has a later revision.
     Behind,
@@ -43,7 +46,8 @@ impl Home {
     /// On a node that does not know the room yet.
     pub(super) fn new(node: Node) -> Self {
         let ready = watch::Sender::new(false);
-        Self { node, ready, revision: 0, unsaved: true, saving: None }
+        let not_before = Instant::now();
+        Self { node, ready, revision: 0, unsaved: true, saving: None, not_before }
     }
 
     /// On a node that kept the room for another control plane, which saved this revision or a few later ones.
@@ -67,53 +71,64 @@ impl Home {
         self.unsaved = true;
     }
 
-    /// Gives the node what a later control plane needs, where that changed and nothing is under way.
+    /// When to [save](Self::save), if anything.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.unsaved && self.saving.is_none()).then_some(self.not_before)
+    }
+
+    /// Gives the node what a later control plane needs, where that changed, nothing is under way and the last time is long
+    /// enough ago.
     pub(super) fn save(&mut self, state: &RoomState, epoch: u64) {
-        if !self.unsaved || self.saving.is_some() {
+        if self.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
         self.unsaved = false;
+        let name = state.name().to_owned();
         let started = Instant::now();
-        let owner_state = match state.save() {
-            Ok(bytes) if bytes.len() <= MAX_SAVED => bytes,
-            Ok(bytes) => {
-                let (room, size) = (state.name(), bytes.len());
-                tracing::error!(room, size, "too large to outlive a restart of the control plane");
-                if *self.ready.borrow() {
-                    return;
-                }
-                Vec::new()
-            }
+        let written = match state.write() {
+            Ok(written) => written,
             Err(error) => {
-                tracing::error!(room = state.name(), %error, "the room cannot be saved");
+                tracing::error!(room = name, %error, "the room cannot be saved");
                 return;
             }
         };
-        let pause = (started.elapsed() * SAVE_SHARE).max(SAVE_EVERY);
+        let writing = started.elapsed();
         self.revision += 1;
-        let request = node::ApplyRoomRequest {
-            room_id: state.sid().to_owned(),
-            epoch,
-            revision: self.revision,
-            owner_state,
-        };
+        let (room_id, revision) = (state.sid().to_owned(), self.revision);
         let (node, ready) = (self.node.clone(), self.ready.clone());
-        let name = state.name().to_owned();
         self.saving = Some(tokio::spawn(async move {
-            if let Err(error) = node.apply_room(&request).await {
-                tracing::warn!(room = name, %error, "the room is not saved");
-                if let CallError::Fenced(_) = error {
-                    return Saved::Fenced;
+            let (packed, packing) = pack(written).await;
+            let owner_state = match packed {
+                Ok(bytes) if bytes.len() <= MAX_SAVED => bytes,
+                Ok(bytes) => {
+                    let size = bytes.len();
+                    tracing::error!(
+                        room = name,
+                        size,
+                        "too large to outlive a restart of the control plane"
+                    );
+                    Vec::new()
                 }
-                tokio::time::sleep(SAVE_AGAIN_AFTER).await;
-                return match error {
-                    CallError::Stale(_) => Saved::Behind,
-                    _ => Saved::Failed,
-                };
+                Err(error) => {
+                    tracing::error!(room = name, %error, "the room cannot be saved");
+                    Vec::new()
+                }
+            };
+            let pause = ((writing + packing) * SAVE_SHARE).max(SAVE_EVERY);
+            // A node that knows the room keeps what it has; another has to hear of it.
+            if !owner_state.is_empty() || !*ready.borrow() {
+                let request = node::ApplyRoomRequest { room_id, epoch, revision, owner_state };
+                if let Err(error) = node.apply_room(&request).await {
+                    tracing::warn!(room = name, %error, "the room is not saved");
+                    return match error {
+                        CallError::Fenced(_) => Saved::Fenced,
+                        CallError::Stale(_) => Saved::Behind,
+                        _ => Saved::Failed,
+                    };
+                }
+                ready.send_replace(true);
             }
-            ready.send_replace(true);
-            tokio::time::sleep(pause).await;
-            Saved::Done
+            Saved::Done(pause)
         }));
     }
 
@@ -124,15 +139,21 @@ impl Home {
             None => std::future::pending().await,
         };
         self.saving = None;
-        match saved {
-            Saved::Done => {}
-            Saved::Failed => self.unsaved = true,
+        let pause = match saved {
+            // No timer: most often there is nothing to save by then.
+            Saved::Done(pause) => pause,
+            Saved::Failed => {
+                self.unsaved = true;
+                SAVE_AGAIN_AFTER
+            }
             Saved::Behind => {
                 self.revision += TAKE_OVER_LEAP;
                 self.unsaved = true;
+                SAVE_AGAIN_AFTER
             }
             Saved::Fenced => return Err(Fenced),
-        }
+        };
+        self.not_before = Instant::now() + pause;
         Ok(())
     }
 
@@ -142,5 +163,22 @@ impl Home {
             saving.abort();
         }
         self.revision + 1
+    }
+}
+
+/// The bytes to keep, and the time that it took to make them. Not on a thread that others wait for, where it is long.
+async fn pack(written: Written) -> (Result<Vec<u8>, Box<dyn Error + Send + Sync>>, Duration) {
+    let takes_long = written.takes_long();
+    let pack = || {
+        let started = Instant::now();
+        (written.pack(), started.elapsed())
+    };
+    if !takes_long {
+        let (packed, took) = pack();
+        return (packed.map_err(Into::into), took);
+    }
+    match tokio::task::spawn_blocking(pack).await {
+        Ok((packed, took)) => (packed.map_err(Into::into), took),
+        Err(stopped) => (Err(stopped.into()), Duration::ZERO),
     }
 }

@@ -4,6 +4,7 @@ mod actor;
 mod handle;
 mod home;
 mod ids;
+mod news;
 mod peer;
 mod registry;
 mod report;
@@ -13,6 +14,7 @@ pub(crate) mod tests;
 mod types;
 
 pub use handle::RoomHandle;
+pub use news::News;
 pub use registry::{CreateError, Population, RoomPolicy, RoomRegistry, Shutdown};
 pub(crate) use state::permissions_of;
 pub use types::*;

@@ -1,6 +1,9 @@
 //! Rooms over a node that keeps what it is told: actor, registry, restart.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
@@ -39,6 +42,17 @@ pub(crate) fn request(identity: &str) -> JoinRequest {
         protocol: 16,
         client_protocol: 0,
     }
+}
+
+/// The first of those whose departure is told.
+fn who_left(event: &RoomEvent) -> Option<String> {
+    let people = match event {
+        RoomEvent::Participants(people) => people,
+        RoomEvent::News(news) => &news.participants,
+        _ => return None,
+    };
+    let gone = proto::participant_info::State::Disconnected;
+    people.iter().find(|info| info.state() == gone).map(|info| info.identity.clone())
 }
 
 pub(crate) fn camera(cid: &str) -> proto::AddTrackRequest {
@@ -200,14 +214,7 @@ async fn a_session_that_does_not_read_is_closed_and_nobody_else() {
     let mut ben = Guest::join(&rooms, "r", "ben").await;
     let track = ben.publish("cam").await;
     assert_eq!(anna.hear_subscribe().await.info.sid, *track.0);
-    let gone = ben.hear(|event| match event {
-        RoomEvent::Participants(people) => people
-            .iter()
-            .find(|info| info.state() == proto::participant_info::State::Disconnected)
-            .map(|info| info.identity.clone()),
-        _ => None,
-    });
-    assert_eq!(gone.await, "deaf");
+    assert_eq!(ben.hear(who_left).await, "deaf");
     while deaf.recv().await.is_some() {}
 }
 
@@ -231,6 +238,7 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
     let before = registry(&test_node).await;
     let anna = Guest::join(&before, "r", "anna").await.with_media(&test_node).await;
     let ben = Guest::join(&before, "r", "ben").await.with_media(&test_node).await;
+    let dora = Guest::join(&before, "r", "dora").await;
     let never_connected = Guest::join(&before, "r", "carl").await;
     let track = anna.publish("cam").await;
     let state = serde_json::to_string(&track).unwrap();
@@ -243,6 +251,8 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
             && text.contains("video/VP8")
     })
     .await;
+    // Nothing is saved for that.
+    dora.with_media(&test_node).await;
     let epoch = test_node.held().rooms.values().next().unwrap().epoch;
     // A peer of nobody, and a room that nobody can read.
     let stray = node::PeerSnapshot {
@@ -263,7 +273,8 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
     let [(PeerRole::Single, peer)] = resumed.peers.as_slice() else { panic!("one peer") };
     assert_eq!(peer.state.as_ref().unwrap().owner_state, b"session");
     assert!(peer.connected);
-    assert_eq!(resumed.others.len(), 1, "carl had no media: he is gone");
+    let others: Vec<_> = resumed.others.iter().map(|other| &*other.identity).collect();
+    assert_eq!(others, ["ben", "dora"], "carl had no media: he is gone");
     until("the room is fenced", || {
         test_node.held().rooms.get(anna.room.sid()).is_some_and(|room| room.epoch > epoch)
     })
@@ -277,7 +288,7 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
     // The next change goes to the same peer.
     let delta = node::PeerDelta { owner_state: Some(b"later".to_vec()), ..Default::default() };
     room.apply_peer(&anna.sid, PeerRole::Single, delta).await.unwrap();
-    assert_eq!(test_node.held().created, 2);
+    assert_eq!(test_node.held().created, 3);
     let (sender, ben_events) = mpsc::channel(QUEUE);
     let (ben_room, resumed) = after.resume("r", &ben.sid, "ben", sender).await.unwrap();
     assert_eq!(resumed.subscriptions[0].info.sid, *track.0);
@@ -289,6 +300,45 @@ async fn a_control_plane_that_starts_beside_a_living_node_takes_its_rooms_over()
     // Versions never go back: who resumed would drop what looks old.
     let version = ben.room.participant("anna").await.unwrap().version;
     assert!(version > never_connected.joined.others[0].version);
+}
+
+#[tokio::test]
+async fn a_room_of_much_is_saved_deflated_and_every_change_of_it() {
+    let test_node = TestNode::new();
+    let before = registry(&test_node).await;
+    let anna = Guest::join(&before, "r", "anna").await.with_media(&test_node).await;
+    let saved = || test_node.held().rooms.values().next().map(|room| room.owner_state.clone());
+    for letter in ["a", "b"] {
+        let last = saved();
+        let metadata = letter.repeat(100_000);
+        anna.room.set_room_metadata(metadata.clone()).await.unwrap();
+        until("the change is saved", || saved() != last).await;
+        let bytes = saved().unwrap();
+        assert!(bytes.len() < 10_000, "{} bytes", bytes.len());
+        let restored = state::RoomState::restore(&bytes, actor::now()).unwrap();
+        assert_eq!(restored.info().metadata, metadata);
+    }
+}
+
+#[tokio::test]
+async fn a_busy_room_is_saved_now_and_then() {
+    let test_node = TestNode::new();
+    let rooms = registry(&test_node).await;
+    let anna = Guest::join(&rooms, "r", "anna").await.with_media(&test_node).await;
+    let revision = || test_node.held().rooms.values().next().unwrap().revision;
+    let (before, started) = (revision(), Instant::now());
+    for change in 0..50 {
+        anna.room.set_room_metadata(format!("change {change}")).await.unwrap();
+    }
+    until("the last change is saved", || {
+        let held = test_node.held();
+        let room = held.rooms.values().next().unwrap();
+        String::from_utf8_lossy(&room.owner_state).contains("change 49")
+    })
+    .await;
+    let times = revision() - before;
+    let most = 2 + started.elapsed().as_millis() as u64 / 50;
+    assert!(times <= most && times < 50, "{times} times, at most {most}");
 }
 
 #[tokio::test]
@@ -488,14 +538,7 @@ async fn media_lost_without_signalling_ends_a_participant_and_with_it_asks_the_s
     ben.room.signal_lost(&ben.sid).await;
     assert_eq!(ben.room.participants().await.unwrap().len(), 2, "ben may resume");
     test_node.lose(&ben.sid.0, node::LostReason::IceTimeout);
-    anna.hear(|event| match event {
-        RoomEvent::Participants(people) => people
-            .iter()
-            .any(|info| info.state() == proto::participant_info::State::Disconnected)
-            .then_some(()),
-        _ => None,
-    })
-    .await;
+    assert_eq!(anna.hear(who_left).await, "ben");
     test_node.lose(&anna.sid.0, node::LostReason::DtlsFailed);
     let lost = anna.hear(|event| match event {
         RoomEvent::PeerLost { reason, .. } => Some(*reason),

@@ -239,36 +239,8 @@ pub struct SubscribedTrack {
     pub variants: Vec<TrackVariant>,
 }
 
-/// Rooms of more people than this are crowds: viewers are told of together, and no session remembers each of them.
+/// Rooms of more people than this are crowds: nobody is told how each viewer is connected, and no session remembers each.
 pub(crate) const CROWD: usize = 100;
-
-/// News for everybody: viewers (nobody with tracks) that came, changed or left. Encoded once.
-#[derive(PartialEq, Debug)]
-pub struct News {
-    /// The message.
-    pub response: proto::SignalResponse,
-    /// The same as it goes out in a binary frame.
-    pub encoded: bytes::Bytes,
-}
-
-impl News {
-    /// News of these.
-    pub fn new(participants: Vec<proto::ParticipantInfo>) -> Self {
-        let update = proto::ParticipantUpdate { participants };
-        let message = Some(proto::signal_response::Message::Update(update));
-        let response = proto::SignalResponse { message };
-        let encoded = prost::Message::encode_to_vec(&response).into();
-        Self { response, encoded }
-    }
-
-    /// Who.
-    pub fn participants(&self) -> &[proto::ParticipantInfo] {
-        match &self.response.message {
-            Some(proto::signal_response::Message::Update(update)) => &update.participants,
-            _ => &[],
-        }
-    }
-}
 
 /// What a room tells a session. A queue that ends without [`RoomEvent::Closed`] was not drained in time: the session
 /// closes its socket and the client resumes.
@@ -277,9 +249,9 @@ pub enum RoomEvent {
     /// Others (or the participant itself) changed, or left (state DISCONNECTED). Send before any description that
     /// carries their tracks.
     Participants(Vec<proto::ParticipantInfo>),
-    /// Viewers in a crowd changed or left.
-    News(std::sync::Arc<News>),
-    /// The room's metadata or counts changed.
+    /// What everybody is told together.
+    News(Arc<super::News>),
+    /// The room's metadata changed.
     Room(proto::Room),
     /// Take this track, or take it in other variants than before.
     Subscribe(SubscribedTrack),
@@ -316,7 +288,7 @@ pub enum RoomEvent {
     SubscribedAudioCodecs(proto::SubscribedAudioCodecUpdate),
     /// Tracks that have to pause for want of bandwidth to this participant, or go on.
     StreamStates(proto::StreamStateUpdate),
-    /// How participants are connected: changes only.
+    /// How others are connected, for who is new here or was away; otherwise what nobody else is told.
     ConnectionQuality(proto::ConnectionQualityUpdate),
     /// Who speaks: changes only.
     Speakers(proto::SpeakersChanged),
@@ -349,7 +321,7 @@ pub enum RoomEvent {
 pub struct ParticipantReport {
     /// Whose.
     pub sid: ParticipantSid,
-    /// As everybody was told last; `None` before anything was measured.
+    /// As everybody was told, or is within a second; `None` before anything was measured.
     pub quality: Option<proto::ConnectionQuality>,
     /// Mean opinion score; 0 before anything was measured.
     pub score: f32,

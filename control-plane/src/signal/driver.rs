@@ -222,7 +222,11 @@ impl Driver {
                     self.send(Outgoing::Message(message));
                 }
                 Effect::Welcome(welcome) => self.send(Outgoing::Welcome(welcome)),
-                Effect::Announce(news) => self.send(Outgoing::News(news)),
+                Effect::Announce(news) => {
+                    for message in &news.encoded {
+                        self.send(Outgoing::Encoded(message.clone()));
+                    }
+                }
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(permissions) => {
                     let keys = &self.state.shared.keys;

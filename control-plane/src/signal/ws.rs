@@ -17,6 +17,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use livekit_protocol::{self as proto, signal_response::Message};
+use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
@@ -42,7 +43,6 @@ use super::{
     session::Welcome,
     wire::{self, Frame, FrameKind, MAX_FRAME},
 };
-use crate::room::News;
 
 /// Requests that wait for the session, at most: beyond, the socket is not read.
 const REQUEST_QUEUE: usize = 32;
@@ -81,8 +81,8 @@ pub(super) enum Outgoing {
     Message(Box<Message>),
     /// Who is there.
     Welcome(Box<Welcome>),
-    /// To everybody in a room.
-    News(Arc<News>),
+    /// A SignalResponse that many are sent.
+    Encoded(Bytes),
 }
 
 impl Outgoing {
@@ -91,7 +91,7 @@ impl Outgoing {
             // The tag and length of the message in its SignalResponse are not worth a copy.
             Self::Message(message) => message.encoded_len(),
             Self::Welcome(welcome) => welcome.encoded_len(),
-            Self::News(news) => news.encoded.len(),
+            Self::Encoded(bytes) => bytes.len(),
         }
     }
 
@@ -105,8 +105,12 @@ impl Outgoing {
                 let message = Some(welcome.into_message());
                 wire::encode(&proto::SignalResponse { message }, kind)
             }
-            Self::News(news) if kind == FrameKind::Binary => Frame::Binary(news.encoded.clone()),
-            Self::News(news) => wire::encode(&news.response, kind),
+            Self::Encoded(bytes) if kind == FrameKind::Binary => Frame::Binary(bytes),
+            Self::Encoded(bytes) => {
+                // Ours: it is one.
+                let response = proto::SignalResponse::decode(bytes).unwrap_or_default();
+                wire::encode(&response, kind)
+            }
         }
     }
 }

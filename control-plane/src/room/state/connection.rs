@@ -77,7 +77,7 @@ fn rank(level: Level) -> u8 {
 pub(super) struct Connection {
     /// Ratings by peer; `None` is lost.
     ratings: HashMap<PeerRole, Option<f64>>,
-    /// As told last.
+    /// As others are told.
     level: Option<Level>,
     score: f32,
     /// Evaluations in a row that said better, or worse.
@@ -111,7 +111,8 @@ impl Connection {
         settled
     }
 
-    fn info(&self, sid: &ParticipantSid) -> Option<proto::ConnectionQualityInfo> {
+    /// As others are told; `None` before anything was measured.
+    pub(super) fn info(&self, sid: &ParticipantSid) -> Option<proto::ConnectionQualityInfo> {
         let quality = self.level? as i32;
         Some(proto::ConnectionQualityInfo {
             participant_sid: sid.to_string(),
@@ -129,25 +130,16 @@ impl RoomState {
         role: PeerRole,
         stats: &node::PeerStats,
     ) {
-        let crowd = self.participants.len() > CROWD;
         let Some(participant) = self.participants.get_mut(sid) else { return };
         if !participant.connection.update(role, stats) {
             return;
         }
-        let Some(info) = participant.connection.info(sid) else { return };
-        // Nobody shows how each viewer of a crowd is connected.
-        let alone = participant.permissions.hidden || participant.tracks.is_empty() && crowd;
-        let update = proto::ConnectionQualityUpdate { updates: vec![info] };
-        let event = RoomEvent::ConnectionQuality(update);
-        if alone { self.tell(sid, event) } else { self.broadcast(&event, None) }
-    }
-
-    /// Tells everybody how one that starts to publish is connected: as a viewer of a crowd, it alone was told.
-    pub(super) fn tell_quality(&mut self, sid: &ParticipantSid) {
-        let shown = self.participants.get(sid).filter(|one| !one.permissions.hidden);
-        if let Some(info) = shown.and_then(|one| one.connection.info(sid)) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        if !participant.permissions.hidden && !self.is_one_of_a_crowd(participant) {
+            self.quality_changed(sid);
+        } else if let Some(info) = participant.connection.info(sid) {
             let update = proto::ConnectionQualityUpdate { updates: vec![info] };
-            self.broadcast(&RoomEvent::ConnectionQuality(update), None);
+            self.tell(sid, RoomEvent::ConnectionQuality(update));
         }
     }
 
@@ -179,9 +171,9 @@ impl RoomState {
 
     /// Tells a participant who is new here, or was away, how the others are connected.
     pub(super) fn tell_qualities(&mut self, to: &ParticipantSid) {
-        let crowd = self.participants.len() > CROWD;
-        let shown = self.participants.values().filter(|one| !crowd || !one.tracks.is_empty());
-        let shown = shown.filter(|one| !one.permissions.hidden || one.sid == *to);
+        let shown = self.participants.values().filter(|one| {
+            one.sid == *to || !one.permissions.hidden && !self.is_one_of_a_crowd(one)
+        });
         let updates: Vec<_> = shown.filter_map(|one| one.connection.info(&one.sid)).collect();
         if !updates.is_empty() {
             let update = proto::ConnectionQualityUpdate { updates };

@@ -17,7 +17,8 @@ impl RoomState {
         }
         self.tell(sid, RoomEvent::PeerConnected(role));
         if activates {
-            self.changed(sid, true);
+            // Nothing to save: who takes the room over asks the node whose media is connected.
+            self.tell_anew(sid, true, false);
         }
     }
 

@@ -27,7 +27,7 @@ use std::{
 use livekit_protocol as proto;
 
 pub(crate) use self::participant::permissions_of;
-pub(super) use self::saved::MAX_SAVED;
+pub(super) use self::saved::{MAX_SAVED, Written};
 use self::{participant::Participant, people::People};
 use super::types::*;
 use crate::auth::Permissions;
@@ -38,8 +38,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 const RESUME_WITHIN: Duration = Duration::from_secs(60);
 /// How long a session has to end a participant whose peer is lost.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// Counts in the room change often: told at most this often.
-const COUNTS_EVERY: Duration = Duration::from_secs(1);
 /// Longest metadata of a room or participant, bytes.
 pub(crate) const MAX_METADATA: usize = 512 * 1024;
 /// Most bytes of all attribute keys and values of a participant.
@@ -91,9 +89,7 @@ pub(super) struct RoomState {
     forced_tcp: VecDeque<(Instant, String)>,
     /// Nobody is here: the room ends then.
     end_at: Option<Instant>,
-    /// Counts changed: told then.
-    counts_due: Option<Instant>,
-    /// Of viewers in a crowd.
+    /// What everybody is told of together.
     waiting: news::Waiting,
     speaking: speakers::Speaking,
     /// APIs may unmute tracks.
@@ -115,7 +111,6 @@ impl RoomState {
             departed: VecDeque::new(),
             forced_tcp: VecDeque::new(),
             end_at,
-            counts_due: None,
             waiting: news::Waiting::new(now.mono),
             speaking: speakers::Speaking::new(),
             remote_unmute: false,
@@ -134,7 +129,7 @@ impl RoomState {
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         let people = self.participants.next_deadline();
-        [self.end_at, self.counts_due, self.waiting.due(), people].into_iter().flatten().min()
+        [self.end_at, self.waiting.due(), people].into_iter().flatten().min()
     }
 
     /// The room as the wire protocol states it.
@@ -208,19 +203,25 @@ impl RoomState {
                 now,
             );
         }
+        // Clients go by the identity: what waits of it would take the new one away again.
+        let departed = self.take_departures(&request.identity);
+        if !departed.is_empty() {
+            self.broadcast(&RoomEvent::Participants(departed), None);
+        }
         let order = self.participants.values().map(|other| other.order + 1).max().unwrap_or(0);
         let mut participant = Participant::new(request, now.unix_ms, order);
         participant.connect_by = Some(now.mono + CONNECT_WITHIN);
         participant.force_tcp = force_tcp;
         let sid = participant.sid.clone();
         self.by_identity.insert(participant.identity.clone(), sid.clone());
+        self.counts_changed(&participant.permissions);
         self.participants.insert(sid.clone(), participant);
+        self.effects.push_back(Effect::Save);
         self.end_at = None;
-        self.tell_others(&sid, false);
+        self.tell_join(&sid, now);
         self.settle_subscriber(&sid);
         self.tell_speakers(&sid);
         self.tell_qualities(&sid);
-        self.counts_changed(now);
         let participant = self.participants.get(&sid).map(Participant::info).unwrap_or_default();
         let others = self.others_of(&sid);
         Ok(Joined { room: self.info(), participant, others, sid, force_tcp })
@@ -309,7 +310,7 @@ impl RoomState {
         if !gone.permissions.hidden {
             gone.version += 1;
             let info = departure(&gone, reason);
-            if self.is_one_of_a_crowd(&gone) {
+            if gone.tracks.is_empty() {
                 self.put_off_departure(sid, info.clone());
             } else {
                 self.tell_at_once(sid, info.clone());
@@ -336,7 +337,8 @@ impl RoomState {
         if self.participants.is_empty() {
             self.end_at = now.mono.checked_add(self.options.departure_timeout);
         }
-        self.counts_changed(now);
+        self.counts_changed(&gone.permissions);
+        self.effects.push_back(Effect::Save);
     }
 
     /// The server ends a participant's session.
@@ -418,16 +420,14 @@ impl RoomState {
         &mut self,
         sid: &ParticipantSid,
         permissions: Permissions,
-        now: Now,
     ) -> Result<(), RequestError> {
         let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
         if participant.permissions == permissions {
             return Ok(());
         }
-        let was_hidden = participant.permissions.hidden;
         let was_publisher = participant.is_publisher();
-        participant.permissions = permissions.clone();
-        let hides = permissions.hidden && !was_hidden;
+        let before = std::mem::replace(&mut participant.permissions, permissions.clone());
+        let hides = permissions.hidden && !before.hidden;
         let forbidden: Vec<_> = participant
             .tracks
             .values()
@@ -439,15 +439,19 @@ impl RoomState {
             let info = departure(participant, proto::DisconnectReason::UnknownReason);
             self.tell_at_once(sid, info);
         }
-        self.tell(sid, RoomEvent::Permissions(permissions));
+        self.tell(sid, RoomEvent::Permissions(permissions.clone()));
         for track in forbidden {
             self.tell(sid, RoomEvent::TrackUnpublished(track.clone()));
-            self.remove_track(sid, &track, now);
+            self.remove_track(sid, &track);
         }
         self.changed_from(sid, true, was_publisher);
         self.settle_subscriber(sid);
         self.settle_publisher(sid);
-        self.counts_changed(now);
+        let shown = |permissions: &Permissions| (permissions.hidden, permissions.recorder);
+        if shown(&before) != shown(&permissions) {
+            self.counts_changed(&before);
+            self.counts_changed(&permissions);
+        }
         Ok(())
     }
 
@@ -474,13 +478,8 @@ impl RoomState {
             self.expel(&sid, reason, proto::leave_request::Action::Reconnect, now);
         }
         self.tell_due_qualities(now);
-        if due(self.counts_due) {
-            self.counts_due = None;
-            let info = self.info();
-            self.broadcast(&RoomEvent::Room(info), None);
-        }
         if due(self.waiting.due()) {
-            self.tell_news(now);
+            self.tell_news(now, None);
         }
         while self.departed.front().is_some_and(|(at, _)| now.mono - *at > 2 * RESUME_WITHIN) {
             self.departed.pop_front();
@@ -501,19 +500,21 @@ impl RoomState {
 
     /// The same, of one that may have been a publisher until now.
     fn changed_from(&mut self, sid: &ParticipantSid, tell_itself: bool, was_publisher: bool) {
+        // What a viewer says of itself others may act upon; in a crowd it waits.
+        let at_once = was_publisher || self.participants.len() <= CROWD;
+        self.tell_anew(sid, tell_itself, at_once);
+        self.effects.push_back(Effect::Save);
+    }
+
+    /// Tells what a participant is now, of a viewer `at_once` or together with other news.
+    fn tell_anew(&mut self, sid: &ParticipantSid, tell_itself: bool, at_once: bool) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         participant.version += 1;
         if tell_itself {
             let info = participant.info();
             self.tell(sid, RoomEvent::Participants(vec![info]));
         }
-        self.tell_others(sid, was_publisher);
-        self.effects.push_back(Effect::Save);
-    }
-
-    fn counts_changed(&mut self, now: Now) {
-        self.counts_due.get_or_insert(now.mono + COUNTS_EVERY);
-        self.effects.push_back(Effect::Save);
+        self.tell_others(sid, at_once);
     }
 
     fn tell(&mut self, sid: &ParticipantSid, event: RoomEvent) {
@@ -522,17 +523,13 @@ impl RoomState {
         }
     }
 
-    /// Tells the others what `sid` is now, unless it is hidden. That a publisher became a viewer is no viewer's news.
-    fn tell_others(&mut self, sid: &ParticipantSid, was_publisher: bool) {
+    /// Tells the others what `sid` is now, unless it is hidden; of a publisher always at once.
+    fn tell_others(&mut self, sid: &ParticipantSid, at_once: bool) {
         let Some(participant) = self.participants.get(sid) else { return };
         if participant.permissions.hidden {
-            // Its session would hear of its own identity's departure.
-            let identity = participant.identity.clone();
-            let gone = self.overtake(sid, &identity);
-            if !gone.is_empty() {
-                self.broadcast(&RoomEvent::Participants(gone), Some(sid));
-            }
-        } else if self.is_one_of_a_crowd(participant) && !was_publisher {
+            return;
+        }
+        if participant.tracks.is_empty() && !at_once {
             self.put_off(sid);
         } else {
             let info = participant.info();
@@ -540,13 +537,16 @@ impl RoomState {
         }
     }
 
-    fn broadcast(&mut self, event: &RoomEvent, except: Option<&ParticipantSid>) {
+    /// True where anybody hears it.
+    fn broadcast(&mut self, event: &RoomEvent, except: Option<&ParticipantSid>) -> bool {
+        let before = self.effects.len();
         let hearers = self
             .participants
             .values()
             .filter(|participant| participant.attached && Some(&participant.sid) != except);
         let told = hearers.map(|participant| Effect::Tell(participant.sid.clone(), event.clone()));
         self.effects.extend(told);
+        self.effects.len() > before
     }
 }
 

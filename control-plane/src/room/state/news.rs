@@ -1,7 +1,8 @@
-//! What a crowd is told of its viewers: who came, changed and left in a second, in one message that is encoded once.
+//! What everybody is told of together: viewers that came and left, the counts, and how participants are connected. The
+//! first of it in a while is told at once, what follows within a second in one go, encoded once.
 //!
-//! Told one by one, each viewer that joins a room of a thousand costs two thousand messages. Publishers are told at once
-//! in rooms of any size, and so is everybody in a small room.
+//! Told one by one, each viewer that joins a room of a thousand costs two thousand messages, and of the twenty messages of a
+//! join into a room of ten, fourteen went to the others. Publishers are told at once in rooms of any size.
 
 use std::{
     collections::BTreeSet,
@@ -10,41 +11,51 @@ use std::{
 };
 
 use livekit_protocol as proto;
-use prost::Message as _;
 
-use super::{Now, Participant, RoomState};
-use crate::room::types::*;
+use super::{CROWD, Now, Participant, RoomState};
+use crate::{
+    auth::Permissions,
+    room::{News, types::*},
+};
 
-/// Between two messages to a crowd. The wire protocol's own server waits three seconds; one is seen as at once.
+/// Between two rounds of news. The wire protocol's own server waits three seconds; one is seen as at once.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of participants in one message: below the 128 KiB that clients are sent at most.
-const MAX_BYTES: usize = 120 << 10;
 
-/// News of viewers that wait.
+/// News that wait.
 #[derive(Debug)]
 pub(super) struct Waiting {
     changed: BTreeSet<ParticipantSid>,
     gone: Vec<proto::ParticipantInfo>,
-    told: Instant,
+    /// How many participants and publishers there are.
+    counts: bool,
+    /// Whose connection is better or worse than was told.
+    qualities: BTreeSet<ParticipantSid>,
+    /// The next round, where there are news, is not before.
+    not_before: Instant,
 }
 
 impl Waiting {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { changed: BTreeSet::new(), gone: Vec::new(), told: now }
+    pub(super) fn new(not_before: Instant) -> Self {
+        Self {
+            changed: BTreeSet::new(),
+            gone: Vec::new(),
+            counts: false,
+            qualities: BTreeSet::new(),
+            not_before,
+        }
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        let waits = !self.changed.is_empty() || !self.gone.is_empty();
-        waits.then(|| self.told + NEWS_EVERY)
+        (!self.changed.is_empty() || self.is_for_all()).then_some(self.not_before)
+    }
+
+    /// Not only for the others of who changed, who was told at once.
+    fn is_for_all(&self) -> bool {
+        !self.gone.is_empty() || self.counts || !self.qualities.is_empty()
     }
 }
 
 impl RoomState {
-    /// Whether news of this participant wait for others'.
-    pub(super) fn is_one_of_a_crowd(&self, participant: &Participant) -> bool {
-        self.participants.len() > CROWD && participant.tracks.is_empty()
-    }
-
     pub(super) fn put_off(&mut self, sid: &ParticipantSid) {
         self.waiting.changed.insert(sid.clone());
     }
@@ -54,46 +65,67 @@ impl RoomState {
         self.waiting.gone.push(info);
     }
 
-    /// Takes out what nothing that is told at once may be followed by: changes of `sid`, and departures of its identity,
-    /// which clients go by. Those departures are told first.
-    pub(super) fn overtake(
-        &mut self,
-        sid: &ParticipantSid,
-        identity: &str,
-    ) -> Vec<proto::ParticipantInfo> {
-        self.waiting.changed.remove(sid);
+    /// Somebody with these permissions came, left, or is a publisher or none from now on. Hidden people are not counted;
+    /// that they record is shown.
+    pub(super) fn counts_changed(&mut self, permissions: &Permissions) {
+        self.waiting.counts |= !permissions.hidden || permissions.recorder;
+    }
+
+    pub(super) fn quality_changed(&mut self, sid: &ParticipantSid) {
+        self.waiting.qualities.insert(sid.clone());
+    }
+
+    /// Departures of this identity, which wait no more.
+    pub(super) fn take_departures(&mut self, identity: &str) -> Vec<proto::ParticipantInfo> {
         self.waiting.gone.extract_if(.., |info| info.identity == identity).collect()
     }
 
-    /// Tells everybody but `sid` at once what it is now, after what waits of it.
+    /// Tells everybody but `sid` at once what it is now; an older state does not follow.
     pub(super) fn tell_at_once(&mut self, sid: &ParticipantSid, info: proto::ParticipantInfo) {
-        let mut people = self.overtake(sid, &info.identity);
-        people.push(info);
-        self.broadcast(&RoomEvent::Participants(people), Some(sid));
+        self.waiting.changed.remove(sid);
+        self.broadcast(&RoomEvent::Participants(vec![info]), Some(sid));
     }
 
-    /// Tells everybody what waits.
-    pub(super) fn tell_news(&mut self, now: Now) {
-        self.waiting.told = now.mono;
-        let gone = std::mem::take(&mut self.waiting.gone);
-        let changed = std::mem::take(&mut self.waiting.changed);
-        let changed = changed.iter().filter_map(|sid| self.participants.get(sid));
-        let shown = changed.filter(|participant| !participant.permissions.hidden);
-        let everything: Vec<_> = gone.into_iter().chain(shown.map(Participant::info)).collect();
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        for info in everything {
-            let size = info.encoded_len();
-            if bytes + size > MAX_BYTES && !chunk.is_empty() {
-                let news = News::new(std::mem::take(&mut chunk));
-                self.broadcast(&RoomEvent::News(Arc::new(news)), None);
-                bytes = 0;
-            }
-            bytes += size;
-            chunk.push(info);
+    /// Who joins a quiet room is told of at once; it has all of that itself in its JoinResponse.
+    pub(super) fn tell_join(&mut self, sid: &ParticipantSid, now: Now) {
+        self.tell_others(sid, false);
+        if self.waiting.due().is_some_and(|due| due <= now.mono) {
+            self.tell_news(now, Some(sid));
         }
-        if !chunk.is_empty() {
-            self.broadcast(&RoomEvent::News(Arc::new(News::new(chunk))), None);
+    }
+
+    /// Tells everybody but `except` what waits.
+    pub(super) fn tell_news(&mut self, now: Now, except: Option<&ParticipantSid>) {
+        let next = Waiting::new(now.mono + NEWS_EVERY);
+        let waiting = std::mem::replace(&mut self.waiting, next);
+        let matters = waiting.is_for_all() || self.participants.len() > 1;
+        let present = |sid: &ParticipantSid| self.participants.get(sid);
+        let changed = waiting.changed.iter().filter_map(present);
+        let changed = changed.filter(|one| !one.permissions.hidden).map(Participant::info);
+        let participants = waiting.gone.into_iter().chain(changed).collect();
+        let rated = waiting.qualities.iter().filter_map(present);
+        let (hidden, shown): (Vec<_>, Vec<_>) = rated.partition(|one| one.permissions.hidden);
+        let quality = |one: &Participant| one.connection.info(&one.sid);
+        let qualities = shown.into_iter().filter_map(quality).collect();
+        // Who hid meanwhile hears of itself what nobody else does.
+        let own: Vec<_> = hidden.into_iter().filter_map(quality).collect();
+        let news = News::new(participants, waiting.counts.then(|| self.info()), qualities);
+        let told = matters
+            && !news.encoded.is_empty()
+            && self.broadcast(&RoomEvent::News(Arc::new(news)), except);
+        if !told {
+            // What comes next is the first in a while.
+            self.waiting.not_before = now.mono;
         }
+        for info in own {
+            let sid = ParticipantSid(info.participant_sid.as_str().into());
+            let update = proto::ConnectionQualityUpdate { updates: vec![info] };
+            self.tell(&sid, RoomEvent::ConnectionQuality(update));
+        }
+    }
+
+    /// Whom nobody shows a connection of.
+    pub(super) fn is_one_of_a_crowd(&self, participant: &Participant) -> bool {
+        self.participants.len() > CROWD && participant.tracks.is_empty()
     }
 }

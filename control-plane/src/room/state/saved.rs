@@ -23,6 +23,8 @@ const VERSION_LEAP: u32 = 1_000;
 
 /// Shorter than that, deflating would be most of what saving costs: it clears tables that are many times as long.
 const DEFLATED_FROM: usize = 16 << 10;
+/// Longer than that, deflating takes more than another thread costs.
+const SLOW_FROM: usize = 64 << 10;
 /// What JSON begins with, and zlib (RFC 1950 section 2.2) does not.
 const JSON_BEGINS: u8 = b'{';
 
@@ -42,6 +44,21 @@ struct Saved<'a> {
     participants: Vec<Cow<'a, Participant>>,
 }
 
+/// A room in JSON.
+pub(in crate::room) struct Written(Vec<u8>);
+
+impl Written {
+    /// Packing it takes some milliseconds: a room of some hundred people.
+    pub(in crate::room) fn takes_long(&self) -> bool {
+        self.0.len() >= SLOW_FROM
+    }
+
+    /// Deflated where it is long: attributes and metadata may be large, and compress well.
+    pub(in crate::room) fn pack(self) -> Result<Vec<u8>, SavedError> {
+        if self.0.len() >= DEFLATED_FROM { deflate(&self.0) } else { Ok(self.0) }
+    }
+}
+
 /// Why saved bytes are no room.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::room) enum SavedError {
@@ -56,8 +73,13 @@ pub(in crate::room) enum SavedError {
 }
 
 impl RoomState {
-    /// JSON, deflated where it is long: attributes and metadata may be large, and compress well.
+    /// The room as [`RoomState::restore`] takes it.
     pub(in crate::room) fn save(&self) -> Result<Vec<u8>, SavedError> {
+        self.write()?.pack()
+    }
+
+    /// The first half of it: what is left takes longer, and needs no room.
+    pub(in crate::room) fn write(&self) -> Result<Written, SavedError> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let saved = Saved {
             format: FORMAT,
@@ -70,8 +92,7 @@ impl RoomState {
             created_ms: self.created_ms,
             participants: self.participants.values().map(Cow::Borrowed).collect(),
         };
-        let json = serde_json::to_vec(&saved)?;
-        if json.len() < DEFLATED_FROM { Ok(json) } else { deflate(&json) }
+        Ok(Written(serde_json::to_vec(&saved)?))
     }
 
     /// Rebuilds a room. Everybody is without signalling and may resume; whose peers the node has not, goes when the

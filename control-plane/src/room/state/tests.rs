@@ -1,10 +1,13 @@
 //! Rules of a room as tables and invariants.
 
+mod news;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_proto::node::v1 as node;
 use livekit_protocol as proto;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::room::tests::{camera, request, vp8};
@@ -30,7 +33,7 @@ fn join(room: &mut RoomState, identity: &str) -> ParticipantSid {
 fn publish(room: &mut RoomState, sid: &ParticipantSid, cid: &str) -> TrackSid {
     let info = room.add_track(sid, camera(cid)).unwrap();
     let track = TrackSid(info.sid.as_str().into());
-    room.publish(sid, &track, vp8(&info.sid), at(1)).unwrap();
+    room.publish(sid, &track, vp8(&info.sid)).unwrap();
     track
 }
 
@@ -44,7 +47,7 @@ fn publish_audio(room: &mut RoomState, sid: &ParticipantSid, cid: &str) -> Track
     let track = TrackSid(info.sid.as_str().into());
     let mut published = vp8(&info.sid);
     published.variants[0].mime_type = "audio/opus".to_owned();
-    room.publish(sid, &track, published, at(1)).unwrap();
+    room.publish(sid, &track, published).unwrap();
     track
 }
 
@@ -141,7 +144,7 @@ fn a_subscriber_knows_the_track_before_it_is_told_to_take_it() {
     let info = room.add_track(&anna, camera("cam")).unwrap();
     assert!(told(&drain(&mut room), &ben).is_empty(), "announced is not published");
     let track = TrackSid(info.sid.as_str().into());
-    room.publish(&anna, &track, vp8(&info.sid), at(1)).unwrap();
+    room.publish(&anna, &track, vp8(&info.sid)).unwrap();
     let effects = drain(&mut room);
     let events = told(&effects, &ben);
     let knows = events.iter().position(
@@ -172,7 +175,7 @@ fn a_backup_codec_is_asked_for_then_joins_the_track() {
         cid: "cam".to_owned(),
         layers: Vec::new(),
     };
-    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9.clone()] }, at(1)).unwrap();
+    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9.clone()] }).unwrap();
     drain(&mut room);
 
     let unknown = room.need_codec(&ben, &track, &["video/H264".to_owned()], at(1));
@@ -190,7 +193,7 @@ fn a_backup_codec_is_asked_for_then_joins_the_track() {
     let mut vp8 = vp9.clone();
     vp8.node_track_id = format!("{}/vp8", info.sid);
     vp8.mime_type = "video/VP8".to_owned();
-    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9, vp8] }, at(1)).unwrap();
+    room.publish(&anna, &track, PublishedInfo { variants: vec![vp9, vp8] }).unwrap();
     let events = told(&drain(&mut room), &ben);
     let renewed = events.iter().find_map(|event| match event {
         RoomEvent::Subscribe(track) => Some(track.variants.len()),
@@ -459,8 +462,7 @@ fn what_participants_may_do() {
     room.mute(&anna, &track, false, true).unwrap();
     // A grant that is taken away ends the track.
     drain(&mut room);
-    room.set_permissions(&anna, Permissions { can_publish: false, ..Default::default() }, at(2))
-        .unwrap();
+    room.set_permissions(&anna, Permissions { can_publish: false, ..Default::default() }).unwrap();
     assert!(told(&drain(&mut room), &anna).contains(&RoomEvent::TrackUnpublished(track)));
 }
 
@@ -743,7 +745,10 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Believed {
     taken: BTreeMap<ParticipantSid, BTreeSet<TrackSid>>,
-    versions: BTreeMap<(ParticipantSid, String), u32>,
+    /// Identities and versions of the others.
+    people: BTreeMap<ParticipantSid, BTreeMap<String, (String, u32)>>,
+    /// Of those who listen.
+    identities: BTreeMap<ParticipantSid, String>,
     seconds: u64,
 }
 
@@ -761,17 +766,59 @@ impl Believed {
                     assert!(had, "{to} hears the end of {track}, which it does not take");
                 }
                 Effect::Tell(to, RoomEvent::Participants(people)) => {
-                    for info in people {
-                        let key = (to.clone(), info.sid.clone());
-                        let before = self.versions.insert(key, info.version);
-                        assert!(before.is_none_or(|before| before < info.version), "{info:?}");
-                    }
+                    self.hear_of(to, people, |before, now| before < now);
+                }
+                Effect::Tell(to, RoomEvent::News(news)) => {
+                    self.hear_of(to, &news.participants, |before, now| before <= now);
                 }
                 Effect::Gone(sid) => {
                     self.taken.remove(sid);
+                    self.people.remove(sid);
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn meet(&mut self, own: &ParticipantSid, identity: &str, others: &[Arc<Presence>]) {
+        let others = others.iter();
+        let others =
+            others.map(|other| (other.sid.clone(), (other.identity.clone(), other.version)));
+        self.people.insert(own.clone(), others.collect());
+        self.identities.insert(own.clone(), identity.to_owned());
+    }
+
+    fn hear_of(
+        &mut self,
+        to: &ParticipantSid,
+        people: &[proto::ParticipantInfo],
+        is_news: fn(u32, u32) -> bool,
+    ) {
+        let known = self.people.entry(to.clone()).or_default();
+        for info in people.iter().filter(|info| info.sid != *to.0) {
+            let before = known.insert(info.sid.clone(), (info.identity.clone(), info.version));
+            let before = before.map(|(_, version)| version);
+            assert!(before.is_none_or(|before| is_news(before, info.version)), "{info:?}");
+            if info.state() == proto::participant_info::State::Disconnected {
+                known.remove(&info.sid);
+                // Clients go by the identity: they would forget whoever has it now.
+                let heir = known.values().find(|(identity, _)| *identity == info.identity);
+                assert_eq!(heir, None, "{to} loses who is here to a departure that is late");
+                assert_ne!(Some(&info.identity), self.identities.get(to), "{to} hears it left");
+            }
+        }
+    }
+
+    /// Nothing waits.
+    fn check_news(&self, room: &RoomState) {
+        for own in room.participants.values().filter(|own| own.attached) {
+            let others = room.participants.values().filter(|other| other.sid != own.sid);
+            let shown = others.filter(|other| !other.permissions.hidden);
+            let shown =
+                shown.map(|other| (other.sid.to_string(), (other.identity.clone(), other.version)));
+            let shown: BTreeMap<_, _> = shown.collect();
+            let known = self.people.get(&own.sid).cloned().unwrap_or_default();
+            assert_eq!(known, shown, "{} knows who is here", own.identity);
         }
     }
 
@@ -831,7 +878,8 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
             request.permissions.hidden = hidden;
             request.permissions.can_subscribe = subscribes;
             request.auto_subscribe = auto;
-            room.join(request, now).unwrap();
+            let joined = room.join(request, now).unwrap();
+            believed.meet(&joined.sid, &who.to_string(), &joined.others);
         }
         Step::Leave(who) => {
             let Some(sid) = sid(who) else { return };
@@ -855,7 +903,8 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
             if let Ok(resumed) = room.resume(&sid, &who.to_string()) {
                 let taken = resumed.subscriptions.iter();
                 let taken = taken.map(|track| TrackSid(track.info.sid.as_str().into())).collect();
-                believed.taken.insert(sid, taken);
+                believed.taken.insert(sid.clone(), taken);
+                believed.meet(&sid, &who.to_string(), &resumed.others);
             }
         }
         Step::Announce(who) => {
@@ -866,12 +915,12 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
             let Some(sid) = sid(who) else { return };
             let _ = room.add_track(&sid, camera(&format!("c{number}")));
             let Some(track) = own_track(room, &sid, number) else { return };
-            room.publish(&sid, &track, vp8(&track.0), now).unwrap();
+            room.publish(&sid, &track, vp8(&track.0)).unwrap();
         }
         Step::Unpublish(who, number) => {
             let Some(sid) = sid(who) else { return };
             let Some(track) = own_track(room, &sid, number) else { return };
-            room.unpublish(&sid, &track, now).unwrap();
+            room.unpublish(&sid, &track).unwrap();
         }
         Step::Mute(who, number) => {
             let Some(sid) = sid(who) else { return };
@@ -908,7 +957,7 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
                 hidden,
                 ..Default::default()
             };
-            room.set_permissions(&sid, permissions, now).unwrap();
+            room.set_permissions(&sid, permissions).unwrap();
         }
         Step::Wait(seconds) => {
             believed.seconds += u64::from(seconds);
@@ -924,6 +973,7 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
                 assert_eq!(*before, same, "nothing is lost but the version");
             }
             believed.taken.clear();
+            believed.people.clear();
         }
     }
 }
@@ -941,6 +991,9 @@ proptest! {
             perform(&mut room, &mut believed, step);
             believed.hear(&drain(&mut room));
             believed.check(&room);
+            if room.waiting.due().is_none() {
+                believed.check_news(&room);
+            }
         }
     }
 
@@ -948,164 +1001,4 @@ proptest! {
     fn noise_is_no_room(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(RoomState::restore(&bytes, at(0)).is_err());
     }
-}
-
-#[test]
-fn a_crowd_is_told_of_its_viewers_together() {
-    let mut room = room();
-    let anna = join(&mut room, "anna");
-    let viewers: Vec<_> =
-        (0..150).map(|number| join(&mut room, &format!("viewer-{number}"))).collect();
-    drain(&mut room);
-    // Of those who came and changed since the room became a crowd in one message, and of who left.
-    for viewer in &viewers {
-        room.peer_connected(viewer, PeerRole::Single);
-    }
-    room.leave(&viewers[7], proto::DisconnectReason::ClientInitiated, at(1));
-    let effects = drain(&mut room);
-    assert!(told(&effects, &anna).is_empty(), "not one by one");
-    let own = told(&effects, &viewers[0]);
-    assert!(own.contains(&RoomEvent::PeerConnected(PeerRole::Single)), "of itself at once");
-    assert_eq!(room.poll_timeout(), Some(at(1).mono));
-    room.handle_timeout(at(1));
-    let news = |room: &mut RoomState, sid| {
-        let events = told(&drain(room), sid);
-        let news = events.into_iter().filter_map(|event| match event {
-            RoomEvent::News(news) => Some(news.participants().to_vec()),
-            _ => None,
-        });
-        news.collect::<Vec<_>>()
-    };
-    let told_anna = news(&mut room, &anna);
-    let [people] = &told_anna[..] else { panic!("{} messages", told_anna.len()) };
-    let state = |sid: &ParticipantSid| {
-        let found = people.iter().find(|person| person.sid == sid.to_string());
-        found.map(|person| person.state())
-    };
-    assert_eq!(state(&viewers[0]), Some(proto::participant_info::State::Active));
-    assert_eq!(state(&viewers[7]), Some(proto::participant_info::State::Disconnected));
-    assert_eq!(state(&anna), None, "nothing changed");
-    // The next ones wait a second.
-    room.leave(&viewers[8], proto::DisconnectReason::ClientInitiated, at(1));
-    assert!(room.poll_timeout().is_some_and(|due| due > at(1).mono));
-    room.handle_timeout(at(3));
-    assert_eq!(news(&mut room, &anna)[0].len(), 1);
-    // Publishers are told of at once.
-    publish(&mut room, &anna, "cam");
-    let effects = drain(&mut room);
-    let seen = told(&effects, &viewers[0]);
-    assert!(seen.iter().any(|event| matches!(event, RoomEvent::Participants(people)
-        if people[0].sid == anna.to_string())));
-}
-
-/// A room in which `crowd` viewers and "x" are, all told of; who listens, and x.
-fn crowd_with_x(crowd: usize) -> (RoomState, Vec<ParticipantSid>, ParticipantSid) {
-    let mut room = room();
-    let viewers = (0..crowd).map(|number| join(&mut room, &format!("viewer-{number}"))).collect();
-    let x = join(&mut room, "x");
-    room.handle_timeout(at(5));
-    drain(&mut room);
-    (room, viewers, x)
-}
-
-/// What `sid` is told of the identity x, in order, whichever way.
-fn told_of_x(effects: &[Effect], sid: &ParticipantSid) -> Vec<(String, bool)> {
-    let events = told(effects, sid).into_iter();
-    let people = events.flat_map(|event| match event {
-        RoomEvent::Participants(people) => people,
-        RoomEvent::News(news) => news.participants().to_vec(),
-        _ => Vec::new(),
-    });
-    let gone = proto::participant_info::State::Disconnected;
-    people
-        .filter(|person| person.identity == "x")
-        .map(|person| (person.sid.clone(), person.state() != gone))
-        .collect()
-}
-
-#[test]
-fn a_departure_that_waits_is_told_before_the_return_that_is_told_at_once() {
-    let (mut room, viewers, first) = crowd_with_x(150);
-    room.leave(&first, proto::DisconnectReason::ClientInitiated, at(5));
-    let second = join(&mut room, "x");
-    publish(&mut room, &second, "cam");
-    let effects = drain(&mut room);
-    let expected = vec![(first.to_string(), false), (second.to_string(), true)];
-    assert_eq!(told_of_x(&effects, &viewers[0]), expected);
-    assert!(told_of_x(&effects, &second).iter().all(|(sid, _)| *sid == second.to_string()));
-    room.handle_timeout(at(9));
-    assert!(told_of_x(&drain(&mut room), &viewers[0]).is_empty(), "nothing older follows");
-}
-
-#[test]
-fn a_departure_that_waits_is_told_before_the_return_to_a_smaller_room() {
-    let (mut room, viewers, first) = crowd_with_x(CROWD + 1);
-    for one in [&first, &viewers[1], &viewers[2]] {
-        room.leave(one, proto::DisconnectReason::ClientInitiated, at(5));
-    }
-    let second = join(&mut room, "x");
-    let effects = drain(&mut room);
-    let expected = vec![(first.to_string(), false), (second.to_string(), true)];
-    assert_eq!(told_of_x(&effects, &viewers[0]), expected);
-    room.handle_timeout(at(9));
-    assert!(told_of_x(&drain(&mut room), &viewers[0]).is_empty(), "nothing older follows");
-}
-
-#[test]
-fn a_departure_that_waits_is_told_before_a_hidden_return() {
-    let (mut room, viewers, first) = crowd_with_x(150);
-    room.leave(&first, proto::DisconnectReason::ClientInitiated, at(5));
-    let mut hidden = request("x");
-    hidden.permissions.hidden = true;
-    let second = room.join(hidden, at(5)).unwrap().sid;
-    let effects = drain(&mut room);
-    assert_eq!(told_of_x(&effects, &viewers[0]), [(first.to_string(), false)]);
-    room.handle_timeout(at(9));
-    let effects = drain(&mut room);
-    assert!(told_of_x(&effects, &viewers[0]).is_empty());
-    assert!(told_of_x(&effects, &second).is_empty(), "not of its own identity");
-}
-
-#[test]
-fn a_viewer_of_a_crowd_who_publishes_shows_how_it_is_connected() {
-    let qualities = |effects: &[Effect], sid: &ParticipantSid| {
-        let events = told(effects, sid).into_iter();
-        let updates = events.filter_map(|event| match event {
-            RoomEvent::ConnectionQuality(update) => Some(update.updates),
-            _ => None,
-        });
-        updates.flatten().map(|info| info.participant_sid).collect::<Vec<_>>()
-    };
-    let (mut room, viewers, x) = crowd_with_x(150);
-    room.path_stats(&x, PeerRole::Single, &node::PeerStats::default());
-    let effects = drain(&mut room);
-    assert_eq!(qualities(&effects, &x), [x.to_string()]);
-    assert!(qualities(&effects, &viewers[0]).is_empty(), "nobody shows each viewer");
-    publish(&mut room, &x, "cam");
-    assert_eq!(qualities(&drain(&mut room), &viewers[0]), [x.to_string()]);
-    publish_audio(&mut room, &x, "mic");
-    assert!(qualities(&drain(&mut room), &viewers[0]).is_empty(), "once");
-}
-
-#[test]
-fn the_end_of_a_publishers_last_track_is_told_at_once() {
-    let sees = |effects: &[Effect], sid: &ParticipantSid, x: &ParticipantSid| {
-        let events = told(effects, sid).into_iter();
-        let mut infos = events.filter_map(|event| match event {
-            RoomEvent::Participants(people) => people.into_iter().find(|one| one.sid == *x.0),
-            _ => None,
-        });
-        infos.next_back().map(|info| info.tracks.len())
-    };
-    let (mut room, viewers, x) = crowd_with_x(150);
-    let track = publish(&mut room, &x, "cam");
-    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(1));
-    room.unpublish(&x, &track, at(5)).unwrap();
-    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(0), "by itself");
-    publish(&mut room, &x, "cam");
-    drain(&mut room);
-    let mut permissions = room.participants[&x].permissions.clone();
-    permissions.can_publish = false;
-    room.set_permissions(&x, permissions, at(5)).unwrap();
-    assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(0), "by an API");
 }

@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 
-use super::{Effect, Now, RoomState, participant::Participant, track::Track};
+use super::{CROWD, Effect, RoomState, participant::Participant, track::Track};
 use crate::room::types::*;
 
 /// Most tracks of one participant, announced or published.
@@ -59,7 +59,6 @@ impl RoomState {
         sid: &ParticipantSid,
         track_sid: &TrackSid,
         info: PublishedInfo,
-        now: Now,
     ) -> Result<(), RequestError> {
         let was_publisher = self.participants.get(sid).is_some_and(Participant::is_publisher);
         let track = self.own_track(sid, track_sid)?;
@@ -73,12 +72,16 @@ impl RoomState {
         for subscriber in taken_by {
             self.tell(&subscriber, RoomEvent::Subscribe(renewed.clone()));
         }
-        if !was_publisher {
-            self.tell_quality(sid);
+        if let Some(publisher) = self.participants.get(sid).filter(|_| !was_publisher) {
+            let permissions = publisher.permissions.clone();
+            self.counts_changed(&permissions);
+            if self.participants.len() > CROWD {
+                // Nobody else was told of a viewer's.
+                self.quality_changed(sid);
+            }
         }
         if !was_published {
             self.settle_track(sid, track_sid);
-            self.counts_changed(now);
         }
         Ok(())
     }
@@ -88,29 +91,27 @@ impl RoomState {
         &mut self,
         sid: &ParticipantSid,
         track: &TrackSid,
-        now: Now,
     ) -> Result<(), RequestError> {
         self.own_track(sid, track)?;
-        if self.remove_track(sid, track, now) {
+        if self.remove_track(sid, track) {
             self.changed_from(sid, false, true);
         }
         Ok(())
     }
 
     /// True where it was published.
-    pub(super) fn remove_track(
-        &mut self,
-        sid: &ParticipantSid,
-        track_sid: &TrackSid,
-        now: Now,
-    ) -> bool {
+    pub(super) fn remove_track(&mut self, sid: &ParticipantSid, track_sid: &TrackSid) -> bool {
         let Some(participant) = self.participants.get_mut(sid) else { return false };
         let Some(track) = participant.tracks.remove(track_sid) else { return false };
+        let permissions = participant.permissions.clone();
         self.withdraw(sid, &track);
         for wishes in self.participants.wishes_mut() {
             wishes.remove(track_sid);
         }
-        self.counts_changed(now);
+        if track.is_published() {
+            self.counts_changed(&permissions);
+        }
+        self.effects.push_back(Effect::Save);
         track.is_published()
     }
 

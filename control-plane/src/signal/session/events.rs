@@ -9,7 +9,7 @@ use chappe_proto::node::v1 as node;
 use livekit_protocol::{self as proto, signal_response::Message};
 
 use super::{Effect, Known, Session, deadline::Deadline};
-use crate::room::{News, PeerRole, RoomEvent, TrackSid};
+use crate::room::{CROWD, News, PeerRole, RoomEvent, TrackSid};
 
 impl Session {
     /// The room has news.
@@ -118,11 +118,15 @@ impl Session {
         }
     }
 
-    /// They are not remembered: who left while a client was away is what the room says it is.
+    /// Viewers of a crowd are not remembered: which of them left while a client was away is what the room says it is.
     fn handle_news(&mut self, news: Arc<News>) {
-        // One with tracks is no viewer: it stays known for what clients have to forget when they resume.
-        for participant in news.participants().iter().filter(|one| one.tracks.is_empty()) {
-            self.known.remove(&participant.sid);
+        for participant in &news.participants {
+            let gone = participant.state == proto::participant_info::State::Disconnected as i32;
+            if !gone && self.known.len() <= CROWD {
+                self.known.insert(participant.sid.clone(), Known::of(participant));
+            } else if gone || participant.tracks.is_empty() {
+                self.known.remove(&participant.sid);
+            }
         }
         if self.attached {
             self.effects.push_back(Effect::Announce(news));

@@ -270,6 +270,10 @@ async fn text_frames_are_answered_in_text() {
     ada.send_text(r#"{"ping":"1","somethingNew":{"a":1}}"#).await;
     let text = ada.expect_text("pong").await;
     assert!(text.contains("pong"), "{text}");
+    // What is encoded once for everybody, too.
+    let _ben = Client::join_v0(&server, "r", "ben").await;
+    let text = ada.expect_text("participants").await;
+    assert!(text.contains(r#""identity":"ben""#), "{text}");
 }
 
 #[tokio::test]

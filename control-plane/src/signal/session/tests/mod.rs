@@ -19,7 +19,7 @@ use self::{
     world::{World, add_track, participant, track, track_in},
 };
 use super::RoomCommand;
-use crate::room::{News, PeerRole, RequestError, RoomEvent, TrackSid};
+use crate::room::{CROWD, News, PeerRole, RequestError, RoomEvent, TrackSid};
 
 fn subscribe(world: &mut World, sid: &str, video: bool) {
     world.room(RoomEvent::Subscribe(track(sid, video)));
@@ -740,15 +740,16 @@ fn a_resume_says_first_what_happened_meanwhile() {
 }
 
 #[test]
-fn news_do_not_make_a_publisher_forgotten() {
+fn news_of_a_crowd_do_not_make_a_publisher_forgotten() {
     let mut world = World::single();
     world.settle();
     world.room(RoomEvent::PeerConnected(PeerRole::Single));
     let people = ["PA_publisher", "PA_viewer"].map(|sid| participant(sid, Vec::new()));
-    world.room(RoomEvent::Participants(people.to_vec()));
+    let others = (0..CROWD).map(|number| participant(&format!("PA_{number}"), Vec::new()));
+    world.room(RoomEvent::Participants(others.chain(people.clone()).collect()));
     let [mut publisher, viewer] = people;
     publisher.tracks.push(proto::TrackInfo { sid: "TR_a".to_owned(), ..Default::default() });
-    world.room(RoomEvent::News(Arc::new(News::new(vec![publisher, viewer]))));
+    world.room(RoomEvent::News(Arc::new(News::new(vec![publisher, viewer], None, Vec::new()))));
     world.lose_signal();
     world.settle();
     let resumed = world.resumed(Vec::new());
@@ -759,7 +760,26 @@ fn news_do_not_make_a_publisher_forgotten() {
     });
     let gone = updates.flatten().filter(|one| one.state() == State::Disconnected);
     let gone: Vec<_> = gone.map(|one| one.sid.as_str()).collect();
-    assert_eq!(gone, ["PA_publisher"]);
+    assert!(gone.contains(&"PA_publisher"));
+    assert!(!gone.contains(&"PA_viewer"), "the room says what became of a crowd's viewers");
+}
+
+#[test]
+fn a_viewer_that_is_hidden_meanwhile_is_taken_away_at_the_resume() {
+    let mut world = World::single();
+    world.settle();
+    world.room(RoomEvent::PeerConnected(PeerRole::Single));
+    let viewer = participant("PA_viewer", Vec::new());
+    world.room(RoomEvent::News(Arc::new(News::new(vec![viewer], None, Vec::new()))));
+    world.lose_signal();
+    world.settle();
+    let resumed = world.resumed(Vec::new());
+    world.resume(resumed);
+    let gone = world.inbox.iter().any(|message| {
+        matches!(message, Response::Update(update)
+        if update.participants.iter().any(|one| one.sid == "PA_viewer" && one.state() == State::Disconnected))
+    });
+    assert!(gone);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use chappe_proto::node::v1 as node;
 use livekit_protocol::{
     self as proto, signal_request::Message as Request, signal_response::Message as Response,
 };
+use prost::Message as _;
 
 use super::{
     super::{Effect, Reply, RoomCommand, Session, SessionConfig, SessionFacts},
@@ -181,9 +182,12 @@ impl World {
                     self.unread.push_back(message);
                 }
                 Effect::Announce(news) => {
-                    let message = news.response.message.clone().unwrap();
-                    self.inbox.push(message.clone());
-                    self.unread.push_back(message);
+                    for bytes in &news.encoded {
+                        let response = proto::SignalResponse::decode(bytes.clone()).unwrap();
+                        let message = response.message.unwrap();
+                        self.inbox.push(message.clone());
+                        self.unread.push_back(message);
+                    }
                 }
                 Effect::Room(command) => self.commands.push_back(command),
                 Effect::RefreshToken(permissions) => {
