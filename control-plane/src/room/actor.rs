@@ -369,7 +369,7 @@ impl RoomActor {
             Change::LocalAudio(update) => state.update_local_audio(&sid, update),
             Change::LocalVideo(update) => state.update_local_video(&sid, update),
             Change::ForceTcp(forced) => state.force_tcp(&sid, forced),
-            Change::Permissions(permissions) => state.set_permissions(&sid, permissions),
+            Change::Permissions(permissions) => state.set_permissions(&sid, permissions, now),
             Change::Remove => {
                 let reason = DisconnectReason::ParticipantRemoved;
                 let action = Action::Disconnect;

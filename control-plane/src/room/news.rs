@@ -17,11 +17,12 @@ pub struct News {
 }
 
 impl News {
-    /// News of viewers, of the room's counts, and of how participants are connected. Those come last who may be new.
+    /// News of viewers, of the room's counts, and of how participants are connected. People come first: the rest speaks
+    /// of them.
     pub fn new(
         participants: Vec<proto::ParticipantInfo>,
         room: Option<proto::Room>,
-        paths: Vec<proto::ConnectionQualityInfo>,
+        qualities: Vec<proto::ConnectionQualityInfo>,
     ) -> Self {
         let mut encoded = Vec::new();
         let mut say = |message: Message| {
@@ -37,8 +38,9 @@ impl News {
         if let Some(room) = room {
             say(Message::RoomUpdate(proto::RoomUpdate { room: Some(room) }));
         }
-        if !paths.is_empty() {
-            say(Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates: paths }));
+        if !qualities.is_empty() {
+            let update = proto::ConnectionQualityUpdate { updates: qualities };
+            say(Message::ConnectionQuality(update));
         }
         Self { participants, encoded }
     }

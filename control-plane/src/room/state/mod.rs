@@ -269,17 +269,22 @@ impl RoomState {
             permissions,
             peers: Vec::new(),
             subscriptions: subscriptions.collect(),
-            departed: self.departed_since_lately(),
+            departed: self.departed_since_lately(sid),
         };
         self.retell_speakers(sid);
         self.tell_qualities(sid);
         Ok(resumed)
     }
 
-    /// Those who left lately and are not back under another sid.
-    fn departed_since_lately(&self) -> Vec<proto::ParticipantInfo> {
+    /// Those who left or hid lately, and whose identity nobody has now that `to` sees, itself included.
+    fn departed_since_lately(&self, to: &ParticipantSid) -> Vec<proto::ParticipantInfo> {
+        let is_seen = |info: &&proto::ParticipantInfo| {
+            let heir = self.by_identity.get(&info.identity);
+            let heir = heir.and_then(|sid| self.participants.get(sid));
+            heir.is_some_and(|heir| heir.sid == *to || !heir.permissions.hidden)
+        };
         let gone = self.departed.iter().map(|(_, info)| info);
-        gone.filter(|info| !self.by_identity.contains_key(&info.identity)).cloned().collect()
+        gone.filter(|info| !is_seen(info)).cloned().collect()
     }
 
     /// The WebSocket is gone.
@@ -338,6 +343,10 @@ impl RoomState {
             self.end_at = now.mono.checked_add(self.options.departure_timeout);
         }
         self.counts_changed(&gone.permissions);
+        if self.participants.len() == CROWD {
+            // A crowd no more: how viewers are connected, each was told alone.
+            self.qualities_changed();
+        }
         self.effects.push_back(Effect::Save);
     }
 
@@ -420,6 +429,7 @@ impl RoomState {
         &mut self,
         sid: &ParticipantSid,
         permissions: Permissions,
+        now: Now,
     ) -> Result<(), RequestError> {
         let participant = self.participants.get_mut(sid).ok_or(RequestError::Closed)?;
         if participant.permissions == permissions {
@@ -437,7 +447,10 @@ impl RoomState {
         if hides {
             participant.version += 1;
             let info = departure(participant, proto::DisconnectReason::UnknownReason);
-            self.tell_at_once(sid, info);
+            self.tell_at_once(sid, info.clone());
+            self.departed.push_back((now.mono, info));
+        } else if before.hidden && !permissions.hidden {
+            self.quality_changed(sid);
         }
         self.tell(sid, RoomEvent::Permissions(permissions.clone()));
         for track in forbidden {

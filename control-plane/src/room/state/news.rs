@@ -28,7 +28,7 @@ pub(super) struct Waiting {
     gone: Vec<proto::ParticipantInfo>,
     /// How many participants and publishers there are.
     counts: bool,
-    /// Whose connection is better or worse than was told.
+    /// Whose connection is not as others were told last, if they were.
     qualities: BTreeSet<ParticipantSid>,
     /// The next round, where there are news, is not before.
     not_before: Instant,
@@ -49,7 +49,7 @@ impl Waiting {
         (!self.changed.is_empty() || self.is_for_all()).then_some(self.not_before)
     }
 
-    /// Not only for the others of who changed, who was told at once.
+    /// Some of it is for a participant who is alone, too: of what `changed` says of itself it was told at once.
     fn is_for_all(&self) -> bool {
         !self.gone.is_empty() || self.counts || !self.qualities.is_empty()
     }
@@ -65,7 +65,7 @@ impl RoomState {
         self.waiting.gone.push(info);
     }
 
-    /// Somebody with these permissions came, left, or is a publisher or none from now on. Hidden people are not counted;
+    /// Somebody with these permissions came, left, became a publisher or is none any more. Hidden people are not counted;
     /// that they record is shown.
     pub(super) fn counts_changed(&mut self, permissions: &Permissions) {
         self.waiting.counts |= !permissions.hidden || permissions.recorder;
@@ -73,6 +73,13 @@ impl RoomState {
 
     pub(super) fn quality_changed(&mut self, sid: &ParticipantSid) {
         self.waiting.qualities.insert(sid.clone());
+    }
+
+    pub(super) fn qualities_changed(&mut self) {
+        let rated =
+            self.participants.values().filter(|one| one.connection.info(&one.sid).is_some());
+        let rated = rated.filter(|one| !one.permissions.hidden).map(|one| one.sid.clone());
+        self.waiting.qualities.extend(rated);
     }
 
     /// Departures of this identity, which wait no more.
@@ -107,7 +114,7 @@ impl RoomState {
         let (hidden, shown): (Vec<_>, Vec<_>) = rated.partition(|one| one.permissions.hidden);
         let quality = |one: &Participant| one.connection.info(&one.sid);
         let qualities = shown.into_iter().filter_map(quality).collect();
-        // Who hid meanwhile hears of itself what nobody else does.
+        // Who is hidden hears of itself what nobody else does.
         let own: Vec<_> = hidden.into_iter().filter_map(quality).collect();
         let news = News::new(participants, waiting.counts.then(|| self.info()), qualities);
         let told = matters

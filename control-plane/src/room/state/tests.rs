@@ -462,7 +462,8 @@ fn what_participants_may_do() {
     room.mute(&anna, &track, false, true).unwrap();
     // A grant that is taken away ends the track.
     drain(&mut room);
-    room.set_permissions(&anna, Permissions { can_publish: false, ..Default::default() }).unwrap();
+    room.set_permissions(&anna, Permissions { can_publish: false, ..Default::default() }, at(2))
+        .unwrap();
     assert!(told(&drain(&mut room), &anna).contains(&RoomEvent::TrackUnpublished(track)));
 }
 
@@ -741,6 +742,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn counts(room: &proto::Room) -> (u32, u32, bool) {
+    (room.num_participants, room.num_publishers, room.active_recording)
+}
+
 /// What the sessions of a room believe, from events alone.
 #[derive(Default)]
 struct Believed {
@@ -749,6 +754,8 @@ struct Believed {
     people: BTreeMap<ParticipantSid, BTreeMap<String, (String, u32)>>,
     /// Of those who listen.
     identities: BTreeMap<ParticipantSid, String>,
+    /// Participants, publishers, whether somebody records.
+    counts: BTreeMap<ParticipantSid, (u32, u32, bool)>,
     seconds: u64,
 }
 
@@ -770,6 +777,13 @@ impl Believed {
                 }
                 Effect::Tell(to, RoomEvent::News(news)) => {
                     self.hear_of(to, &news.participants, |before, now| before <= now);
+                    for message in &news.encoded {
+                        use proto::signal_response::Message;
+                        let response = proto::SignalResponse::decode(message.clone()).unwrap();
+                        if let Some(Message::RoomUpdate(update)) = response.message {
+                            self.counts.insert(to.clone(), counts(&update.room.unwrap()));
+                        }
+                    }
                 }
                 Effect::Gone(sid) => {
                     self.taken.remove(sid);
@@ -780,7 +794,14 @@ impl Believed {
         }
     }
 
-    fn meet(&mut self, own: &ParticipantSid, identity: &str, others: &[Arc<Presence>]) {
+    fn meet(
+        &mut self,
+        own: &ParticipantSid,
+        identity: &str,
+        others: &[Arc<Presence>],
+        room: &proto::Room,
+    ) {
+        self.counts.insert(own.clone(), counts(room));
         let others = others.iter();
         let others =
             others.map(|other| (other.sid.clone(), (other.identity.clone(), other.version)));
@@ -819,6 +840,7 @@ impl Believed {
             let shown: BTreeMap<_, _> = shown.collect();
             let known = self.people.get(&own.sid).cloned().unwrap_or_default();
             assert_eq!(known, shown, "{} knows who is here", own.identity);
+            assert_eq!(self.counts.get(&own.sid), Some(&counts(&room.info())), "{}", own.identity);
         }
     }
 
@@ -879,7 +901,7 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
             request.permissions.can_subscribe = subscribes;
             request.auto_subscribe = auto;
             let joined = room.join(request, now).unwrap();
-            believed.meet(&joined.sid, &who.to_string(), &joined.others);
+            believed.meet(&joined.sid, &who.to_string(), &joined.others, &joined.room);
         }
         Step::Leave(who) => {
             let Some(sid) = sid(who) else { return };
@@ -904,7 +926,7 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
                 let taken = resumed.subscriptions.iter();
                 let taken = taken.map(|track| TrackSid(track.info.sid.as_str().into())).collect();
                 believed.taken.insert(sid.clone(), taken);
-                believed.meet(&sid, &who.to_string(), &resumed.others);
+                believed.meet(&sid, &who.to_string(), &resumed.others, &resumed.room);
             }
         }
         Step::Announce(who) => {
@@ -957,7 +979,7 @@ fn perform(room: &mut RoomState, believed: &mut Believed, step: Step) {
                 hidden,
                 ..Default::default()
             };
-            room.set_permissions(&sid, permissions).unwrap();
+            room.set_permissions(&sid, permissions, now).unwrap();
         }
         Step::Wait(seconds) => {
             believed.seconds += u64::from(seconds);

@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 
-use super::{CROWD, Effect, RoomState, participant::Participant, track::Track};
+use super::{Effect, RoomState, participant::Participant, track::Track};
 use crate::room::types::*;
 
 /// Most tracks of one participant, announced or published.
@@ -75,10 +75,8 @@ impl RoomState {
         if let Some(publisher) = self.participants.get(sid).filter(|_| !was_publisher) {
             let permissions = publisher.permissions.clone();
             self.counts_changed(&permissions);
-            if self.participants.len() > CROWD {
-                // Nobody else was told of a viewer's.
-                self.quality_changed(sid);
-            }
+            // In a crowd nobody else was told of a viewer's.
+            self.quality_changed(sid);
         }
         if !was_published {
             self.settle_track(sid, track_sid);
@@ -104,11 +102,12 @@ impl RoomState {
         let Some(participant) = self.participants.get_mut(sid) else { return false };
         let Some(track) = participant.tracks.remove(track_sid) else { return false };
         let permissions = participant.permissions.clone();
+        let is_publisher = participant.is_publisher();
         self.withdraw(sid, &track);
         for wishes in self.participants.wishes_mut() {
             wishes.remove(track_sid);
         }
-        if track.is_published() {
+        if track.is_published() && !is_publisher {
             self.counts_changed(&permissions);
         }
         self.effects.push_back(Effect::Save);

@@ -122,10 +122,11 @@ impl Session {
     fn handle_news(&mut self, news: Arc<News>) {
         for participant in &news.participants {
             let gone = participant.state == proto::participant_info::State::Disconnected as i32;
-            if !gone && self.known.len() <= CROWD {
-                self.known.insert(participant.sid.clone(), Known::of(participant));
-            } else if gone || participant.tracks.is_empty() {
-                self.known.remove(&participant.sid);
+            let sid = &participant.sid;
+            if !gone && (self.known.len() < CROWD || self.known.contains_key(sid)) {
+                self.known.insert(sid.clone(), Known::of(participant));
+            } else {
+                self.known.remove(sid);
             }
         }
         if self.attached {

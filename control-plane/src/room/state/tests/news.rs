@@ -112,7 +112,7 @@ fn a_quality_is_told_whatever_its_participant_does_meanwhile() {
     room.path_stats(&viewers[1], PeerRole::Single, &node::PeerStats::default());
     let mut hidden = room.participants[&x].permissions.clone();
     hidden.hidden = true;
-    room.set_permissions(&x, hidden).unwrap();
+    room.set_permissions(&x, hidden, at(5)).unwrap();
     drain(&mut room);
     room.handle_timeout(at(6));
     let effects = drain(&mut room);
@@ -215,7 +215,7 @@ fn a_viewer_of_a_crowd_who_publishes_shows_how_it_is_connected() {
     room.path_stats(&x, PeerRole::Single, &node::PeerStats::default());
     let effects = drain(&mut room);
     assert_eq!(qualities(&effects, &x), [x.to_string()]);
-    assert!(qualities(&effects, &viewers[0]).is_empty(), "nobody shows each viewer");
+    assert_eq!(room.waiting.due(), None, "nobody shows each viewer");
     publish(&mut room, &x, "cam");
     room.handle_timeout(at(6));
     assert_eq!(news(&drain(&mut room), &viewers[0]), ["151 here", "1 connections"]);
@@ -242,6 +242,54 @@ fn the_end_of_a_publishers_last_track_is_told_at_once() {
     drain(&mut room);
     let mut permissions = room.participants[&x].permissions.clone();
     permissions.can_publish = false;
-    room.set_permissions(&x, permissions).unwrap();
+    room.set_permissions(&x, permissions, at(5)).unwrap();
     assert_eq!(sees(&drain(&mut room), &viewers[0], &x), Some(0), "by an API");
+}
+
+#[test]
+fn a_crowd_that_is_none_any_more_shows_how_its_viewers_are_connected() {
+    let (mut room, viewers, x) = crowd_with_x(CROWD);
+    room.path_stats(&x, PeerRole::Single, &node::PeerStats::default());
+    room.handle_timeout(at(6));
+    assert!(news(&drain(&mut room), &viewers[0]).is_empty());
+    room.leave(&viewers[1], proto::DisconnectReason::ClientInitiated, at(7));
+    room.handle_timeout(at(7));
+    let said = news(&drain(&mut room), &viewers[0]);
+    assert_eq!(said, ["viewer-1 disconnected", "100 here", "1 connections"]);
+}
+
+#[test]
+fn who_is_hidden_no_more_shows_how_it_is_connected() {
+    let (mut room, viewers, x) = crowd_with_x(5);
+    let shown = room.participants[&x].permissions.clone();
+    let hidden = Permissions { hidden: true, ..shown.clone() };
+    room.set_permissions(&x, hidden, at(5)).unwrap();
+    room.path_stats(&x, PeerRole::Single, &node::PeerStats::default());
+    room.handle_timeout(at(6));
+    drain(&mut room);
+    room.set_permissions(&x, shown, at(7)).unwrap();
+    room.handle_timeout(at(7));
+    assert_eq!(news(&drain(&mut room), &viewers[0]), ["6 here", "1 connections"]);
+}
+
+#[test]
+fn who_hid_or_came_back_hidden_is_gone_for_who_was_away_meanwhile() {
+    let (mut room, viewers, x) = crowd_with_x(5);
+    room.peer_connected(&viewers[0], PeerRole::Single);
+    room.signal_lost(&viewers[0], at(5));
+    let hidden = |room: &RoomState, sid| Permissions {
+        hidden: true,
+        ..room.participants[sid].permissions.clone()
+    };
+    let permissions = hidden(&room, &viewers[1]);
+    room.set_permissions(&viewers[1], permissions, at(5)).unwrap();
+    room.leave(&x, proto::DisconnectReason::ClientInitiated, at(5));
+    let mut back = request("x");
+    back.permissions.hidden = true;
+    room.join(back, at(5)).unwrap();
+    room.leave(&viewers[2], proto::DisconnectReason::ClientInitiated, at(5));
+    join(&mut room, "viewer-2");
+    let resumed = room.resume(&viewers[0], "viewer-0").unwrap();
+    let gone: Vec<_> = resumed.departed.iter().map(|info| &*info.identity).collect();
+    assert_eq!(gone, ["viewer-1", "x"], "viewer-2 is there again");
 }

@@ -746,8 +746,8 @@ fn news_of_a_crowd_do_not_make_a_publisher_forgotten() {
     world.room(RoomEvent::PeerConnected(PeerRole::Single));
     let people = ["PA_publisher", "PA_viewer"].map(|sid| participant(sid, Vec::new()));
     let others = (0..CROWD).map(|number| participant(&format!("PA_{number}"), Vec::new()));
-    world.room(RoomEvent::Participants(others.chain(people.clone()).collect()));
     let [mut publisher, viewer] = people;
+    world.room(RoomEvent::Participants(others.chain([publisher.clone()]).collect()));
     publisher.tracks.push(proto::TrackInfo { sid: "TR_a".to_owned(), ..Default::default() });
     world.room(RoomEvent::News(Arc::new(News::new(vec![publisher, viewer], None, Vec::new()))));
     world.lose_signal();
