@@ -34,6 +34,7 @@ bench: ## What a forwarded packet and a join cost, against the least that any SF
 	cargo build --release --workspace --features chappe-benches/ciphers --bin floor --bin forwarding --bin turn --bin flood
 	target/release/floor
 	benches/joins.sh
+	benches/joins.sh 80 400
 	target/release/forwarding --table
 	target/release/flood
 
