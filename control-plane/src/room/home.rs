@@ -173,11 +173,8 @@ async fn pack(written: Written) -> (Result<Vec<u8>, Box<dyn Error + Send + Sync>
         let started = Instant::now();
         (written.pack(), started.elapsed())
     };
-    if !takes_long {
-        let (packed, took) = pack();
-        return (packed.map_err(Into::into), took);
-    }
-    match tokio::task::spawn_blocking(pack).await {
+    let done = if takes_long { tokio::task::spawn_blocking(pack).await } else { Ok(pack()) };
+    match done {
         Ok((packed, took)) => (packed.map_err(Into::into), took),
         Err(stopped) => (Err(stopped.into()), Duration::ZERO),
     }
